@@ -1,0 +1,1 @@
+"""Pure helpers: they know nothing of datasets, models or the engine."""

@@ -1,0 +1,50 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+# One thread a process: the suite runs several processes side by side. Set before numpy and torch are imported.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+import torch
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder_named_by(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.fail(f"{variable} must name a folder, got {value!r}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of reference numbers (``reference/``, ``kitti_eval/``) named by PCDET_GOLDENS."""
+    return _folder_named_by("PCDET_GOLDENS")
+
+
+@pytest.fixture(scope="session")
+def kitti_real() -> Path:
+    """A folder of real KITTI frames in the object layout, named by PCDET_KITTI_ROOT."""
+    return _folder_named_by("PCDET_KITTI_ROOT")
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The root of the checkout."""
+    return REPO_ROOT
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> torch.device:
+    """Every device that this machine has; CUDA cases carry the mark ``gpu``."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device(request.param)

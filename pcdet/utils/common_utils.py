@@ -1,4 +1,4 @@
-"""Small helpers that every layer shares: angles, rotations, range masks, logging, seeds and moving a batch to a device."""
+"""Helpers that every layer shares: angles, rotations, range masks, logging, seeds, and moving a batch to a device."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def get_voxel_centers(voxel_coords, downsample_times, voxel_size, point_cloud_ra
 
 
 def create_logger(log_file: str | Path | None = None, rank: int = 0, log_level: int = logging.INFO) -> logging.Logger:
-    """The tools' logger: to the terminal on rank 0, and to ``log_file`` where one is given. Other ranks log errors only."""
+    """Logger of the tools: terminal on rank 0, plus ``log_file`` where one is given. Other ranks log errors only."""
     logger = logging.getLogger("pcdet")
     logger.setLevel(log_level if rank == 0 else logging.ERROR)
     logger.propagate = False

@@ -1,0 +1,71 @@
+# make quickstart   the main job on simulated data: teacher, student, distilled students, one table
+# make test         every test that needs no GPU and no downloads
+# make lint         ruff, ruff format, clang-format
+# make bench        the benchmarks of tools/benchmarks
+# make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks
+#
+# Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call sets nothing up again.
+
+PYTHON ?= python3
+VENV ?= .venv
+SEEDS ?= 1
+JOBS ?= 2
+
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest
+
+# Which torch and spconv: a machine with an NVIDIA driver gets the CUDA builds. Both can be set by hand.
+PY_MINOR := $(shell $(PYTHON) -c 'import sys; print(sys.version_info[1])')
+ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
+TORCH ?= torch>=2.11,<2.14
+SPCONV ?= $(if $(filter 12,$(PY_MINOR)),spconv-cu126==2.3.8,spconv-cu120==2.3.6)
+else
+TORCH ?= torch==2.13.0
+SPCONV ?= spconv==2.3.8
+endif
+
+OPS_SOURCES := $(shell find pcdet/ops -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh') setup.py
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+OPS := $(VENV)/.ops
+
+.PHONY: setup quickstart test lint bench gpu-check sanitize clean
+
+setup: $(RUNTIME) $(OPS)
+
+$(RUNTIME): requirements.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; assert (3, 10) <= v[:2] <= (3, 12), f"Python 3.10-3.12 is needed, this is {sys.version}"'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check '$(TORCH)' '$(SPCONV)' -r requirements.txt
+	touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(OPS): $(OPS_SOURCES) $(RUNTIME)
+	$(PY) setup.py --quiet build_ext --inplace
+	touch $@
+
+quickstart: setup
+	cd tools && ../$(PY) quickstart.py --seeds $(SEEDS) --jobs $(JOBS)
+
+test: setup $(DEV)
+	$(PYTEST) -n $(JOBS) --dist loadscope --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"
+
+lint: $(DEV)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
+
+bench: setup $(DEV)
+	cd tools/benchmarks && for script in bm_*.py; do ../../$(PY) $$script || exit 1; done
+
+# Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
+gpu-check:
+	FORCE_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace
+	$(PYTHON) -m pytest -m gpu
+	cd tools/benchmarks && for script in bm_*.py; do $(PYTHON) $$script --device cuda || exit 1; done
+
+clean:
+	rm -rf build pcdet/ops/*.so

@@ -1,0 +1,44 @@
+"""Aligned plain-text tables for terminals and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table with its columns lined up: the first column to the left, the others to the right, two spaces between.
+
+    Args:
+        header: one title per column.
+        rows: cells are turned into text by ``str``; a row of another length than the header is a ``ValueError``.
+    """
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"every row must have {len(header)} cells, got {len(line)}: {line}")
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+    def join(line: Sequence[str]) -> str:
+        first = line[0].ljust(widths[0])
+        others = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+        return "  ".join((first, *others)).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([join(lines[0]), rule, *map(join, lines[1:])])
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
+    """``mean`` of one value, or ``mean +-s`` with the sample standard deviation of several."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    return f"{mean:.{digits}f} +-{spread:.{digits}f}"
+
+
+def human_count(value: float) -> str:
+    """``1.22 M``-like text of a large count (k, M, G by powers of a thousand)."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.2f} {unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,29 @@
+import pytest
+
+from pcdet.utils.tables import format_table, human_count, mean_and_spread
+
+
+def test_columns_line_up_names_left_and_numbers_right():
+    assert format_table(["model", "AP"], [["teacher", 61.25], ["s", 7]]).splitlines() == [
+        "model       AP",
+        "--------------",
+        "teacher  61.25",
+        "s            7",
+    ]
+
+
+def test_a_row_of_the_wrong_length_is_named():
+    with pytest.raises(ValueError, match=r"2 cells, got 1: \['teacher'\]"):
+        format_table(["model", "AP"], [["teacher"]])
+
+
+def test_spread_is_the_sample_standard_deviation():
+    assert mean_and_spread([1.0, 2.0, 3.0]) == "2.0 +-1.0"
+    assert mean_and_spread([4.25], digits=2) == "4.25"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(950, "950"), (1_220_000, "1.22 M"), (34.17e9, "34.17 G"), (1500, "1.50 k")]
+)
+def test_counts_are_shown_by_thousands(value, text):
+    assert human_count(value) == text

@@ -1,0 +1,137 @@
+"""Comparison of a teacher with its students, one row a model, one number a seed: as JSON, table and picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pcdet.utils.tables import format_table, human_count, mean_and_spread
+
+METRICS = ("3d", "bev")
+DIFFICULTIES = ("easy", "moderate", "hard")
+
+
+@dataclass
+class Row:
+    """One model of the comparison, measured once per seed.
+
+    Attributes:
+        ap: metric -> difficulty -> mAP in percent over the classes (40 recall points), one number a seed.
+        per_class: class -> metric -> difficulty -> AP in percent, one number a seed.
+        params: learnable values.
+        macs: multiply-accumulates of one forward pass on the frame named in the report.
+        ms_per_frame: milliseconds for one frame, network and post-processing, batch size 1.
+        train_cpu_s: CPU seconds of training, one number a seed; ``None`` where no record of the training was found.
+    """
+
+    ap: dict = field(default_factory=lambda: {m: {d: [] for d in DIFFICULTIES} for m in METRICS})
+    per_class: dict = field(default_factory=dict)
+    params: int = 0
+    macs: int = 0
+    ms_per_frame: float = 0.0
+    train_cpu_s: list = field(default_factory=list)
+
+    def add(self, result: Mapping[str, float], class_names: Sequence[str]) -> None:
+        """Takes one evaluation: the KITTI result dictionary with keys ``<class>_<metric>/<difficulty>_R40``."""
+        for metric in METRICS:
+            for difficulty in DIFFICULTIES:
+                values = {c: float(result[f"{c}_{metric}/{difficulty}_R40"]) for c in class_names}
+                for name, value in values.items():
+                    by_metric = self.per_class.setdefault(name, {m: {d: [] for d in DIFFICULTIES} for m in METRICS})
+                    by_metric[metric][difficulty].append(value)
+                self.ap[metric][difficulty].append(sum(values.values()) / len(values))
+
+
+def rows_to_json(rows: Mapping[str, Row]) -> dict:
+    """``name -> {3d, bev, per_class, params, macs, ms_per_frame, train_cpu_s, train_cpu_s_per_seed}``."""
+    out = {}
+    for name, row in rows.items():
+        entry = asdict(row)
+        entry.update(entry.pop("ap"))
+        entry["train_cpu_s_per_seed"] = row.train_cpu_s
+        known = [t for t in row.train_cpu_s if t is not None]
+        entry["train_cpu_s"] = sum(known) / len(known) if known else None
+        out[name] = entry
+    return out
+
+
+def write_json(path: str | Path, rows: Mapping[str, Row], **facts) -> None:
+    """Writes ``{"rows": ..., **facts}``."""
+    Path(path).write_text(json.dumps({"rows": rows_to_json(rows), **facts}, indent=2) + "\n")
+
+
+def comparison_table(rows: Mapping[str, Row]) -> str:
+    """Two aligned tables: mAP, size, speed and training time of every row; then the AP of each class.
+
+    Means over seeds, with the sample standard deviation where a row has several.
+    """
+    summary = []
+    for name, row in rows.items():
+        known = [t for t in row.train_cpu_s if t is not None]
+        aps = [mean_and_spread(row.ap[m][d]) for m in METRICS for d in DIFFICULTIES]
+        cost = [human_count(row.params), human_count(row.macs), f"{row.ms_per_frame:.1f}"]
+        summary.append([name, *aps, *cost, f"{sum(known) / len(known):.0f}" if known else "-"])
+    header = ["mAP (R40)", *(f"{m} {d[:4]}" for m in METRICS for d in DIFFICULTIES), "params", "MACs", "ms/frame"]
+    classes = list(next(iter(rows.values())).per_class)
+    by_class = [
+        [name, *(mean_and_spread(row.per_class[c][m]["moderate"]) for c in classes for m in METRICS)]
+        for name, row in rows.items()
+    ]
+    class_header = ["AP (R40), moderate", *(f"{c} {m}" for c in classes for m in METRICS)]
+    return format_table([*header, "train CPU s"], summary) + "\n\n" + format_table(class_header, by_class)
+
+
+def gain_table(rows: Mapping[str, Row], control: str) -> str:
+    """Gain in moderate mAP of every row over ``control``, seed by seed and in the mean.
+
+    Only rows with as many seeds as the control are compared: the s-th number of both was trained with the same seed.
+    """
+    base = rows[control]
+    seeds = len(base.ap["3d"]["moderate"])
+    lines = []
+    for name, row in rows.items():
+        if name == control or len(row.ap["3d"]["moderate"]) != seeds:
+            continue
+        for metric in METRICS:
+            gains = [a - b for a, b in zip(row.ap[metric]["moderate"], base.ap[metric]["moderate"], strict=True)]
+            lines.append([f"{name}, {metric}", *(f"{g:+.1f}" for g in gains), f"{sum(gains) / seeds:+.1f}"])
+    header = [f"gain over {control}, moderate mAP", *(f"seed {s}" for s in range(seeds)), "mean"]
+    return format_table(header, lines)
+
+
+def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") -> None:
+    """Writes a PNG: bars of moderate mAP (a dot per seed) beside accuracy against MACs. Needs no display."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = list(rows)
+    fig, (bars, cost) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(3, 2))
+    for k, (metric, colour) in enumerate(zip(METRICS, ("#33658a", "#f6ae2d"), strict=True)):
+        at = [i + (k - 0.5) * 0.38 for i in range(len(names))]
+        values = [rows[n].ap[metric]["moderate"] for n in names]
+        means = [sum(v) / len(v) for v in values]
+        bars.bar(at, means, width=0.36, color=colour, label=metric.upper())
+        for x, v, mean in zip(at, values, means, strict=True):
+            if len(v) > 1:
+                bars.plot([x] * len(v), v, "k.", markersize=5)
+            bars.annotate(f"{mean:.1f}", (x, mean), ha="center", va="bottom", fontsize=8)
+    bars.set_xticks(range(len(names)), [n.replace("+", "\n+ ") for n in names], fontsize=8)
+    bars.set_ylabel("mAP, moderate (%)")
+    bars.legend(frameon=False)
+    for name in names:
+        values = rows[name].ap["3d"]["moderate"]
+        cost.plot(rows[name].macs / 1e9, sum(values) / len(values), "o")
+        cost.annotate(" " + name, (rows[name].macs / 1e9, sum(values) / len(values)), fontsize=8)
+    cost.set_xlabel("GMACs per frame")
+    cost.set_ylabel("3D mAP, moderate (%)")
+    cost.margins(x=0.35)
+    for axis in (bars, cost):
+        axis.spines[["top", "right"]].set_visible(False)
+    if title:
+        fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=130)
+    plt.close(fig)

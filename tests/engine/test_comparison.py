@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from pcdet.engine.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
+
+CLASSES = ["Car", "Pedestrian"]
+
+
+def result(base):
+    """A KITTI result dictionary whose Car AP is ``base`` and whose Pedestrian AP is ten less."""
+    return {
+        f"{name}_{metric}/{difficulty}_R40": base - 10 * (name == "Pedestrian") - (metric == "3d")
+        for name in CLASSES
+        for metric in ("3d", "bev")
+        for difficulty in ("easy", "moderate", "hard")
+    }
+
+
+@pytest.fixture
+def rows():
+    rows = {"teacher": Row(params=4_834_888, macs=34_170_000_000, ms_per_frame=812.3), "student": Row(), "kd": Row()}
+    rows["teacher"].add(result(80), CLASSES)
+    for seed in range(2):
+        rows["student"].add(result(60 + seed), CLASSES)
+        rows["kd"].add(result(63 + 2 * seed), CLASSES)
+    rows["student"].train_cpu_s = [10.0, 20.0]
+    rows["kd"].train_cpu_s = [None, None]
+    return rows
+
+
+def test_map_is_the_mean_over_classes_one_number_a_seed(rows):
+    assert rows["student"].ap["bev"]["moderate"] == [55.0, 56.0]
+    assert rows["student"].ap["3d"]["easy"] == [54.0, 55.0]
+    assert rows["student"].per_class["Car"]["bev"]["hard"] == [60.0, 61.0]
+
+
+def test_json_has_metric_difficulty_and_a_list_per_seed(rows, tmp_path):
+    write_json(tmp_path / "r.json", rows, frames=3)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert read["frames"] == 3 and list(read["rows"]) == ["teacher", "student", "kd"]
+    assert read["rows"]["kd"]["3d"]["moderate"] == [57.0, 59.0]
+    assert read["rows"]["student"]["train_cpu_s"] == 15.0
+    assert read["rows"]["student"]["train_cpu_s_per_seed"] == [10.0, 20.0]
+    assert read["rows"]["kd"]["train_cpu_s"] is None
+    assert read["rows"]["teacher"]["params"] == 4_834_888
+
+
+def test_gains_are_paired_by_seed_and_skip_rows_with_other_seeds(rows):
+    table = gain_table(rows, "student").splitlines()
+    assert table[2].split() == ["kd,", "3d", "+3.0", "+4.0", "+3.5"]
+    assert not any("teacher" in line for line in table)
+
+
+def test_tables_line_up(rows):
+    first, second = comparison_table(rows).split("\n\n")
+    for table in (first, second):
+        lines = table.splitlines()
+        assert len({len(line) for line in lines}) == 1
+    assert "4.83 M" in first and "34.17 G" in first
+
+
+def test_a_picture_is_written_without_a_display(rows, tmp_path):
+    plot_comparison(rows, tmp_path / "c.png", title="t")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")

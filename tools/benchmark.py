@@ -1,0 +1,153 @@
+"""Compares detectors in one way: AP, parameters, MACs, milliseconds per frame and what their training cost.
+
+    python benchmark.py --model teacher cfgs/kitti_models/pointpillar.yaml TEACHER.pth \
+                        --model student cfgs/kitti_models/kd/pointpillar_4x.yaml STUDENT.pth --json out.json
+
+The first row is the teacher. Repeating a name adds a seed to its row.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import _init_path  # noqa: F401
+import numpy as np
+import torch
+from easydict import EasyDict
+from tqdm import tqdm
+
+from pcdet.config import cfg_from_list, cfg_from_yaml_file, validate_config
+from pcdet.datasets import build_dataloader
+from pcdet.engine.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
+from pcdet.models import build_network
+from pcdet.utils.common_utils import batch_to_device, create_logger
+from pcdet.utils.model_stats import count_macs, count_parameters
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs=3, action="append", required=True, metavar=("NAME", "CFG", "CKPT"))
+    parser.add_argument("--control", help="row that gains are measured against (default: the second name)")
+    parser.add_argument("--json", help="write the rows here")
+    parser.add_argument("--plot", help="write a PNG here")
+    parser.add_argument("--batch_size", type=int, default=4, help="for the AP; times are measured at batch size 1")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--timed_frames", type=int, default=20)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network")
+    parser.add_argument("--set", dest="set_cfgs", nargs=argparse.REMAINDER, default=None)
+    return parser.parse_args(argv)
+
+
+class Contender:
+    """One config and checkpoint, ready to be evaluated and timed."""
+
+    def __init__(self, name, cfg_file, ckpt, args, logger):
+        self.name, self.ckpt, self.device = name, Path(ckpt), torch.device(args.device)
+        self.cfg = cfg_from_yaml_file(cfg_file, EasyDict(ROOT_DIR=Path(__file__).resolve().parent.parent, LOCAL_RANK=0))
+        if args.set_cfgs:
+            cfg_from_list(args.set_cfgs, self.cfg)
+            validate_config(self.cfg)
+        self.dataset, self.loader, _ = build_dataloader(
+            dataset_cfg=self.cfg.DATA_CONFIG, class_names=self.cfg.CLASS_NAMES, batch_size=args.batch_size, dist=False,
+            workers=args.workers, logger=logger, training=False,
+        )  # fmt: skip
+        self.model = build_network(self.cfg.MODEL, num_class=len(self.cfg.CLASS_NAMES), dataset=self.dataset)
+        self.model.load_params_from_file(filename=str(ckpt), logger=logger, to_cpu=True)
+        self.model.to(self.device).eval()
+
+    def evaluate(self):
+        """The data set's result dictionary over its whole test split."""
+        annos = []
+        for batch in tqdm(self.loader, desc=self.name, leave=False, dynamic_ncols=True):
+            batch_to_device(batch, self.device)
+            with torch.no_grad():
+                predictions, _ = self.model(batch)
+            annos += self.dataset.generate_prediction_dicts(batch, predictions, self.cfg.CLASS_NAMES)
+        _, result = self.dataset.evaluation(annos, self.cfg.CLASS_NAMES, eval_metric="kitti")
+        if not result:
+            raise SystemExit(f"{self.cfg.DATA_CONFIG.DATA_PATH}: the test split has no labels, so there is no AP")
+        return result
+
+    def frame(self, index):
+        """A batch of one frame on the device."""
+        batch = self.dataset.collate_batch([self.dataset[index % len(self.dataset)]])
+        return batch_to_device(batch, self.device)
+
+    def time_frame(self, index):
+        """Milliseconds of network and post-processing on one frame."""
+        batch = self.frame(index)
+        self._wait()
+        start = time.perf_counter()
+        with torch.no_grad():
+            self.model(batch)
+        self._wait()
+        return 1e3 * (time.perf_counter() - start)
+
+    def training_cpu_seconds(self):
+        """CPU seconds that the run record beside the checkpoint states, or None."""
+        record = self.ckpt.parent.parent / "run.json"
+        return json.loads(record.read_text()).get("train_cpu_s") if record.is_file() else None
+
+    def _wait(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def time_side_by_side(contenders, frames):
+    """Median milliseconds per frame of each contender, the contenders taking turns frame by frame."""
+    times = {c.name: [] for c in contenders}
+    for index in tqdm(range(frames + 2), desc="timing", leave=False, dynamic_ncols=True):
+        for contender in contenders:
+            ms = contender.time_frame(index)
+            if index >= 2:  # the first calls pay for allocations and kernel selection
+                times[contender.name].append(ms)
+    return {name: float(np.median(ms)) for name, ms in times.items()}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    logger = create_logger()
+    logger.setLevel("WARNING")  # the tables are the output
+    rows, first_of = {}, {}
+    for name, cfg_file, ckpt in args.model:
+        contender = Contender(name, cfg_file, ckpt, args, logger)
+        row = rows.setdefault(name, Row())
+        row.add(contender.evaluate(), contender.cfg.CLASS_NAMES)
+        row.train_cpu_s.append(contender.training_cpu_seconds())
+        if name not in first_of:
+            first_of[name] = contender
+            row.params = count_parameters(contender.model)
+            row.macs = count_macs(contender.model, contender.frame(0))
+    for name, ms in time_side_by_side(list(first_of.values()), args.timed_frames).items():
+        rows[name].ms_per_frame = ms
+
+    names = list(rows)
+    print(comparison_table(rows))
+    control = args.control or (names[1] if len(names) > 1 else None)
+    if control and len(names) > 2:
+        print("\n" + gain_table(rows, control))
+    teacher = first_of[names[0]]
+    facts = {
+        "command": copy.copy(sys.argv),
+        "frames": len(teacher.dataset),
+        "data_path": str(teacher.cfg.DATA_CONFIG.DATA_PATH),
+        "macs_frame": str(teacher.frame(0)["frame_id"][0]),
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
+        "threads": args.threads,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "models": [list(entry) for entry in args.model],
+    }
+    if args.json:
+        write_json(args.json, rows, **facts)
+    if args.plot:
+        plot_comparison(rows, args.plot, title=f"{len(teacher.dataset)} frames of {teacher.cfg.DATA_CONFIG.DATA_PATH}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Teacher, student and distilled students on simulated data, then one table: the project's main job in miniature.
+
+Run by ``make quickstart``. Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import _init_path  # noqa: F401
+import yaml
+from tqdm import tqdm
+
+TOOLS = Path(__file__).resolve().parent
+ROOT = TOOLS.parent
+DATA = ROOT / "data" / "simulated_kitti"
+OUTPUT = ROOT / "output" / "quickstart"
+CFGS = Path("cfgs/simulated_models")
+
+TEACHER = "teacher"
+STUDENTS = {
+    "student": ("train.py", CFGS / "kd/pointpillar_student.yaml"),
+    "student+pointdistiller": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller.yaml"),
+    "student+pointdistiller+logits": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller_logits.yaml"),
+}
+TRAIN_FRAMES, VAL_FRAMES = 400, 200
+
+NOTE = (
+    "Simulated scenes, for learning and testing the pipeline: no number here is a KITTI result.\n"
+    "A distilled sample costs more than a plain one: compare the last column too."
+)
+
+
+@dataclass
+class Job:
+    """One training: a command, the log it writes, and what must be finished before it starts."""
+
+    name: str
+    command: list
+    log: Path
+    epochs: int
+    needs: list = field(default_factory=list)
+    process: subprocess.Popen | None = None
+
+    def start(self):
+        """Launches the training; its output is appended to the log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(self.command, cwd=TOOLS, stdout=log, stderr=subprocess.STDOUT)
+
+    def finished(self):
+        """Whether the training has ended well."""
+        return self.process is not None and self.process.poll() == 0
+
+    def check(self):
+        """Stops everything, with the end of its log, if the job has failed."""
+        if self.process is not None and self.process.poll() not in (None, 0):
+            tail = "\n".join(self.log.read_text().splitlines()[-15:])
+            raise SystemExit(f"{self.name} failed (exit {self.process.returncode}); the end of {self.log}:\n{tail}")
+
+    def progress(self):
+        """Epochs done, with fractions, as the training's own log lines tell."""
+        if self.finished():
+            return float(self.epochs)
+        text = self.log.read_text() if self.log.is_file() else ""
+        lines = re.findall(r"Train:\s*(\d+)/\d+ .*?\[\s*(\d+)/(\d+)", text)
+        if not lines:
+            return 0.0
+        epoch, iteration, total = (int(v) for v in lines[-1])
+        return min(self.epochs, epoch - 1 + iteration / total)
+
+
+def checkpoint(cfg_file, tag, epochs):
+    folder = ROOT / "output" / Path(*cfg_file.parts[1:-1]) / cfg_file.stem / tag / "ckpt"
+    return folder / f"checkpoint_epoch_{epochs}.pth"
+
+
+def epochs_of(cfg_file):
+    """NUM_EPOCHS of a model file, or of the base it builds on."""
+    node = yaml.safe_load((TOOLS / cfg_file).read_text())
+    if "NUM_EPOCHS" in node.get("OPTIMIZATION", {}):
+        return node["OPTIMIZATION"]["NUM_EPOCHS"]
+    return epochs_of(Path(node["_BASE_CONFIG_"]))
+
+
+def training(name, script, cfg_file, seed, teacher_ckpt=None, needs=()):
+    tag = f"seed{seed}"
+    command = [sys.executable, script, "--cfg_file", str(cfg_file), "--extra_tag", tag, "--fix_random_seed"]
+    command += ["--seed", str(seed), "--workers", "0", "--threads", "1", "--skip_eval", "--logger_iter_interval", "10"]
+    if teacher_ckpt is not None:
+        command += ["--teacher_ckpt", str(teacher_ckpt)]
+    log = OUTPUT / "logs" / f"{name}-{tag}.txt"
+    return Job(f"{name} (seed {seed})", command, log, epochs_of(cfg_file), list(needs))
+
+
+def run_jobs(jobs, parallel):
+    """Runs the jobs, at most ``parallel`` at a time, each after those it needs, under one progress bar."""
+    waiting, running = list(jobs), []
+    bar = tqdm(total=sum(j.epochs for j in jobs), desc="training", unit="epoch", dynamic_ncols=True,
+               bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
+    try:
+        while waiting or running:
+            for job in list(waiting):
+                if len(running) < parallel and all(need.finished() for need in job.needs):
+                    waiting.remove(job)
+                    job.start()
+                    running.append(job)
+            time.sleep(0.5)
+            for job in list(running):
+                job.check()
+                if job.finished():
+                    running.remove(job)
+            bar.n = sum(j.progress() for j in jobs)
+            bar.set_postfix_str(", ".join(j.name for j in running))
+    finally:
+        for job in running:
+            job.process.terminate()
+        bar.close()
+
+
+def prepare_data():
+    """Writes the simulated folder and its info files, or finds them there."""
+    run = [sys.executable, "-m"]
+    frames = ["--frames", str(TRAIN_FRAMES + VAL_FRAMES), "--val-frames", str(VAL_FRAMES), "--seed", "0"]
+    subprocess.run([*run, "pcdet.datasets.simulated", "--out", str(DATA), *frames], cwd=ROOT, check=True)
+    dataset_cfg = TOOLS / "cfgs/dataset_configs/simulated_dataset.yaml"
+    infos = [*run, "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", str(dataset_cfg)]
+    if not (DATA / "kitti_infos_val.pkl").is_file():
+        subprocess.run(infos, cwd=ROOT, check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1, help="repeat the students with this many seeds")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each")
+    args = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+
+    prepare_data()
+    teacher_cfg = CFGS / "pointpillar.yaml"
+    teacher = training(TEACHER, "train.py", teacher_cfg, seed=0)
+    teacher_ckpt = checkpoint(teacher_cfg, "seed0", teacher.epochs)
+    jobs, models = [teacher], [(TEACHER, teacher_cfg, teacher_ckpt)]
+    for seed in range(args.seeds):
+        for name, (script, cfg_file) in STUDENTS.items():
+            distilled = script == "train_kd.py"
+            job = training(name, script, cfg_file, seed, teacher_ckpt if distilled else None,
+                           needs=[teacher] if distilled else [])  # fmt: skip
+            jobs.append(job)
+            models.append((name, cfg_file, checkpoint(cfg_file, f"seed{seed}", job.epochs)))
+    run_jobs(jobs, args.jobs)
+
+    compare = [sys.executable, "benchmark.py", "--control", "student"]
+    compare += ["--json", str(OUTPUT / "results.json"), "--plot", str(OUTPUT / "comparison.png")]
+    for entry in models:
+        compare += ["--model", *map(str, entry)]
+    print()
+    subprocess.run(compare, cwd=TOOLS, check=True)
+    print(f"\n{NOTE}\n\n{OUTPUT / 'results.json'}\n{OUTPUT / 'comparison.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+// Write an op once, compile it twice: g++ builds the CPU kernels, nvcc the CUDA ones.
+//
+// Everything device-specific that ops share sits in this header. The rest of an op is plain C++ inside
+// `namespace pcdet::PCDET_BACKEND`: the two compilers must not emit the same symbol, or the linker would silently keep
+// only one of them.
+#pragma once
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#define PCDET_BACKEND cuda
+#define PCDET_DISPATCH_KEY CUDA
+#define PCDET_HD __host__ __device__ __forceinline__
+#else
+#define PCDET_BACKEND cpu
+#define PCDET_DISPATCH_KEY CPU
+#define PCDET_HD inline
+#endif
+
+namespace pcdet::PCDET_BACKEND {
+
+#if defined(__CUDACC__)
+
+using DeviceGuard = c10::cuda::CUDAGuard;
+
+constexpr int kThreads = 256;
+
+// Blocks for a grid-stride loop over n items.
+inline unsigned blocks_for(int64_t n) {
+  return static_cast<unsigned>(std::min<int64_t>((n + kThreads - 1) / kThreads, 65535));
+}
+
+template <typename F>
+__global__ void for_each_kernel(int64_t n, F f) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < n; i += stride) f(i);
+}
+
+// Calls f(i) for every i in [0, n) on the current CUDA stream.
+template <typename F>
+void for_each(int64_t n, F f) {
+  if (n == 0) return;
+  for_each_kernel<<<blocks_for(n), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(n, f);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <typename F>
+__global__ void for_each_pair_kernel(int64_t n, int64_t m, F f) {
+  for (int64_t i = blockIdx.y; i < n; i += gridDim.y) {
+    const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    for (int64_t j = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; j < m; j += stride) f(i, j);
+  }
+}
+
+// Calls f(i, j) for every i in [0, n) and j in [0, m); neighbouring j run together.
+template <typename F>
+void for_each_pair(int64_t n, int64_t m, F f) {
+  if (n == 0 || m == 0) return;
+  const dim3 grid(blocks_for(m), static_cast<unsigned>(std::min<int64_t>(n, 65535)));
+  for_each_pair_kernel<<<grid, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(n, m, f);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <typename T>
+__device__ __forceinline__ void atomic_add(T* address, T value) {
+  atomicAdd(address, value);
+}
+
+#else
+
+struct DeviceGuard {
+  explicit DeviceGuard(const c10::Device&) {}
+};
+
+// Calls f(i) for every i in [0, n), in parallel over the CPU threads.
+template <typename F>
+void for_each(int64_t n, F f) {
+  at::parallel_for(0, n, /*grain_size=*/256, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i);
+  });
+}
+
+// Calls f(i, j) for every i in [0, n) and j in [0, m), rows in parallel.
+template <typename F>
+void for_each_pair(int64_t n, int64_t m, F f) {
+  const int64_t rows_worth_a_thread = std::max<int64_t>(1, 4096 / std::max<int64_t>(m, 1));
+  at::parallel_for(0, n, rows_worth_a_thread, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t j = 0; j < m; ++j) f(i, j);
+  });
+}
+
+template <typename T>
+inline void atomic_add(T* address, T value) {
+  T seen, sum;
+  __atomic_load(address, &seen, __ATOMIC_RELAXED);
+  do {
+    sum = seen + value;
+  } while (!__atomic_compare_exchange(address, &seen, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
+#endif
+
+}  // namespace pcdet::PCDET_BACKEND

@@ -1,0 +1,47 @@
+// Checks of an op's arguments. Every message names the argument, the rule and what was given; callers see a ValueError.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <limits>
+
+#include "backend.h"
+
+namespace pcdet::PCDET_BACKEND {
+
+inline void check_float(const char* name, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, name,
+                    " must be float32 or float64, got ", x.scalar_type(), "; convert it with .float()");
+}
+
+inline void check_same_kind(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b) {
+  TORCH_CHECK_VALUE(a.device() == b.device() && a.scalar_type() == b.scalar_type(), b_name, " must match ", a_name,
+                    " (", a.scalar_type(), " on ", a.device(), "), got ", b.scalar_type(), " on ", b.device());
+}
+
+// True if no entry is NaN or infinite. On the GPU it answers true without looking: reading the answer would stop the
+// stream. There a non-finite number spreads into the result instead, as each op's docstring says.
+inline bool all_finite(const at::Tensor& contiguous) {
+  bool bad = false;
+#if !defined(__CUDACC__)
+  AT_DISPATCH_FLOATING_TYPES(contiguous.scalar_type(), "all_finite", [&] {
+    const auto* x = contiguous.const_data_ptr<scalar_t>();
+    for (int64_t i = 0, n = contiguous.numel(); i < n; ++i)
+      bad |= !(std::abs(x[i]) <= std::numeric_limits<scalar_t>::max());
+  });
+#endif
+  return !bad;
+}
+
+inline void check_finite(const char* name, const at::Tensor& contiguous) {
+  TORCH_CHECK_VALUE(all_finite(contiguous), name, " must be finite, but holds NaN or infinity");
+}
+
+// Boxes are (N, 7) [x, y, z, dx, dy, dz, heading].
+inline void check_boxes(const char* name, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(boxes.dim() == 2 && boxes.size(1) == 7, name,
+                    " must have shape (N, 7) [x, y, z, dx, dy, dz, heading], got ", boxes.sizes());
+  check_float(name, boxes);
+}
+
+}  // namespace pcdet::PCDET_BACKEND

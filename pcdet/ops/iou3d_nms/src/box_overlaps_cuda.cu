@@ -1,0 +1,1 @@
+#include "box_overlaps.cpp"  // same source, compiled by nvcc for CUDA

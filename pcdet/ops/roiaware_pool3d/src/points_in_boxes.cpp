@@ -1,0 +1,185 @@
+// Which points lie in which boxes: the whole (N, P) mask, or the first box of each point.
+#include "points_in_boxes.h"
+
+#include <pcdet/check.h>
+
+#include <vector>
+
+namespace pcdet::PCDET_BACKEND {
+
+inline void check_points_and_boxes(const at::Tensor& points, const at::Tensor& boxes) {
+  check_float("points", points);
+  check_same_kind("points", points, "boxes", boxes);
+}
+
+#if defined(__CUDACC__)
+
+template <typename T>
+struct MaskOfPair {
+  const T *points, *boxes;  // (P, 3), (N, 7)
+  int32_t* mask;            // (N, P)
+  int64_t num_points;
+  PCDET_HD void operator()(int64_t i, int64_t j) const {
+    const T* p = points + j * 3;
+    mask[i * num_points + j] = SolidBox<T>::from(boxes + i * 7, T(kMaskMargin)).contains(p[0], p[1], p[2]);
+  }
+};
+
+template <typename T>
+void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
+  for_each_pair(num_boxes, num_points, MaskOfPair<T>{points, boxes, mask, num_points});
+}
+
+template <typename T>
+struct FirstBoxOfPoint {
+  const T *points, *boxes;  // (B, P, 3), (B, T, 7)
+  int32_t* index;           // (B, P)
+  int64_t num_points, num_boxes;
+  PCDET_HD void operator()(int64_t frame, int64_t j) const {
+    const T* p = points + (frame * num_points + j) * 3;
+    int32_t first = -1;
+    for (int64_t k = 0; k < num_boxes && first < 0; ++k)
+      if (SolidBox<T>::from(boxes + (frame * num_boxes + k) * 7, T(kIndexMargin)).contains(p[0], p[1], p[2]))
+        first = static_cast<int32_t>(k);
+    index[frame * num_points + j] = first;
+  }
+};
+
+template <typename T>
+void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
+                int64_t num_boxes) {
+  for_each_pair(frames, num_points, FirstBoxOfPoint<T>{points, boxes, index, num_points, num_boxes});
+}
+
+#else
+
+constexpr int64_t kBlock = 512;  // points whose coordinates are held side by side in the first-level cache
+
+// kBlock points as three rows, with the rectangle around them: most boxes miss most blocks of a scan.
+template <typename T>
+struct PointBlock {
+  T x[kBlock], y[kBlock], z[kBlock];
+  T centre_x, centre_y, radius;
+  int64_t size;
+
+  PointBlock(const T* points, int64_t count) : size(count) {  // (count, 3)
+    T x_low = points[0], x_high = x_low, y_low = points[1], y_high = y_low;
+    bool ordinary = true;
+    for (int64_t k = 0; k < count; ++k) {
+      x[k] = points[k * 3];
+      y[k] = points[k * 3 + 1];
+      z[k] = points[k * 3 + 2];
+      ordinary &= x[k] - x[k] == T(0) && y[k] - y[k] == T(0);
+      x_low = std::min(x_low, x[k]);
+      x_high = std::max(x_high, x[k]);
+      y_low = std::min(y_low, y[k]);
+      y_high = std::max(y_high, y[k]);
+    }
+    centre_x = T(0.5) * (x_low + x_high);
+    centre_y = T(0.5) * (y_low + y_high);
+    radius = ordinary ? std::hypot(x_high - centre_x, y_high - centre_y) : std::numeric_limits<T>::infinity();
+  }
+
+  bool may_touch(const SolidBox<T>& box) const {
+    const T reach = (radius + std::hypot(box.reach_x, box.reach_y)) * T(1.0001);
+    const T dx = box.x - centre_x, dy = box.y - centre_y;
+    return !(dx * dx + dy * dy > reach * reach);
+  }
+};
+
+template <typename T>
+std::vector<SolidBox<T> > solid_boxes(const T* boxes, int64_t count, double margin) {
+  std::vector<SolidBox<T> > out;
+  out.reserve(count);
+  for (int64_t i = 0; i < count; ++i) out.push_back(SolidBox<T>::from(boxes + i * 7, static_cast<T>(margin)));
+  return out;
+}
+
+template <typename T, typename PerBlock>
+void for_each_block(const T* points, int64_t num_points, PerBlock per_block) {
+  const int64_t blocks = (num_points + kBlock - 1) / kBlock;
+  at::parallel_for(0, blocks, /*grain_size=*/8, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b)
+      per_block(b * kBlock, PointBlock<T>(points + b * kBlock * 3, std::min(kBlock, num_points - b * kBlock)));
+  });
+}
+
+template <typename T>
+void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
+  const auto solid = solid_boxes(boxes, num_boxes, kMaskMargin);
+  for_each_block(points, num_points, [&](int64_t start, const PointBlock<T>& block) {
+    for (int64_t i = 0; i < num_boxes; ++i) {
+      int32_t* row = mask + i * num_points + start;
+      const SolidBox<T> box = solid[i];
+      if (!block.may_touch(box)) {
+        std::fill_n(row, block.size, 0);
+        continue;
+      }
+      for (int64_t k = 0; k < block.size; ++k) row[k] = box.contains(block.x[k], block.y[k], block.z[k]);
+    }
+  });
+}
+
+template <typename T>
+void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
+                int64_t num_boxes) {
+  for (int64_t frame = 0; frame < frames; ++frame) {
+    const auto solid = solid_boxes(boxes + frame * num_boxes * 7, num_boxes, kIndexMargin);
+    for_each_block(points + frame * num_points * 3, num_points, [&](int64_t start, const PointBlock<T>& block) {
+      int32_t* out = index + frame * num_points + start;
+      std::fill_n(out, block.size, -1);
+      for (int64_t i = num_boxes - 1; i >= 0; --i) {  // backwards: the first box writes last
+        const SolidBox<T> box = solid[i];
+        if (!block.may_touch(box)) continue;
+        for (int64_t k = 0; k < block.size; ++k)
+          out[k] = box.contains(block.x[k], block.y[k], block.z[k]) ? static_cast<int32_t>(i) : out[k];
+      }
+    });
+  }
+}
+
+#endif
+
+at::Tensor points_in_boxes_mask(const at::Tensor& points, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(points.dim() == 2 && points.size(1) == 3, "points must have shape (P, 3) [x, y, z], got ",
+                    points.sizes());
+  check_boxes("boxes", boxes);
+  check_points_and_boxes(points, boxes);
+  const DeviceGuard guard(points.device());
+  const at::Tensor p = points.contiguous(), b = boxes.contiguous();
+  check_finite("boxes", b);
+  at::Tensor mask = at::empty({b.size(0), p.size(0)}, p.options().dtype(at::kInt));
+  if (mask.numel() == 0) return mask;
+  AT_DISPATCH_FLOATING_TYPES(p.scalar_type(), "points_in_boxes_mask", [&] {
+    fill_mask(p.const_data_ptr<scalar_t>(), p.size(0), b.const_data_ptr<scalar_t>(), b.size(0),
+              mask.mutable_data_ptr<int32_t>());
+  });
+  return mask;
+}
+
+at::Tensor points_in_boxes_index(const at::Tensor& points, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(points.dim() == 3 && points.size(2) == 3, "points must have shape (B, P, 3) [x, y, z], got ",
+                    points.sizes());
+  TORCH_CHECK_VALUE(boxes.dim() == 3 && boxes.size(2) == 7 && boxes.size(0) == points.size(0),
+                    "boxes must have shape (B, T, 7) [x, y, z, dx, dy, dz, heading] with B = ", points.size(0),
+                    ", got ", boxes.sizes());
+  TORCH_CHECK_VALUE(boxes.size(1) <= std::numeric_limits<int32_t>::max(), "boxes must number fewer than 2^31 a frame");
+  check_points_and_boxes(points, boxes);
+  const DeviceGuard guard(points.device());
+  const at::Tensor p = points.contiguous(), b = boxes.contiguous();
+  check_finite("boxes", b);
+  at::Tensor index = at::empty({p.size(0), p.size(1)}, p.options().dtype(at::kInt));
+  if (index.numel() == 0) return index;
+  AT_DISPATCH_FLOATING_TYPES(p.scalar_type(), "points_in_boxes_index", [&] {
+    fill_index(p.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(), index.mutable_data_ptr<int32_t>(), p.size(0),
+               p.size(1), b.size(1));
+  });
+  return index;
+}
+
+TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) {
+  m.impl("points_in_boxes_mask", &points_in_boxes_mask);
+  m.impl("points_in_boxes_index", &points_in_boxes_index);
+}
+
+}  // namespace pcdet::PCDET_BACKEND

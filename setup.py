@@ -1,0 +1,83 @@
+"""Builds pcdet and its native library ``pcdet/ops/_C`` from every ``pcdet/ops/**/src``.
+
+The CPU ops are always built. The CUDA ops are added when this torch has CUDA and nvcc is found; ``FORCE_CUDA=1`` asks for
+them (and fails without nvcc), ``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` and ``MAX_JOBS`` work as usual.
+``PCDET_SANITIZE=address,undefined`` builds the CPU ops with those sanitizers.
+
+    python setup.py build_ext --inplace     # in the checkout, next to the sources
+    pip install --no-build-isolation -e .   # the same, and pcdet can be imported from anywhere
+"""
+
+import os
+import re
+import sys
+import sysconfig
+from pathlib import Path
+
+# ninja may be installed beside this interpreter in an environment that is not activated.
+os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+import torch
+from setuptools import find_packages, setup
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+ROOT = Path(__file__).resolve().parent
+OPS = Path("pcdet/ops")
+
+
+def wants_cuda() -> bool:
+    """Whether the CUDA kernels are built; the rule is in this file's first lines."""
+    asked = os.environ.get("FORCE_CUDA", "")
+    if asked == "0":
+        return False
+    if asked == "1" and (CUDA_HOME is None or torch.version.cuda is None):
+        missing = (
+            "nvcc was not found (set CUDA_HOME)" if CUDA_HOME is None else f"torch {torch.__version__} has no CUDA"
+        )
+        raise SystemExit(f"FORCE_CUDA=1, but {missing}. Without FORCE_CUDA only the CPU ops are built.")
+    return CUDA_HOME is not None and torch.version.cuda is not None
+
+
+def compile_flags() -> dict[str, list[str]]:
+    """Flags for g++ and nvcc. No -march: the library must run on any CPU of the platform; hot loops pick wider
+    vectors at run time (``pcdet/simd.h``). No contraction into fused multiply-add: it would make a geometric decision
+    depend on the machine.
+    """
+    cxx = ["-O3", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
+    if sys.platform == "linux":
+        cxx.append("-fopenmp")  # not given to the linker: the symbols come from the OpenMP runtime torch has loaded
+    if sanitizers := os.environ.get("PCDET_SANITIZE"):
+        cxx += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g", "-O1"]
+    return {"cxx": cxx, "nvcc": ["-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr"]}
+
+
+def native_library():
+    """The one extension; paths relative to this file, as setuptools wants them."""
+    os.chdir(ROOT)
+    with_cuda = wants_cuda()
+    sources = [*OPS.rglob("src/*.cpp"), *(OPS.rglob("src/*.cu") if with_cuda else [])]
+    headers = [*OPS.rglob("*.h"), *OPS.rglob("*.cuh"), *OPS.rglob("src/*.cpp")]
+    sanitizers = os.environ.get("PCDET_SANITIZE")
+    return (CUDAExtension if with_cuda else CppExtension)(
+        "pcdet.ops._C",
+        sorted(map(str, sources)),
+        include_dirs=[str(ROOT / OPS / "include")],
+        depends=sorted(map(str, headers)),
+        extra_compile_args=compile_flags() if with_cuda else {"cxx": compile_flags()["cxx"]},
+        extra_link_args=[f"-fsanitize={sanitizers}"] if sanitizers else [],
+        py_limited_api=True,
+    )
+
+
+setup(
+    name="pcdet",
+    version=re.search(r'__version__ = "(.+?)"', (ROOT / "pcdet/__init__.py").read_text()).group(1),
+    description="Training, distilling and evaluating LiDAR 3D object detectors",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["pcdet", "pcdet.*"]),
+    package_data={"pcdet.ops": ["include/pcdet/*.h"]},
+    ext_modules=[native_library()],
+    cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)

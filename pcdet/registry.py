@@ -28,7 +28,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 NAME_KEY = "NAME"
 BASE_KEY = "_BASE_CONFIG_"  # OpenPCDet leaves it in the loaded configuration, at any level
@@ -90,7 +90,7 @@ class Registry:
         if name not in self._classes:
             importlib.import_module(self.provider)
         if name not in self._classes:
-            raise ConfigError(f"{_at(path)}unknown {self.name} {name!r}; {_nearest(name, self._classes)}")
+            raise ConfigError(f"{_at(path)}unknown {self.name} {name!r}; {nearest_name(name, self._classes)}")
         return self._classes[name]
 
     def names(self) -> list[str]:
@@ -147,10 +147,10 @@ def build_from_cfg(node: Mapping, registry: Registry, *, path: str = "", **given
     if "model_cfg" in parameters:
         given.setdefault("model_cfg", node)
         return cls(**given)
-    values, problems = _bind(node, cls, path, frozenset(given) | registry.given)
-    if problems:
-        raise ConfigError(problems)
-    return cls(**{**values, **given})
+    bound = _bind(node, cls, path, frozenset(given) | registry.given)
+    if bound.problems:
+        raise ConfigError(bound.problems)
+    return cls(**{**bound.values, **given})
 
 
 def check_node(node: Any, registry: Registry, *, path: str = "", given: Iterable[str] = ()) -> list[str]:
@@ -168,7 +168,7 @@ def check_node(node: Any, registry: Registry, *, path: str = "", given: Iterable
         return error.problems
     if "model_cfg" in _parameters(cls):
         return []
-    return _bind(node, cls, path, frozenset(given) | registry.given)[1]
+    return _bind(node, cls, path, frozenset(given) | registry.given).problems
 
 
 def parse_node(node: Mapping | None, schema: type, *, path: str = "") -> Any:
@@ -197,10 +197,19 @@ def known_keys(cls: type) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------------------------- binding
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parameter:
+class _Parameter(NamedTuple):
     annotation: Any
     required: bool
+
+
+class _Bound(NamedTuple):
+    values: dict[str, Any]  # by parameter name
+    unknown: list[str]  # complaints about keys that have no business there
+    wrong: list[str]  # complaints about values, and missing keys
+
+    @property
+    def problems(self) -> list[str]:
+        return self.unknown + self.wrong
 
 
 def _component(node: Any, registry: Registry, path: str) -> type:
@@ -240,35 +249,34 @@ def _resolve(annotation: Any, scope: dict) -> Any:
         return Any
 
 
-def _bind(node: Mapping, cls: type, path: str, given: frozenset[str]) -> tuple[dict, list[str]]:
-    """The values of a node by parameter name, and what is wrong with it."""
+def _bind(node: Mapping, cls: type, path: str, given: frozenset[str]) -> _Bound:
     given = given | frozenset(getattr(cls, "GIVEN", ()))
     parameters = _parameters(cls)
     by_key = {name.rstrip("_"): name for name in parameters if name not in given}
-    values, problems = {}, []
+    values, unknown, wrong = {}, [], []
     for key, value in node.items():
         name = by_key.get(str(key).lower())
         where = _join(path, key)
         if name is None:
             if key not in (NAME_KEY, BASE_KEY):
-                problems.append(f"{where}: {_unknown(str(key), cls, parameters, by_key)}")
+                unknown.append(f"{where}: {_unknown(str(key), cls, parameters, by_key)}")
         elif name in values:
-            problems.append(f"{where}: given twice, in different spellings")
+            unknown.append(f"{where}: given twice, in different spellings")
         else:
             values[name], found = _convert(value, parameters[name].annotation, where)
-            problems += found
+            wrong += found
     for key, name in by_key.items():
         if parameters[name].required and name not in values:
             wanted = _type_name(parameters[name].annotation)
-            problems.append(f"{_join(path, key.upper())}: missing; {cls.__name__} needs it ({wanted})")
-    return values, problems
+            wrong.append(f"{_join(path, key.upper())}: missing; {cls.__name__} needs it ({wanted})")
+    return _Bound(values, unknown, wrong)
 
 
 def _unknown(key: str, cls: type, parameters: Mapping, by_key: Mapping) -> str:
     if key.lower() in parameters:
         return f"{cls.__name__} gets this from the code; remove it from the file"
     known = [k if key.islower() else k.upper() for k in by_key if k != NAME_KEY.lower()]
-    return f"{cls.__name__} has no such key; {_nearest(key, known)}"
+    return f"{cls.__name__} has no such key; {nearest_name(key, known)}"
 
 
 def _parse_dataclass(node: Any, schema: type, path: str) -> tuple[Any, list[str]]:
@@ -276,15 +284,15 @@ def _parse_dataclass(node: Any, schema: type, path: str) -> tuple[Any, list[str]
         return node, []
     if not isinstance(node, Mapping):
         return None, [f"{_at(path)}expected a mapping with the keys of {schema.__name__}, got {_show(node)}"]
-    values, problems = _bind(node, schema, path, frozenset())
-    if problems:
-        return None, problems
+    bound = _bind(node, schema, path, frozenset())
+    if bound.wrong:
+        return None, bound.problems
     try:
-        return schema(**values), []
+        return schema(**bound.values), bound.problems
     except ConfigError as error:
-        return None, [_join_sentence(path, p) for p in error.problems]
+        return None, bound.problems + [_join_sentence(path, p) for p in error.problems]
     except ValueError as error:
-        return None, [_join_sentence(path, str(error))]
+        return None, [*bound.problems, _join_sentence(path, str(error))]
 
 
 # ------------------------------------------------------------------------------------------------------------- types
@@ -414,7 +422,7 @@ def _show(value: Any) -> str:
     return "null" if value is None else f"{text} ({type(value).__name__})"
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest_name(word: str, known: Iterable[str]) -> str:
     """'did you mean X?', or all there is to choose from."""
     known = sorted(known)
     by_folded = {k.lower(): k for k in known}

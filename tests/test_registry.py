@@ -76,8 +76,8 @@ def test_all_problems_of_a_node_are_reported_at_once_with_path_and_nearest_key(r
     node = {"NAME": "Backbone", "NUM_FILTER": [64], "DROPOUT": "0.1x", "INPUT_CHANNELS": 3}
     assert check_node(node, registry, path="MODEL.BACKBONE_2D") == [
         "MODEL.BACKBONE_2D.NUM_FILTER: Backbone has no such key; did you mean NUM_FILTERS?",
-        "MODEL.BACKBONE_2D.DROPOUT: expected float, got '0.1x' (str)",
         "MODEL.BACKBONE_2D.INPUT_CHANNELS: Backbone gets this from the code; remove it from the file",
+        "MODEL.BACKBONE_2D.DROPOUT: expected float, got '0.1x' (str)",
         "MODEL.BACKBONE_2D.LAYER_NUMS: missing; Backbone needs it (list[int])",
         "MODEL.BACKBONE_2D.NUM_FILTERS: missing; Backbone needs it (list[int])",
     ]
@@ -190,6 +190,12 @@ def test_a_schema_names_what_is_wrong(node, problem):
     with pytest.raises(ConfigError) as caught:
         parse_node(node, Section, path="S")
     assert caught.value.problems == [problem]
+
+
+def test_a_schemas_own_rules_are_checked_beside_unknown_keys():
+    with pytest.raises(ConfigError) as caught:
+        parse_node({"class_name": "Car", "sizes": [], "stride": 0, "x": 1}, Anchor, path="A")
+    assert [p.split(":")[0] for p in caught.value.problems] == ["A.x", "A.STRIDE"]
 
 
 def test_an_absent_node_lacks_the_required_keys():

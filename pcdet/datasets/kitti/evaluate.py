@@ -1,0 +1,93 @@
+"""Scores a folder of KITTI result files against a folder of label files: ``python -m pcdet.datasets.kitti.evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .kitti_object_eval_python import rules
+from .kitti_object_eval_python.eval import evaluate, format_table
+from .kitti_object_eval_python.kitti_common import list_frames, read_objects
+
+DEFAULT_CLASSES = ("Car", "Pedestrian", "Cyclist")
+
+
+def evaluate_folders(
+    label_path: str | Path,
+    result_path: str | Path,
+    *,
+    classes=DEFAULT_CLASSES,
+    label_split_file: str | Path | None = None,
+) -> dict:
+    """Evaluates KITTI text files by the official rules.
+
+    Args:
+        label_path: folder of ``000000.txt``, ... with 15 columns.
+        result_path: folder of the same with the score in a 16th column; an empty file is a frame without detections.
+        classes: what to evaluate.
+        label_split_file: names of the frames, one a line, each of which must have both files. None: all frames that
+            have a result file.
+
+    Returns:
+        What `eval.evaluate` returns, and ``frames``, how many were scored, ``unscored``, how many label files had no
+        result file.
+
+    Raises:
+        FileNotFoundError: a folder or the split file is missing.
+        ValueError: frames without their file, named; a malformed record, with its file and line; an unknown class.
+    """
+    classes = rules.resolve_classes(classes)
+    labels, results = Path(label_path), Path(result_path)
+    label_frames, result_frames = list_frames(labels), list_frames(results)
+    frames = result_frames if label_split_file is None else read_split(label_split_file)
+    if not frames:
+        raise ValueError(f"no frame to score: {label_split_file or results} names none")
+    _need_all(frames, label_frames, f"label file in {labels}")
+    _need_all(frames, result_frames, f"result file in {results}")
+    gt = read_objects(labels, frames, scored=False)
+    dt = read_objects(results, frames, scored=True)
+    unscored = 0 if label_split_file is not None else len(set(label_frames) - set(frames))
+    return {**evaluate(gt, dt, classes), "frames": len(frames), "unscored": unscored}
+
+
+def read_split(path: str | Path) -> list[str]:
+    """Frame names of an ``ImageSets`` file, one a line; blank lines are passed over."""
+    return Path(path).read_text(encoding="utf-8").split()
+
+
+def _need_all(frames: list[str], present: list[str], what: str) -> None:
+    missing = sorted(set(frames) - set(present))
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise ValueError(f"{len(missing)} of {len(frames)} frames have no {what}: {', '.join(missing[:10])}{more}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m pcdet.datasets.kitti.evaluate", description=__doc__)
+    parser.add_argument("--label_path", required=True, help="folder of ground truth, 000000.txt, ...")
+    parser.add_argument("--result_path", required=True, help="folder of results, 000000.txt, ...")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
+    parser.add_argument("--classes", nargs="+", default=DEFAULT_CLASSES, help="default: Car Pedestrian Cyclist")
+    parser.add_argument("--label_split_file", help="score the frames that this file names, not all that have a result")
+    args = parser.parse_args(argv)
+    try:
+        results = evaluate_folders(
+            args.label_path, args.result_path, classes=args.classes, label_split_file=args.label_split_file
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    counts = {key: results.pop(key) for key in ("frames", "unscored")}
+    if args.json:
+        Path(args.json).write_text(json.dumps({**counts, **results}, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(format_table(results))
+    sys.stdout.write(f"{counts['frames']} frames scored")
+    if counts["unscored"]:
+        sys.stdout.write(f"; {counts['unscored']} label files have no result file and were left out")
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,496 @@
+"""Finds everything that is wrong with a configuration before anything is built.
+
+Three kinds of problem, each a sentence that begins with the path of the key: keys (unknown, with the nearest known
+one; missing; ill-typed), names (of classes, coders, features), and geometry (a range that is no whole number of voxels,
+a grid that the strides do not divide, a head whose stride is not the backbone's). What a key may be is read off the
+class that takes it, through the registries; the rules of geometry are below, one function each. A rule whose facts are
+missing or ill-typed says nothing: the schema has already complained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pcdet import registry as R
+from pcdet.registry import BASE_KEY, NAME_KEY, ConfigError, Registry, load_object, nearest_name
+
+PROGRAM_KEYS = ("ROOT_DIR", "LOCAL_RANK", "TAG", "EXP_GROUP_PATH")  # set by programs, not by files
+SECTIONS = ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION", "HOOK", "KD")
+
+SLOTS = {
+    "VFE": R.VFE,
+    "BACKBONE_3D": R.BACKBONES_3D,
+    "MAP_TO_BEV": R.MAP_TO_BEV,
+    "BACKBONE_2D": R.BACKBONES_2D,
+    "DENSE_HEAD": R.DENSE_HEADS,
+    "POINT_HEAD": R.POINT_HEADS,
+    "ROI_HEAD": R.ROI_HEADS,
+}
+SCHEMAS = {
+    "OPTIMIZATION": "pcdet.engine.optim:OptimizationConfig",
+    "MODEL.POST_PROCESSING": "pcdet.models.model_utils.post_processing:PostProcessingConfig",
+    "KD": "pcdet.models.kd.config:KDConfig",
+    "DATA_CONFIG": "pcdet.datasets.config:DataConfig",
+}
+
+STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cell over metres of voxel
+WHOLE = 1e-3  # how far from a whole number a count of voxels may be: float32 ranges such as 69.12 / 0.16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DisableAugmentation:
+    """``HOOK.DisableAugmentationHook``: which augmentors rest during the last epochs."""
+
+    disable_aug_list: list[str]
+    num_last_epochs: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HookConfig:
+    """The ``HOOK`` section."""
+
+    disableaugmentationhook: DisableAugmentation | None = None
+
+
+def validate_config(config: Mapping) -> None:
+    """Raises ConfigError with everything that is wrong with a whole configuration."""
+    problems = find_problems(config)
+    if problems:
+        raise ConfigError(problems)
+
+
+def find_problems(config: Mapping) -> list[str]:
+    """Everything that is wrong with a whole configuration, a sentence each; empty if nothing is."""
+    try:
+        found = [*_section_problems(config), *_data_problems(config), *_model_problems(config)]
+    except ModuleNotFoundError as error:  # TODO: goes when every package has landed
+        if not str(error.name).startswith("pcdet."):
+            raise
+        found = []
+    for rule in RULES:
+        found += rule(config)
+    return list(dict.fromkeys(found))
+
+
+# ---------------------------------------------------------------------------------------------------------------- keys
+
+
+def _section_problems(config: Mapping) -> Iterator[str]:
+    for key in config:
+        if key not in (*SECTIONS, *PROGRAM_KEYS, BASE_KEY):
+            yield f"{key}: there is no such section; {nearest_name(key, SECTIONS)}"
+    names = config.get("CLASS_NAMES")
+    if "MODEL" in config and not (_is_list(names) and names and all(isinstance(n, str) for n in names)):
+        yield f"CLASS_NAMES: expected a list of class names, got {names!r}"
+    elif names is not None and len(set(names)) < len(names):
+        yield f"CLASS_NAMES: every class may stand there once, got {list(names)}"
+    for section in ("OPTIMIZATION", "KD"):
+        if config.get(section) is not None:
+            yield from _schema_problems(config[section], load_object(SCHEMAS[section]), section)
+    if config.get("HOOK") is not None:
+        yield from _schema_problems(config["HOOK"], HookConfig, "HOOK")
+
+
+def _schema_problems(node: Any, schema: type, path: str) -> list[str]:
+    try:
+        R.parse_node(node, schema, path=path)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _data_problems(config: Mapping) -> Iterator[str]:
+    if "DATA_CONFIG" not in config:
+        return
+    data, path = config["DATA_CONFIG"], "DATA_CONFIG"
+    if not isinstance(data, Mapping):
+        yield f"{path}: expected a mapping, got {data!r}"
+        return
+    schema = load_object(SCHEMAS["DATA_CONFIG"])
+    if "DATASET" in data:
+        try:
+            schema = getattr(R.DATASETS.get(data["DATASET"], f"{path}.DATASET"), "SCHEMA", schema)
+        except ConfigError as error:
+            yield from error.problems
+    yield from _schema_problems(data, schema, path)
+    for place, nodes, registry in (
+        (*_augmentors(data), R.AUGMENTORS),
+        (f"{path}.DATA_PROCESSOR", data.get("DATA_PROCESSOR"), R.PROCESSORS),
+    ):
+        for i, node in enumerate(nodes if _is_list(nodes) else ()):
+            yield from R.check_node(node, registry, path=f"{place}[{i}]")
+    encoding = data.get("POINT_FEATURE_ENCODING")
+    if isinstance(encoding, Mapping) and "encoding_type" in encoding:
+        yield from _name_problems(encoding["encoding_type"], R.POINT_ENCODERS, f"{path}.POINT_FEATURE_ENCODING")
+
+
+def _augmentors(data: Mapping) -> tuple[str, Any]:
+    """Path and list of the augmentors; OpenPCDet also takes the list without its mapping."""
+    node = data.get("DATA_AUGMENTOR")
+    if isinstance(node, Mapping):
+        return "DATA_CONFIG.DATA_AUGMENTOR.AUG_CONFIG_LIST", node.get("AUG_CONFIG_LIST")
+    return "DATA_CONFIG.DATA_AUGMENTOR", node
+
+
+def _name_problems(name: Any, registry: Registry, path: str) -> list[str]:
+    try:
+        registry.get(name, path)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _model_problems(config: Mapping) -> Iterator[str]:
+    if "MODEL" not in config:
+        return
+    model = config["MODEL"]
+    if not isinstance(model, Mapping) or NAME_KEY not in model:
+        yield f"MODEL.{NAME_KEY}: missing; it says which detector to build"
+        return
+    try:
+        detector = R.DETECTORS.get(model[NAME_KEY], f"MODEL.{NAME_KEY}")
+    except ConfigError as error:
+        yield from error.problems
+        return
+    if detector.__module__.startswith("pcdet."):  # a user's own detector may read what it likes
+        known = (NAME_KEY, *SLOTS, "POST_PROCESSING", "WIDTH")
+        for key in model:
+            if key not in (*known, BASE_KEY):
+                yield f"MODEL.{key}: {model[NAME_KEY]} has no such part; {nearest_name(key, known)}"
+        for slot in getattr(detector, "SLOTS", ()):
+            if slot not in model:
+                yield f"MODEL.{slot}: missing; {model[NAME_KEY]} needs it"
+    for slot, registry in SLOTS.items():
+        if slot in model:
+            yield from R.check_node(model[slot], registry, path=f"MODEL.{slot}")
+    if "POST_PROCESSING" in model:
+        schema = load_object(SCHEMAS["MODEL.POST_PROCESSING"])
+        yield from _schema_problems(model["POST_PROCESSING"], schema, "MODEL.POST_PROCESSING")
+    width = model.get("WIDTH", 1.0)
+    if not _is_number(width) or not 0 < width <= 8:
+        yield f"MODEL.WIDTH: must be a factor above 0 (0.5 halves every layer), got {width!r}"
+
+
+# --------------------------------------------------------------------------------------------------------------- facts
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _numbers(value: Any, count: int | None = None) -> list[float] | None:
+    """``value`` if it is a list of (``count``) numbers."""
+    if not _is_list(value) or not all(_is_number(v) for v in value) or count not in (None, len(value)):
+        return None
+    return list(value)
+
+
+def _get(config: Any, path: str) -> Any:
+    """What stands at a dotted path, or None."""
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _mappings(nodes: Any) -> list[tuple[int, Mapping]]:
+    return [(i, node) for i, node in enumerate(nodes) if isinstance(node, Mapping)] if _is_list(nodes) else []
+
+
+def _name(config: Mapping, slot: str) -> Any:
+    return _get(config, f"MODEL.{slot}.{NAME_KEY}")
+
+
+def _voxel_size(config: Mapping) -> tuple[str, list[float]] | None:
+    """Path and value of the voxel size, metres."""
+    for i, node in _mappings(_get(config, "DATA_CONFIG.DATA_PROCESSOR")):
+        size = _numbers(node.get("VOXEL_SIZE"), 3)
+        if size and min(size) > 0:
+            return f"DATA_CONFIG.DATA_PROCESSOR[{i}].VOXEL_SIZE", size
+    return None
+
+
+def _extent(config: Mapping) -> list[float] | None:
+    """Length of the point cloud range along x, y, z, metres."""
+    limits = _numbers(_get(config, "DATA_CONFIG.POINT_CLOUD_RANGE"), 6)
+    return [high - low for low, high in zip(limits[:3], limits[3:], strict=True)] if limits else None
+
+
+def _grid(config: Mapping) -> list[int] | None:
+    """Voxels along x, y, z, if they fill the range."""
+    voxel, extent = _voxel_size(config), _extent(config)
+    if voxel is None or extent is None:
+        return None
+    counts = [length / size for length, size in zip(extent, voxel[1], strict=True)]
+    if any(count <= 0 or abs(count - round(count)) > WHOLE for count in counts):
+        return None
+    return [round(count) for count in counts]
+
+
+def _bev_levels(config: Mapping) -> tuple[list[int], list[float]] | None:
+    """Strides and upsampling strides of a BaseBEVBackbone, where both are whole."""
+    if _name(config, "BACKBONE_2D") != "BaseBEVBackbone":
+        return None
+    node = _get(config, "MODEL.BACKBONE_2D")
+    strides, ups = _numbers(node.get("LAYER_STRIDES", [])), _numbers(node.get("UPSAMPLE_STRIDES", []))
+    if strides is None or ups is None or not all(s >= 1 for s in strides) or not all(u > 0 for u in ups):
+        return None
+    return strides, ups
+
+
+def _stride_3d(config: Mapping) -> int | None:
+    """Stride of the 3-D backbone; 1 without one, None if it is not known."""
+    return STRIDE_3D.get(_name(config, "BACKBONE_3D")) if _get(config, "MODEL.BACKBONE_3D") else 1
+
+
+def _level_strides(config: Mapping) -> list[float] | None:
+    """Stride, against the voxels, of each level of the BEV backbone after its upsampling."""
+    levels, start = _bev_levels(config), _stride_3d(config)
+    if levels is None or start is None:
+        return None
+    strides, ups = levels
+    reached, total = [], start
+    for i, stride in enumerate(strides):
+        total *= stride
+        reached.append(total / ups[i] if i < len(ups) else total)
+    return reached
+
+
+def _head_stride(config: Mapping) -> float | None:
+    """Stride of the map that the head reads."""
+    reached, levels = _level_strides(config), _bev_levels(config)
+    if not reached or len(set(reached)) > 1:
+        return None
+    strides, ups = levels
+    return reached[0] / ups[-1] if len(ups) > len(strides) else reached[0]
+
+
+# --------------------------------------------------------------------------------------------------- rules of geometry
+
+
+def _range_is_a_box(config: Mapping) -> Iterator[str]:
+    limits = _get(config, "DATA_CONFIG.POINT_CLOUD_RANGE")
+    path = "DATA_CONFIG.POINT_CLOUD_RANGE"
+    if limits is not None and _numbers(limits, 6) is None:
+        yield f"{path}: expected six numbers [x, y, z least, x, y, z greatest], got {limits!r}"
+    for axis, length in zip("xyz", _extent(config) or (), strict=False):
+        if length <= 0:
+            yield f"{path}: the greatest {axis} must lie above the least, got {list(limits)}"
+
+
+def _voxels_fill_the_range(config: Mapping) -> Iterator[str]:
+    for i, node in _mappings(_get(config, "DATA_CONFIG.DATA_PROCESSOR")):
+        size = node.get("VOXEL_SIZE")
+        if size is not None and (_numbers(size, 3) is None or min(size) <= 0):
+            yield f"DATA_CONFIG.DATA_PROCESSOR[{i}].VOXEL_SIZE: expected three lengths above 0, got {size!r}"
+    voxel, extent = _voxel_size(config), _extent(config)
+    if voxel is None or extent is None:
+        return
+    for axis, length, size in zip("xyz", extent, voxel[1], strict=True):
+        count = length / size
+        if length > 0 and abs(count - round(count)) > WHOLE:
+            fits = " or ".join(f"{n * size:g}" for n in (int(count), int(count) + 1) if n)
+            yield (
+                f"DATA_CONFIG.POINT_CLOUD_RANGE: {length:g} m along {axis} are {count:g} voxels of {size:g} m "
+                f"({voxel[0]}), not a whole number; {fits} m would fit"
+            )
+
+
+def _strides_divide_the_grid(config: Mapping) -> Iterator[str]:
+    grid, start, voxel = _grid(config), _stride_3d(config), _voxel_size(config)
+    if grid is None or start is None or not isinstance(config.get("MODEL"), Mapping):
+        return
+    total = start
+    levels = _bev_levels(config)
+    for stride in levels[0] if levels else ():
+        total *= stride
+    for axis, count, size in zip("xy", grid, voxel[1], strict=False):
+        if count % total:
+            below = int(count // total * total)
+            fits = " or ".join(f"{n} ({n * size:g} m)" for n in (below, int(below + total)) if n)
+            yield (
+                f"DATA_CONFIG.POINT_CLOUD_RANGE: the grid has {count} voxels along {axis}, which the strides of the "
+                f"backbones ({total:g} in all) do not divide; {fits} would fit"
+            )
+
+
+def _pillars_span_the_height(config: Mapping) -> Iterator[str]:
+    grid, voxel = _grid(config), _voxel_size(config)
+    if grid and _name(config, "MAP_TO_BEV") == "PointPillarScatter" and grid[2] != 1:
+        yield (
+            f"{voxel[0]}: PointPillarScatter needs one voxel over the whole height of {_extent(config)[2]:g} m, "
+            f"got {grid[2]} of {voxel[1][2]:g} m"
+        )
+
+
+def _bev_levels_meet(config: Mapping) -> Iterator[str]:
+    levels, path = _bev_levels(config), "MODEL.BACKBONE_2D"
+    if levels is None:
+        return
+    node = _get(config, path)
+    counts = {key: len(node[key]) for key in ("LAYER_NUMS", "LAYER_STRIDES", "NUM_FILTERS") if _is_list(node.get(key))}
+    if len(set(counts.values())) > 1:
+        yield f"{path}: an item for each stage is needed in {', '.join(f'{k} ({n})' for k, n in counts.items())}"
+    strides, ups = levels
+    filters = node.get("NUM_UPSAMPLE_FILTERS", [])
+    if _is_list(filters) and len(filters) != len(ups):
+        yield f"{path}.NUM_UPSAMPLE_FILTERS: has {len(filters)} items, UPSAMPLE_STRIDES has {len(ups)}"
+    if len(ups) not in (0, len(strides), len(strides) + 1):
+        yield f"{path}.UPSAMPLE_STRIDES: an item for each of the {len(strides)} stages is needed, got {list(ups)}"
+        return
+    for i, up in enumerate(ups):
+        factor = up if up >= 1 else 1 / up
+        if abs(factor - round(factor)) > WHOLE:
+            yield f"{path}.UPSAMPLE_STRIDES[{i}]: must be a whole number or one over a whole number, got {up!r}"
+    reached = _level_strides(config)
+    if reached and max(reached) - min(reached) > WHOLE:
+        yield (
+            f"{path}.UPSAMPLE_STRIDES: the stages must meet at one stride, but LAYER_STRIDES {list(strides)} and "
+            f"{list(ups)} end at {', '.join(f'{r:g}' for r in reached)}"
+        )
+
+
+def _head_stride_is_the_backbones(config: Mapping) -> Iterator[str]:
+    stride, head = _head_stride(config), _get(config, "MODEL.DENSE_HEAD")
+    if stride is None or not isinstance(head, Mapping):
+        return
+    own_blocks = {
+        name
+        for _, cfg in _mappings(head.get("RPN_HEAD_CFGS"))
+        if cfg.get("LAYER_STRIDES") or cfg.get("UPSAMPLE_STRIDES")
+        for name in cfg.get("HEAD_CLS_NAME", [])
+    }
+    places = [
+        (f"MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG[{i}].feature_map_stride", anchor.get("feature_map_stride"))
+        for i, anchor in _mappings(head.get("ANCHOR_GENERATOR_CONFIG"))
+        if anchor.get("class_name") not in own_blocks
+    ]
+    path = "TARGET_ASSIGNER_CONFIG.FEATURE_MAP_STRIDE"
+    for where, value in [*places, (f"MODEL.DENSE_HEAD.{path}", _get(head, path))]:
+        if _is_number(value) and abs(value - stride) > WHOLE:
+            yield f"{where}: the map that the head reads has stride {stride:g} (from MODEL.BACKBONE_2D), got {value!r}"
+
+
+def _channels_meet(config: Mapping) -> Iterator[str]:
+    path = "MODEL.MAP_TO_BEV.NUM_BEV_FEATURES"
+    channels = _get(config, path)
+    if not _is_number(channels):
+        return
+    filters = _numbers(_get(config, "MODEL.VFE.NUM_FILTERS"))
+    if _name(config, "MAP_TO_BEV") == "PointPillarScatter" and filters and filters[-1] != channels:
+        yield f"{path}: must equal the last of MODEL.VFE.NUM_FILTERS, {filters[-1]}, got {channels!r}"
+    grid = _grid(config)
+    backbone = _get(config, "MODEL.BACKBONE_3D")
+    plain = isinstance(backbone, Mapping) and not set(backbone) - {NAME_KEY, "USE_BIAS", "RETURN_ENCODED_TENSOR"}
+    if grid and plain and _name(config, "BACKBONE_3D") in STRIDE_3D and _get(config, "MODEL.WIDTH") is None:
+        depth = _sparse_depth(grid[2])
+        if channels != 128 * depth:
+            yield (
+                f"{path}: the 3-D backbone's 128 channels in {depth} layers of height make {128 * depth}, got "
+                f"{channels!r}"
+            )
+
+
+def _sparse_depth(nz: int) -> int:
+    """Layers of height that VoxelBackBone8x leaves of a grid with ``nz``."""
+    depth = nz + 1
+    for kernel, stride, padding in ((3, 2, 1), (3, 2, 1), (3, 2, 0), (3, 2, 0)):
+        depth = (depth + 2 * padding - kernel) // stride + 1
+    return depth
+
+
+def _every_class_has_anchors(config: Mapping) -> Iterator[str]:
+    path = "MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG"
+    names, anchors = config.get("CLASS_NAMES"), _mappings(_get(config, path))
+    if not _is_list(names) or not anchors:
+        return
+    for i, anchor in anchors:
+        name = anchor.get("class_name")
+        if name is not None and name not in names:
+            yield f"{path}[{i}].class_name: {name!r} is not among CLASS_NAMES; {nearest_name(str(name), names)}"
+    covered = [anchor.get("class_name") for _, anchor in anchors]
+    for name in names:
+        if name not in covered:
+            yield f"{path}: {name!r} of CLASS_NAMES has no anchors"
+    heads = _mappings(_get(config, "MODEL.DENSE_HEAD.RPN_HEAD_CFGS"))
+    in_heads = [name for _, head in heads for name in head.get("HEAD_CLS_NAME", [])]
+    if heads and in_heads != list(names):
+        yield (
+            f"MODEL.DENSE_HEAD.RPN_HEAD_CFGS: the heads' classes must be CLASS_NAMES in the same order, got {in_heads}"
+        )
+
+
+def _box_codes_fit(config: Mapping) -> Iterator[str]:
+    for head in ("DENSE_HEAD", "POINT_HEAD", "ROI_HEAD"):
+        for section in ("TARGET_ASSIGNER_CONFIG", "TARGET_CONFIG"):
+            coder = _get(config, f"MODEL.{head}.{section}.BOX_CODER")
+            if coder is not None:
+                yield from _name_problems(coder, R.BOX_CODERS, f"MODEL.{head}.{section}.BOX_CODER")
+    assigner = _get(config, "MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG")
+    weights = _get(config, "MODEL.DENSE_HEAD.LOSS_CONFIG.LOSS_WEIGHTS.code_weights")
+    if not isinstance(assigner, Mapping) or assigner.get("BOX_CODER") != "ResidualCoder" or not _is_list(weights):
+        return
+    options = assigner.get("BOX_CODER_CONFIG") or {}
+    size = options.get("code_size", 7) + bool(options.get("encode_angle_by_sincos", False))
+    if len(weights) != size:
+        yield (
+            f"MODEL.DENSE_HEAD.LOSS_CONFIG.LOSS_WEIGHTS.code_weights: ResidualCoder makes {size} codes, got "
+            f"{len(weights)} weights"
+        )
+
+
+def _features_exist(config: Mapping) -> Iterator[str]:
+    encoding, path = _get(config, "DATA_CONFIG.POINT_FEATURE_ENCODING"), "DATA_CONFIG.POINT_FEATURE_ENCODING"
+    used, source = _get(encoding, "used_feature_list"), _get(encoding, "src_feature_list")
+    if not _is_list(used) or not _is_list(source):
+        return
+    for i, name in enumerate(used):
+        if name not in source:
+            yield f"{path}.used_feature_list[{i}]: {name!r} is not in src_feature_list {list(source)}"
+    for key, names in (("used_feature_list", used), ("src_feature_list", source)):
+        if list(names[:3]) != ["x", "y", "z"]:
+            yield f"{path}.{key}: must begin with x, y, z, got {list(names)}"
+    place, augmentors = _augmentors(_get(config, "DATA_CONFIG"))
+    for i, node in _mappings(augmentors):
+        count = node.get("NUM_POINT_FEATURES")
+        if node.get(NAME_KEY) == "gt_sampling" and _is_number(count) and count < len(source):
+            yield f"{place}[{i}].NUM_POINT_FEATURES: the points have {len(source)} features, got {count}"
+
+
+def _counts_are_written_as_class_and_number(config: Mapping) -> Iterator[str]:
+    place, augmentors = _augmentors(_get(config, "DATA_CONFIG") or {})
+    for i, node in _mappings(augmentors):
+        for key in ("SAMPLE_GROUPS", "PREPARE.filter_by_min_points"):
+            entries = _get(node, key)
+            for j, entry in enumerate(entries if _is_list(entries) else ()):
+                if not re.fullmatch(r"[^:]+:\s*\d+", str(entry)):
+                    yield f"{place}[{i}].{key}[{j}]: expected 'Class:number', got {entry!r}"
+
+
+def _voxels_are_made_if_read(config: Mapping) -> Iterator[str]:
+    names = [node.get(NAME_KEY) for _, node in _mappings(_get(config, "DATA_CONFIG.DATA_PROCESSOR"))]
+    reader = _name(config, "VFE")
+    if reader in ("PillarVFE", "MeanVFE") and names and "transform_points_to_voxels" not in names:
+        yield f"DATA_CONFIG.DATA_PROCESSOR: {reader} reads voxels; add transform_points_to_voxels to {names}"
+
+
+RULES = (
+    _range_is_a_box,
+    _voxels_fill_the_range,
+    _strides_divide_the_grid,
+    _pillars_span_the_height,
+    _bev_levels_meet,
+    _head_stride_is_the_backbones,
+    _channels_meet,
+    _every_class_has_anchors,
+    _box_codes_fit,
+    _features_exist,
+    _counts_are_written_as_class_and_number,
+    _voxels_are_made_if_read,
+)

@@ -100,7 +100,7 @@ def cyclist(rng: np.random.Generator) -> Sculptor:
     half_w = 0.5 * shape.width - MARGIN
     for side in (1.0, -1.0):
         shape.cylinder(0.05 * side, 0.12 * side, (0.3, 0.95), 0.1, 0.07, trousers)
-        shape.box(lean + 0.18, 0.85 * half_w * side, (1.05, 1.2), 0.2, 0.04, coat)
+        shape.box(lean + 0.18, (half_w - 0.04) * side, (1.05, 1.2), 0.2, 0.04, coat)
     shape.cylinder(-0.12, 0.0, (0.85, 1.15), 0.15, 0.8 * half_w, coat)
     shape.cylinder(-0.12 + lean, 0.0, (1.15, shoulder), 0.15, 0.9 * half_w, coat)
     shape.cylinder(-0.02 + lean, 0.0, (shoulder, top), 0.11, 0.09, SKIN)

@@ -84,7 +84,7 @@ def write_kitti(
         frames: how many, named 000000 and on.
         seed: another seed, other scenes.
         workers: processes; None for one per core, 0 or 1 to stay in this one.
-        images: render ``image_2`` too (about ten times slower).
+        images: render ``image_2`` too (about four times slower).
         val_frames: how many of the frames form the val split, spread evenly; None for a quarter.
         progress: show a progress bar.
 

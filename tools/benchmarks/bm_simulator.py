@@ -1,0 +1,47 @@
+"""Scenes per second of the lidar simulator, files included.
+
+``python tools/benchmarks/bm_simulator.py [--frames 200] [--workers 1 2] [--images] [--repeats 3]``
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from pcdet.datasets.simulated import write_kitti
+
+
+def measure(frames, workers, images):
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        write_kitti(Path(folder) / "set", frames=frames, workers=workers, images=images, progress=False)
+        return frames / (time.perf_counter() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", action="store_true")
+    args = parser.parse_args()
+    print(f"{platform.machine()} {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}")
+    print(f"{args.frames} frames, images {args.images}, seed 0, {args.repeats} repeats, process start included")
+    for workers in args.workers:
+        rates = [measure(args.frames, workers, args.images) for _ in range(args.repeats)]
+        print(
+            f"{workers} workers: median {statistics.median(rates):6.1f} scenes/s, "
+            f"lowest {min(rates):6.1f}, highest {max(rates):6.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""3D backbones and, in ``vfe``, what turns points into voxel features."""

@@ -1,0 +1,245 @@
+"""What all anchor heads share: anchors, targets, losses and the decoding of boxes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors, map_size
+from pcdet.models.model_utils.precision import full_precision
+from pcdet.registry import TARGET_ASSIGNERS, build_from_cfg
+from pcdet.utils import loss_utils
+from pcdet.utils.common_utils import limit_period
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the parts of the loss; ``code_weights`` weigh the columns of a box code."""
+
+    cls_weight: float = 1.0
+    loc_weight: float = 1.0
+    dir_weight: float = 0.0
+    code_weights: list[float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnchorLossConfig:
+    """``LOSS_CONFIG`` of an anchor head."""
+
+    loss_weights: LossWeights
+    reg_loss_type: str = "WeightedSmoothL1Loss"
+
+    def __post_init__(self):
+        if self.reg_loss_type not in ("WeightedSmoothL1Loss", "WeightedL1Loss"):
+            raise ValueError(
+                f"REG_LOSS_TYPE: must be WeightedSmoothL1Loss or WeightedL1Loss, got {self.reg_loss_type!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionBins:
+    """How headings are cut into bins, from which the direction classifier chooses.
+
+    Attributes:
+        num_bins: bins in a full turn.
+        offset: radians, where the first bin begins.
+        limit_offset: where the decoded heading's range begins, as a fraction of a bin below zero.
+    """
+
+    num_bins: int
+    offset: float
+    limit_offset: float
+
+    @property
+    def period(self) -> float:
+        """Width of a bin in radians."""
+        return 2 * math.pi / self.num_bins
+
+    def bin_of(self, heading: Tensor) -> Tensor:
+        """Bin of each heading, int64."""
+        turn = limit_period(heading - self.offset, 0, 2 * math.pi)
+        return torch.floor(turn / self.period).long().clamp(0, self.num_bins - 1)
+
+    def decode(self, heading: Tensor, bins: Tensor) -> Tensor:
+        """Headings moved by whole bins into the bins given."""
+        within = limit_period(heading - self.offset, self.limit_offset, self.period)
+        return within + self.offset + self.period * bins.to(heading.dtype)
+
+
+class AnchorHeadTemplate(nn.Module):
+    """Anchors on a BEV map, their targets and losses, and boxes from their predictions.
+
+    Subclasses make the predictions in ``forward``, put them into ``forward_ret_dict`` as ``cls_preds``
+    (B, H, W, A * C), ``box_preds`` (B, H, W, A * D) and ``dir_cls_preds`` (B, H, W, A * bins) or None, and call
+    ``finish``.
+
+    Attributes:
+        anchor_table: (ny, nx, A, 7 + extra) buffer, absent from ``state_dict()``.
+        forward_ret_dict: predictions of the last forward, and in training its targets.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchor_configs: Sequence[AnchorConfig],
+        target_assigner_config: dict,
+        loss_config: AnchorLossConfig,
+        directions: DirectionBins | None,
+        num_class: int,
+        class_names: Sequence[str],
+        grid_size: Sequence[int],
+        point_cloud_range: Sequence[float],
+        predict_boxes_when_training: bool = False,
+    ):
+        super().__init__()
+        self.num_class = num_class
+        self.class_names = list(class_names)
+        self.directions = directions
+        self.predict_boxes_when_training = predict_boxes_when_training
+        self.target_assigner = build_from_cfg(
+            target_assigner_config,
+            TARGET_ASSIGNERS,
+            path="MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG",
+            class_names=self.class_names,
+            anchor_configs=anchor_configs,
+        )
+        self.box_coder = self.target_assigner.box_coder
+        self._build_anchors(anchor_configs, grid_size, point_cloud_range)
+        self._build_losses(loss_config)
+        self.forward_ret_dict: dict[str, Tensor | None] = {}
+
+    def _build_anchors(
+        self, configs: Sequence[AnchorConfig], grid_size: Sequence[int], range_: Sequence[float]
+    ) -> None:
+        sizes = {map_size(config, grid_size) for config in configs}
+        if len(sizes) != 1:
+            raise ValueError(
+                "FEATURE_MAP_STRIDE must be the same for all classes of ANCHOR_GENERATOR_CONFIG, got "
+                f"{[config.feature_map_stride for config in configs]}"
+            )
+        columns = self.box_coder.box_size
+        anchors = [
+            generate_anchors(c, grid_size=grid_size, point_cloud_range=range_, box_size=columns) for c in configs
+        ]
+        self._anchor_shapes = [tuple(a.shape[3:5]) for a in anchors]  # sizes and rotations of each class
+        table = torch.cat([a[0].flatten(2, 3) for a in anchors], dim=2).contiguous()
+        self.register_buffer("anchor_table", table, persistent=False)
+        self.num_anchors_per_location = table.shape[2]
+
+    def _build_losses(self, config: AnchorLossConfig) -> None:
+        weights = config.loss_weights
+        if len(weights.code_weights) != self.box_coder.code_size:
+            raise ValueError(
+                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {self.box_coder.code_size} items, one for each column "
+                f"of a box code, got {len(weights.code_weights)}"
+            )
+        self.loss_weights = weights
+        self.reg_loss_func = getattr(loss_utils, config.reg_loss_type)(code_weights=weights.code_weights)
+
+    @property
+    def anchors(self) -> list[Tensor]:
+        """Anchors of each class, (1, ny, nx, sizes, rotations, 7 + extra), as views of the table."""
+        parts = self.anchor_table.split([s * r for s, r in self._anchor_shapes], dim=2)
+        return [part.unflatten(2, shape)[None] for part, shape in zip(parts, self._anchor_shapes, strict=True)]
+
+    def finish(self, batch_dict: dict) -> dict:
+        """Adds targets in training, and boxes where they are wanted.
+
+        Reads: ``gt_boxes`` (B, M, 8 + C) in training.
+        Writes: ``batch_cls_preds`` (B, N, num_class) logits, ``batch_box_preds`` (B, N, 7 + C),
+        ``cls_preds_normalized`` False; all in evaluation, or if ``predict_boxes_when_training``.
+        """
+        predictions = self.forward_ret_dict
+        cls_preds = predictions["cls_preds"]
+        if cls_preds.shape[1:3] != self.anchor_table.shape[:2]:
+            raise ValueError(
+                f"the feature map has {tuple(cls_preds.shape[1:3])} cells (y, x) but the anchors "
+                f"{tuple(self.anchor_table.shape[:2])}; FEATURE_MAP_STRIDE must equal the backbone's total stride"
+            )
+        if self.training:
+            predictions.update(self.assign_targets(batch_dict["gt_boxes"]))
+        if not self.training or self.predict_boxes_when_training:
+            with full_precision(cls_preds.device):
+                batch_dict["batch_cls_preds"], batch_dict["batch_box_preds"] = self.generate_predicted_boxes(
+                    cls_preds, predictions["box_preds"], predictions["dir_cls_preds"]
+                )
+            batch_dict["cls_preds_normalized"] = False
+        return batch_dict
+
+    def assign_targets(self, gt_boxes: Tensor) -> dict[str, Tensor]:
+        """``box_cls_labels``, ``box_reg_targets`` and ``reg_weights`` of every anchor; see ``AnchorTargets``."""
+        return self.target_assigner.assign_targets(self.anchor_table, gt_boxes)._asdict()
+
+    def generate_predicted_boxes(
+        self, cls_preds: Tensor, box_preds: Tensor, dir_cls_preds: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and boxes of every anchor from the maps of predictions.
+
+        Args:
+            cls_preds: (B, H, W, A * num_class).
+            box_preds: (B, H, W, A * code_size).
+            dir_cls_preds: (B, H, W, A * bins), or None without a direction classifier.
+
+        Returns:
+            (B, N, num_class) logits, (B, N, 7 + C) LiDAR boxes; float32 at least.
+        """
+        anchors = self.anchor_table.flatten(0, 2)
+        frames, count = cls_preds.shape[0], len(anchors)
+        logits = loss_utils.at_least_float32(cls_preds).reshape(frames, count, -1)
+        boxes = self.box_coder.decode(loss_utils.at_least_float32(box_preds).reshape(frames, count, -1), anchors)
+        if dir_cls_preds is not None:
+            bins = dir_cls_preds.reshape(frames, count, -1).argmax(-1)
+            boxes[..., 6] = self.directions.decode(boxes[..., 6], bins)
+        return logits, boxes
+
+    def get_loss(self, tb_dict: dict | None = None) -> tuple[Tensor, dict]:
+        """Loss of the last forward, and its parts as numbers: ``rpn_loss_{cls,loc,dir}``, ``rpn_loss``, ``loss_rpn``."""
+        with full_precision(self.anchor_table.device):
+            parts = self._losses()
+        total = sum(parts.values())
+        values = torch.stack([*parts.values(), total]).detach().tolist()
+        tb_dict = {} if tb_dict is None else tb_dict
+        tb_dict["loss_rpn"] = values[-1]
+        tb_dict.update(zip(parts, values, strict=False))
+        tb_dict["rpn_loss"] = values[-1]
+        return total, tb_dict
+
+    def _losses(self) -> dict[str, Tensor]:
+        out = self.forward_ret_dict
+        labels = out["box_cls_labels"]
+        if self.num_class == 1:
+            labels = labels.clamp(max=1)  # class-agnostic
+        frames, count = labels.shape
+        num_positive = (labels > 0).sum(1, keepdim=True).clamp(min=1)
+        cls_weights = (labels >= 0).to(self.anchor_table.dtype) / num_positive
+        cls_loss = loss_utils.sigmoid_focal_sum(out["cls_preds"].reshape(frames, count, -1), labels, cls_weights)
+        losses = {"rpn_loss_cls": cls_loss / frames * self.loss_weights.cls_weight}
+
+        # background and ignored anchors cost nothing below, so they are left out
+        rows = (labels > 0).view(-1).nonzero().squeeze(1)
+        weights = 1.0 / num_positive.to(self.anchor_table.dtype)[torch.div(rows, count, rounding_mode="floor"), 0]
+        targets = out["box_reg_targets"].view(frames * count, -1)[rows]
+        codes = loss_utils.at_least_float32(_rows(out["box_preds"], frames * count, rows))
+        losses["rpn_loss_loc"] = self._box_loss(codes, targets, weights) / frames * self.loss_weights.loc_weight
+        if out["dir_cls_preds"] is not None:
+            logits = loss_utils.at_least_float32(_rows(out["dir_cls_preds"], frames * count, rows))
+            heading = targets[:, 6] + self.anchor_table.view(count, -1)[rows % count, 6]
+            dir_loss = F.cross_entropy(logits, self.directions.bin_of(heading), reduction="none") * weights
+            losses["rpn_loss_dir"] = dir_loss.sum() / frames * self.loss_weights.dir_weight
+        return losses
+
+    def _box_loss(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        if not self.box_coder.encode_angle_by_sincos:
+            codes, targets = loss_utils.add_sin_difference(codes, targets)
+        return self.reg_loss_func(codes, targets, weights).sum()
+
+
+def _rows(predictions: Tensor, count: int, rows: Tensor) -> Tensor:
+    """Predictions of some anchors: (K, D) of a map (B, H, W, A * D)."""
+    return predictions.reshape(count, -1).index_select(0, rows)

@@ -1,0 +1,240 @@
+"""The frame of every detector: named slots for modules, which run one after the other on a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from pcdet import registry
+from pcdet.models.model_utils import weights
+from pcdet.models.model_utils.post_processing import (
+    FramePredictions,
+    PostProcessingConfig,
+    final_boxes,
+    generate_recall_record,
+)
+from pcdet.registry import ConfigError, build_from_cfg, parse_node
+
+# attribute (and prefix of the state dict), key in MODEL, registry; in the order of running
+TOPOLOGY = (
+    ("vfe", "VFE", registry.VFE),
+    ("backbone_3d", "BACKBONE_3D", registry.BACKBONES_3D),
+    ("map_to_bev_module", "MAP_TO_BEV", registry.MAP_TO_BEV),
+    ("pfe", "PFE", registry.BACKBONES_3D),
+    ("backbone_2d", "BACKBONE_2D", registry.BACKBONES_2D),
+    ("dense_head", "DENSE_HEAD", registry.DENSE_HEADS),
+    ("point_head", "POINT_HEAD", registry.POINT_HEADS),
+    ("roi_head", "ROI_HEAD", registry.ROI_HEADS),
+)
+HEADS = ("dense_head", "point_head", "roi_head")
+
+
+class Detector3DTemplate(nn.Module):
+    """A detector built from a ``MODEL`` block.
+
+    Args:
+        model_cfg: the block.
+        num_class: number of classes.
+        dataset: anything with ``class_names``, ``grid_size``, ``voxel_size``, ``point_cloud_range``,
+            ``point_feature_encoder.num_point_features`` and, if it has one, ``depth_downsample_factor``.
+
+    Attributes:
+        vfe, backbone_3d, map_to_bev_module, pfe, backbone_2d, dense_head, point_head, roi_head: the modules, or None.
+        global_step: (1,) int64 buffer, the number of training steps done.
+    """
+
+    REQUIRED: tuple[str, ...] = ()  # slots that the detector cannot do without
+
+    def __init__(self, model_cfg: Mapping, num_class: int, dataset: Any):
+        super().__init__()
+        self.model_cfg = model_cfg
+        self.num_class = num_class
+        self.class_names = list(dataset.class_names)
+        self.register_buffer("global_step", torch.zeros(1, dtype=torch.int64))
+        self.post_processing_cfg = parse_node(
+            model_cfg.get("POST_PROCESSING"), PostProcessingConfig, path="MODEL.POST_PROCESSING"
+        )
+        self._build_networks(dataset)
+
+    @property
+    def module_list(self) -> list[nn.Module]:
+        """The modules in the order of running."""
+        return [module for name, _, _ in TOPOLOGY if (module := getattr(self, name)) is not None]
+
+    @property
+    def mode(self) -> str:
+        """``TRAIN`` or ``TEST``."""
+        return "TRAIN" if self.training else "TEST"
+
+    def update_global_step(self) -> None:
+        """Counts one training step."""
+        self.global_step += 1
+
+    def _build_networks(self, dataset: Any) -> None:
+        missing = [key for name, key, _ in TOPOLOGY if name in self.REQUIRED and self.model_cfg.get(key) is None]
+        if missing:
+            raise ConfigError([f"MODEL.{key}: missing; {type(self).__name__} needs it" for key in missing])
+        facts = {
+            "num_point_features": dataset.point_feature_encoder.num_point_features,
+            "grid_size": dataset.grid_size,
+            "voxel_size": dataset.voxel_size,
+            "point_cloud_range": dataset.point_cloud_range,
+            "depth_downsample_factor": getattr(dataset, "depth_downsample_factor", None),
+            "class_names": self.class_names,
+            "predict_boxes_when_training": self.model_cfg.get("ROI_HEAD") is not None,
+        }
+        channels = facts["num_point_features"]
+        for name, key, modules in TOPOLOGY:
+            node = self.model_cfg.get(key)
+            if node is None:
+                self.register_module(name, None)
+                continue
+            num_class = 1 if node.get("CLASS_AGNOSTIC", False) else self.num_class
+            given = {**facts, "input_channels": channels, "backbone_channels": channels, "num_class": num_class}
+            self.add_module(name, _build_module(node, modules, f"MODEL.{key}", given))
+            channels = _output_channels(getattr(self, name), channels)
+
+    def forward_features(self, batch_dict: dict, *, last: str | None = None) -> dict:
+        """Runs the modules on a batch, without losses and without post-processing.
+
+        Args:
+            batch_dict: the collated batch; modules write into it.
+            last: the slot after which to stop (``"backbone_2d"``); None runs all.
+
+        Returns:
+            ``batch_dict``.
+        """
+        for name, _, _ in TOPOLOGY:
+            module = getattr(self, name)
+            if module is not None:
+                batch_dict = module(batch_dict)
+            if name == last:
+                return batch_dict
+        if last is not None:
+            raise ValueError(f"last must be one of {', '.join(name for name, _, _ in TOPOLOGY)}, got {last!r}")
+        return batch_dict
+
+    def forward(self, batch_dict: dict) -> tuple:
+        """Loss in training, boxes in evaluation.
+
+        Returns:
+            In training ``({"loss": scalar}, tb_dict, disp_dict)``. In evaluation ``(pred_dicts, recall_dict)``: for
+            each frame ``pred_boxes`` (K, 7 + C), ``pred_scores`` (K,) and ``pred_labels`` (K,) counted from 1; and the
+            counts of objects and of those found.
+        """
+        batch_dict = self.forward_features(batch_dict)
+        if self.training:
+            loss, tb_dict, disp_dict = self.get_training_loss()
+            return {"loss": loss}, tb_dict, disp_dict
+        return self.post_processing(batch_dict)
+
+    def get_training_loss(self) -> tuple[Tensor, dict, dict]:
+        """Sum of the heads' losses after a training forward, their parts by name, and nothing to display."""
+        total, tb_dict = 0.0, {}
+        for name in HEADS:
+            head = getattr(self, name)
+            if head is not None:
+                loss, tb_dict = head.get_loss(tb_dict)
+                total = total + loss
+        return total, tb_dict, {}
+
+    @torch.no_grad()
+    def post_processing(self, batch_dict: dict) -> tuple[list[dict], dict]:
+        """Final boxes of every frame.
+
+        Reads: ``batch_size``; ``batch_cls_preds`` (B, N, C), or (sum N, C) with ``batch_index``, or a list of them with
+        ``multihead_label_mapping``; ``batch_box_preds``; ``cls_preds_normalized``; ``has_class_labels`` with
+        ``roi_labels`` or ``batch_pred_labels``; ``rois``; ``gt_boxes``.
+        """
+        pred_dicts, recall_dict = [], {}
+        rois, gt_boxes = batch_dict.get("rois"), batch_dict.get("gt_boxes")
+        for index in range(int(batch_dict["batch_size"])):
+            frame = self._frame_predictions(batch_dict, index)
+            pred_dict = final_boxes(frame, self.post_processing_cfg)
+            pred_dicts.append(pred_dict)
+            generate_recall_record(
+                pred_dict["pred_boxes"] if rois is None else frame.boxes,
+                recall_dict,
+                None if rois is None else rois[index],
+                None if gt_boxes is None else gt_boxes[index],
+                self.post_processing_cfg.recall_thresh_list,
+            )
+        return pred_dicts, recall_dict
+
+    def _frame_predictions(self, batch_dict: dict, index: int) -> FramePredictions:
+        flat = batch_dict.get("batch_index")
+        rows: Any = index if flat is None else flat == index
+        cls_preds, boxes = batch_dict["batch_cls_preds"], batch_dict["batch_box_preds"][rows]
+        if isinstance(cls_preds, list):
+            logits, maps = [c[rows] for c in cls_preds], batch_dict["multihead_label_mapping"]
+        else:
+            logits = [cls_preds[rows]]
+            maps = [torch.arange(1, logits[0].shape[1] + 1, device=boxes.device)]
+        labels = None
+        if batch_dict.get("has_class_labels", False):
+            labels = batch_dict["roi_labels" if "roi_labels" in batch_dict else "batch_pred_labels"][index]
+        return FramePredictions(boxes, logits, maps, bool(batch_dict.get("cls_preds_normalized", False)), labels)
+
+    def load_params_from_file(
+        self,
+        filename: str | Path,
+        logger: logging.Logger | None = None,
+        to_cpu: bool = False,
+        pre_trained_path: str | Path | None = None,
+        allow_partial: bool = False,
+    ) -> weights.WeightsReport:
+        """Loads the weights of a checkpoint, written here or by OpenPCDet.
+
+        Args:
+            filename: the checkpoint.
+            logger: told what was loaded and what was not.
+            to_cpu: read the file into main memory instead of onto the model's device.
+            pre_trained_path: a second checkpoint, whose weights take precedence.
+            allow_partial: take what fits and report the rest; otherwise anything that differs is an error.
+
+        Raises:
+            WeightsMismatchError: the checkpoint differs from the model (class count, widths, modules), entry by entry.
+        """
+        logger = logger or logging.getLogger(__name__)
+        device = torch.device("cpu") if to_cpu else self.global_step.device
+        logger.info(f"==> Loading parameters from checkpoint {filename} to {'CPU' if device.type == 'cpu' else 'GPU'}")
+        checkpoint = weights.read_checkpoint(filename, device)
+        state = dict(weights.model_state_of(checkpoint))
+        if pre_trained_path is not None:
+            state.update(weights.model_state_of(weights.read_checkpoint(pre_trained_path, device)))
+        if checkpoint.get("version"):
+            logger.info(f"==> Checkpoint trained from version: {checkpoint['version']}")
+        report = weights.load_weights(self, state, allow_partial=allow_partial)
+        if report.layout is not None:
+            logger.info(f"==> Sparse convolution weights are laid out as in {report.layout}")
+        own = self.state_dict()
+        for name in own:
+            if name not in report.fitting:
+                logger.info(f"Not updated weight {name}: {tuple(own[name].shape)}")
+        for name in report.unexpected:
+            logger.info(f"Not used from the checkpoint: {name}")
+        logger.info(f"==> Done (loaded {len(report.fitting)}/{len(own)})")
+        return report
+
+
+def _build_module(node: Mapping, modules: registry.Registry, path: str, given: dict) -> nn.Module:
+    """One module; what its constructor complains about is reported with the path of its node."""
+    try:
+        return build_from_cfg(node, modules, path=path, **given)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _output_channels(module: nn.Module, channels: int) -> int:
+    """Channels that the next module gets."""
+    if hasattr(module, "get_output_feature_dim"):
+        return module.get_output_feature_dim()
+    return getattr(module, "num_bev_features", getattr(module, "num_point_features", channels))

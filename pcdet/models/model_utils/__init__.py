@@ -1,0 +1,1 @@
+"""Non-maximum suppression, post-processing and weight loading as plain functions."""

@@ -1,0 +1,1 @@
+"""Second stages, which refine proposals."""

@@ -1,0 +1,71 @@
+"""One rule for smaller students: a teacher's ``MODEL`` block with all its channels scaled.
+
+A network of a fraction of the parameters has channels times the square root of that fraction: width 0.5 is the "4x"
+student, 0.25 the "16x" one, 1 / 2.8 the "8x" one and 1 / 1.4 the "2x" one (PointDistiller, section 4.1 and its released
+configurations). Channels are cut to whole numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pcdet.registry import ConfigError
+
+# For each part of a MODEL block, the keys that hold channels; a dot leads into a nested node.
+CHANNEL_KEYS = {
+    "VFE": ("NUM_FILTERS",),
+    "BACKBONE_3D": ("NUM_FILTERS", "OUT_CHANNELS", "SA_CONFIG.MLPS", "FP_MLPS"),
+    "MAP_TO_BEV": ("NUM_BEV_FEATURES",),
+    "BACKBONE_2D": ("NUM_FILTERS", "NUM_UPSAMPLE_FILTERS"),
+    "DENSE_HEAD": ("SHARED_CONV_NUM_FILTER", "SHARED_CONV_CHANNEL", "SEPARATE_REG_CONFIG.NUM_MIDDLE_FILTER"),
+    "POINT_HEAD": ("CLS_FC", "REG_FC"),
+    "ROI_HEAD": ("XYZ_UP_LAYER", "CLS_FC", "REG_FC", "SHARED_FC", "SA_CONFIG.MLPS"),
+}
+# Parts whose channels are written in the code, and which take the factor itself.
+FIXED_WIDTH = ("VoxelBackBone8x", "VoxelResBackBone8x")
+CUT_SLACK = 0.05  # widths are written with few digits: 196 * 0.357 must still give 70, as 196 / 2.8 does
+
+
+def scale_channels(channels: Any, width: float) -> Any:
+    """A number of channels, or nested lists of such numbers, times ``width``, cut to whole numbers, at least one."""
+    if isinstance(channels, (list, tuple)):
+        return [scale_channels(c, width) for c in channels]
+    return max(1, int(channels * width + CUT_SLACK))
+
+
+def scale_model_cfg(model_cfg: Mapping, width: float) -> Any:
+    """A copy of a ``MODEL`` block, without ``WIDTH``, whose channels are scaled.
+
+    Args:
+        model_cfg: the teacher's block; untouched.
+        width: factor, in (0, 1] for a student; 1 changes nothing.
+
+    Raises:
+        ConfigError: ``width`` is not a positive number.
+    """
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not width > 0:
+        raise ConfigError(f"MODEL.WIDTH: must be a positive number, got {width!r}")
+    scaled = copy.deepcopy(model_cfg)
+    scaled.pop("WIDTH", None)
+    if width == 1:
+        return scaled
+    for part, keys in CHANNEL_KEYS.items():
+        node = scaled.get(part)
+        if node is None:
+            continue
+        for key in keys:
+            _scale_key(node, key.split("."), width)
+        if node.get("NAME") in FIXED_WIDTH and "NUM_FILTERS" not in node:
+            node["WIDTH"] = width * node.get("WIDTH", 1.0)
+    return scaled
+
+
+def _scale_key(node: Any, path: list[str], width: float) -> None:
+    for key in path[:-1]:
+        node = node.get(key)
+        if node is None:
+            return
+    if node.get(path[-1]) is not None:
+        node[path[-1]] = scale_channels(node[path[-1]], width)

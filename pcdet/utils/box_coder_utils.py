@@ -1,0 +1,95 @@
+"""Box coders: boxes as residuals to the anchors they are assigned to, and back.
+
+The formulas are those of SECOND (Yan et al., 2018, section 3.3). Unlike OpenPCDet's, these coders never write into
+their arguments.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_DIM = 1e-5  # metres; a box may be flat, its logarithm may not
+
+
+class ResidualCoder:
+    """Boxes as residuals to anchors: offsets over the anchor's size, log ratios of sizes, difference of headings.
+
+    Args:
+        code_size: columns of a box: 7, plus further ones (velocities), which are coded as plain differences.
+        encode_angle_by_sincos: code the heading as differences of cosine and sine, which takes one more column.
+
+    Attributes:
+        code_size: columns of a code.
+    """
+
+    def __init__(self, *, code_size: int = 7, encode_angle_by_sincos: bool = False):
+        if code_size < 7:
+            raise ValueError(f"CODE_SIZE must be at least 7 [x, y, z, dx, dy, dz, heading], got {code_size}")
+        self.box_size = code_size
+        self.code_size = code_size + 1 if encode_angle_by_sincos else code_size
+        self.encode_angle_by_sincos = encode_angle_by_sincos
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Codes of boxes relative to anchors, row by row.
+
+        Args:
+            boxes: (N, 7 + C) LiDAR boxes; sizes below 1e-5 m count as 1e-5 m.
+            anchors: (N, 7 + C), the same for sizes.
+
+        Returns:
+            (N, code_size).
+        """
+        dims, anchor_dims = boxes[..., 3:6].clamp(min=MIN_DIM), anchors[..., 3:6].clamp(min=MIN_DIM)
+        diagonal = _ground_diagonal(anchor_dims)
+        offset = boxes[..., :3] - anchors[..., :3]
+        heading, anchor_heading = boxes[..., 6:7], anchors[..., 6:7]
+        if self.encode_angle_by_sincos:
+            turn = (heading.cos() - anchor_heading.cos(), heading.sin() - anchor_heading.sin())
+        else:
+            turn = (heading - anchor_heading,)
+        return torch.cat(
+            (
+                offset[..., :2] / diagonal,
+                offset[..., 2:3] / anchor_dims[..., 2:3],
+                torch.log(dims / anchor_dims),
+                *turn,
+                boxes[..., 7:] - anchors[..., 7:],
+            ),
+            dim=-1,
+        )
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes that the codes stand for: the inverse of ``encode``.
+
+        Args:
+            codes: (..., code_size).
+            anchors: (..., 7 + C), broadcast against ``codes``.
+
+        Returns:
+            (..., 7 + C), the heading not wrapped (with sine and cosine: in [-pi, pi]).
+        """
+        anchor_dims = anchors[..., 3:6]
+        ground = codes[..., :2] * _ground_diagonal(anchor_dims) + anchors[..., :2]
+        height = codes[..., 2:3] * anchor_dims[..., 2:3] + anchors[..., 2:3]
+        dims = torch.exp(codes[..., 3:6]) * anchor_dims
+        if self.encode_angle_by_sincos:
+            cos = codes[..., 6:7] + anchors[..., 6:7].cos()
+            sin = codes[..., 7:8] + anchors[..., 6:7].sin()
+            heading = torch.atan2(sin, cos)
+        else:
+            heading = codes[..., 6:7] + anchors[..., 6:7]
+        extra = codes[..., self.code_size - self.box_size + 7 :] + anchors[..., 7:]
+        return torch.cat((ground, height, dims, heading, extra), dim=-1)
+
+    def decode_torch(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        """OpenPCDet's name for ``decode``."""
+        return self.decode(codes, anchors)
+
+    def encode_torch(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """OpenPCDet's name for ``encode``."""
+        return self.encode(boxes, anchors)
+
+
+def _ground_diagonal(dims: Tensor) -> Tensor:
+    return torch.sqrt(dims[..., 0:1] ** 2 + dims[..., 1:2] ** 2)

@@ -1,0 +1,86 @@
+"""What turns edges into the descriptions that are compared: the dynamic graph convolution of the paper, and none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pcdet.ops.edge_conv import edge_conv, edge_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What describes the edges of each side.
+
+    Attributes:
+        teacher: "none", the edges themselves; "frozen", a random linear_bn_relu that is never trained; "linear" and
+            "linear_bn_relu" are trained with the student, and the target can then shrink to nothing.
+        student: "linear" and "linear_bn_relu" are trained; "none" needs edges as wide as the target.
+        dim: output channels; None: the student's channels. Without a teacher adapter it is the width of the teacher's
+            edges, whatever this says.
+        affine: whether batch norms learn a scale and a shift; without, the target keeps unit scale.
+    """
+
+    teacher: Literal["none", "frozen", "linear", "linear_bn_relu"] = "none"
+    student: Literal["none", "linear", "linear_bn_relu"] = "linear"
+    dim: int | None = None
+    affine: bool = False
+
+    def __post_init__(self):
+        if self.dim is not None and self.dim < 1:
+            raise ValueError(f"DIM: must be at least 1 or null, got {self.dim}")
+
+
+ONTO_TEACHER = AdapterConfig()
+
+
+class EdgeAdapter(nn.Module):
+    """Edges (x_j, x_i) -> their description.
+
+    Args:
+        kind: "none", "frozen", "linear" or "linear_bn_relu".
+        in_channels: C of the rows.
+        out_channels: C' of the description; 2 C for "none".
+        affine: of the batch norm, unless frozen.
+    """
+
+    def __init__(self, kind: str, in_channels: int, out_channels: int, *, affine: bool):
+        super().__init__()
+        self.kind = kind
+        self.out_channels = out_channels
+        if kind == "none":
+            if out_channels != 2 * in_channels:
+                raise ValueError(
+                    f"ADAPTER: none gives {2 * in_channels} channels, but {out_channels} are to be compared; use linear"
+                )
+            return
+        has_norm = kind != "linear"
+        self.conv = nn.Linear(2 * in_channels, out_channels, bias=not has_norm)
+        # Batch statistics only: no running ones are used, but they are kept for comparison with the released code.
+        self.bn = nn.BatchNorm1d(out_channels, affine=affine and kind != "frozen") if has_norm else None
+        if kind == "frozen":
+            self.requires_grad_(False)
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything in it learns."""
+        return any(p.requires_grad for p in self.parameters())
+
+    def forward(self, x_base: Tensor, x_query: Tensor, idx: Tensor, *, edge: str, pool: str) -> Tensor:
+        """(M, C), (G, C), (G, K) -> (G, K, C'), or (G, C') pooled."""
+        if self.kind == "none":
+            return edge_features(x_base, x_query, idx, edge=edge, reduce=pool)
+        weight, bias = self.conv.weight.to(x_base.dtype), self.conv.bias
+        norm, activation = (None, None) if self.bn is None else (self._norm, torch.relu)
+        return edge_conv(x_base, x_query, idx, weight, bias, edge=edge, norm=norm, activation=activation, reduce=pool)
+
+    def _norm(self, edges: Tensor) -> Tensor:
+        # One edge has no variance; its running estimate stands in.
+        if len(edges) < 2:
+            return nn.functional.batch_norm(
+                edges, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, eps=self.bn.eps
+            )
+        return self.bn(edges)

@@ -1,0 +1,137 @@
+"""The ``KD:`` block of a student's YAML: its schema, and what its presets stand for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pcdet.models.kd.losses.base import feature_kind
+from pcdet.models.kd.presets import TEACHER_MODE
+from pcdet.registry import KD_LOSSES, parse_node
+
+Preset = Literal["default", "official", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """The teacher.
+
+    Attributes:
+        cfg: its YAML file; only MODEL and CLASS_NAMES are read.
+        ckpt: its checkpoint; ``--teacher_ckpt`` wins.
+        mode: "eval"; "train", batch statistics in its batch norms, whose running ones drift, and dropout; "bn_train",
+            the batch norms alone. None: what the preset says, else "eval".
+    """
+
+    cfg: str | None = None
+    ckpt: str | None = None
+    mode: Literal["eval", "train", "bn_train"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """How the student's weights begin.
+
+    Attributes:
+        name: "none", as the detector initialises itself; "slice", the first channels of each of the teacher's layers.
+    """
+
+    name: Literal["none", "slice"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KDConfig:
+    """The ``KD:`` block.
+
+    Attributes:
+        teacher: see ``TeacherConfig``.
+        init: see ``InitConfig``.
+        losses: one node each, with NAME and the keys of that class.
+        preset: for every loss that names none of its own.
+        log_every: iterations between two computations of the diagnostics that cost time; 0: never.
+        target_var_warn: warn when a target's variance falls below this share of what it was at first.
+    """
+
+    teacher: TeacherConfig = TeacherConfig()
+    init: InitConfig = InitConfig()
+    losses: list[Annotated[dict, KD_LOSSES]] = field(default_factory=list)
+    preset: Preset = "default"
+    log_every: int = 50
+    target_var_warn: float = 0.1
+
+    def __post_init__(self):
+        if not self.losses:
+            raise ValueError("LOSSES: missing or empty; name at least one, or remove the KD block")
+
+
+def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any]]:
+    """The block checked, and the same block with every preset and default written out.
+
+    Args:
+        node: the ``KD:`` block.
+        path: where it stands, for messages.
+
+    Returns:
+        The parsed block, whose losses are expanded nodes, and a plain dictionary of it for the log.
+
+    Raises:
+        ConfigError: with every wrong, missing or ill-typed key.
+    """
+    given = parse_node(node, KDConfig, path=path)
+    losses = [_expand(dict(loss), given.preset) for loss in given.losses]
+    presets = [loss.get("PRESET", "default") for loss in losses]
+    mode = given.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
+    resolved = {
+        "TEACHER": {"CFG": given.teacher.cfg, "CKPT": given.teacher.ckpt, "MODE": mode},
+        "INIT": {"NAME": given.init.name},
+        "LOSSES": losses,
+        "LOG_EVERY": given.log_every,
+        "TARGET_VAR_WARN": given.target_var_warn,
+    }
+    return parse_node(resolved, KDConfig, path=path), resolved
+
+
+def _expand(node: dict, block_preset: str) -> dict[str, Any]:
+    """A loss's node with its preset's keys, and then the class's own defaults, filled in under its own."""
+    cls, node = KD_LOSSES.get(node["NAME"]), _plain(node)
+    presets = cls.PRESETS
+    if presets:
+        name = node.get("PRESET") or (block_preset if block_preset in presets else "default")
+        node = _merge(presets[name][feature_kind(node["FEATURE"])], node)
+        if len(presets) > 1:
+            node["PRESET"] = name
+    return {"NAME": node.pop("NAME"), **_with_defaults(cls.__init__, node)}
+
+
+def _with_defaults(signature: Any, node: Mapping) -> dict[str, Any]:
+    """``node`` with the default of every key that it leaves out, in the order of a constructor's signature."""
+    hints = get_type_hints(signature)
+    written = {}
+    for name, parameter in inspect.signature(signature).parameters.items():
+        key = name.upper()
+        value = node.get(key, parameter.default)
+        if value is inspect.Parameter.empty:
+            continue
+        schema = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
+        if isinstance(value, Mapping) and schema is not None:
+            value = _with_defaults(schema, value)
+        written[key] = _plain(asdict(value)) if is_dataclass(value) else value
+    return written
+
+
+def _plain(node: Any) -> Any:
+    """Plain dictionaries and lists, with upper-case keys."""
+    if isinstance(node, Mapping):
+        return {str(key).upper(): _plain(value) for key, value in node.items()}
+    return [_plain(value) for value in node] if isinstance(node, (list, tuple)) else node
+
+
+def _merge(base: Mapping, over: Mapping) -> dict[str, Any]:
+    """``over`` upon ``base``, mappings merged key by key; null replaces."""
+    merged = {key: _plain(value) for key, value in base.items()}
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

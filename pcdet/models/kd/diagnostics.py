@@ -1,0 +1,34 @@
+"""What the logs say about a target: whether it is still there, and what it still knows of the teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_ROWS = 2048  # enough for a regression onto some hundred channels, and cheap
+RIDGE = 1e-4  # of the mean diagonal: keeps dead channels solvable
+
+
+@torch.no_grad()
+def target_variance(target: Tensor) -> Tensor:
+    """Variance over all rows of a (..., C) target, mean over channels. It goes to 0 when a target collapses."""
+    rows = target.detach().flatten(0, -2)
+    return rows.new_zeros(()) if len(rows) < 2 else rows.var(dim=0, unbiased=False).mean()
+
+
+@torch.no_grad()
+def explained_variance(target: Tensor, feature: Tensor) -> Tensor:
+    """R^2 of the best linear map from a target to the teacher's own feature: 1 keeps everything, 0 nothing.
+
+    Args:
+        target: (n, C') one description per graph centre.
+        feature: (n, C) the teacher's rows at the same centres.
+    """
+    target, feature = target[:MAX_ROWS].double(), feature[:MAX_ROWS].double()
+    if len(target) < 2:
+        return target.new_zeros(())
+    target, feature = target - target.mean(dim=0), feature - feature.mean(dim=0)
+    gram = target.T @ target
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-12)
+    residual = feature - target @ torch.linalg.solve(gram, target.T @ feature)
+    return 1 - residual.square().sum() / feature.square().sum().clamp(min=1e-12)

@@ -1,0 +1,197 @@
+"""Distiller: a student and a frozen teacher behind the contract of a plain detector."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcdet.models.kd.feature import Geometry
+from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.taps import Taps
+from pcdet.models.kd.view import View
+
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class Distiller(nn.Module):
+    """Trains like the student it holds: ``forward`` returns ``(ret_dict, tb_dict, disp_dict)`` with the summed loss.
+
+    In eval mode it is the student. The teacher is no submodule: it has no part in ``parameters()`` and
+    ``state_dict()``, but follows ``to()``. ``student.state_dict()`` is a plain detector's.
+
+    Args:
+        student: a detector.
+        teacher: a detector; frozen here.
+        losses: by the label under which they are logged.
+        geometry: where the grid lies.
+        teacher_mode: "eval", "train" or "bn_train".
+        log_every: iterations between two computations of the diagnostics that cost time; 0: never.
+        target_var_warn: warn below this share of a target's first variance.
+        logger: for warnings.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        losses: Mapping[str, KDLoss],
+        geometry: Geometry,
+        *,
+        teacher_mode: str = "eval",
+        log_every: int = 50,
+        target_var_warn: float = 0.1,
+        logger: logging.Logger | None = None,
+    ):
+        super().__init__()
+        self.student = student
+        self._unregistered_teacher = (teacher.requires_grad_(False),)  # a tuple hides it from nn.Module
+        self.losses = nn.ModuleDict(losses)
+        self.geometry = geometry
+        self.teacher_mode = teacher_mode
+        self.log_every = log_every
+        self.target_var_warn = target_var_warn
+        self._logger = logger or logging.getLogger("pcdet")
+        self._epoch = (0, 1)
+        self._iteration = 0
+        self._warned: set[str] = set()
+        self._explained: dict[str, float] = {}
+        self._student_taps = _names(loss.student_taps for loss in losses.values())
+        self._teacher_taps = _names(loss.teacher_taps for loss in losses.values())
+        self.train(student.training)
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The frozen teacher."""
+        return self._unregistered_teacher[0]
+
+    # -------------------------------------------------------------------------------------------- a detector's manners
+
+    @property
+    def global_step(self) -> Tensor:
+        """The student's."""
+        return self.student.global_step
+
+    def update_global_step(self) -> None:
+        """Counts one iteration on the student."""
+        self.student.update_global_step()
+
+    def set_epoch(self, epoch: int, total_epochs: int) -> None:
+        """Tells the schedules where the training is; ``epoch`` counts from 0."""
+        self._epoch = (epoch, total_epochs)
+
+    def train(self, mode: bool = True) -> Distiller:
+        """Puts the student into train or eval mode, and the teacher into the mode that was chosen for it."""
+        super().train(mode)
+        self.teacher.train(mode and self.teacher_mode == "train")
+        if self.teacher_mode == "bn_train":
+            for module in self.teacher.modules():
+                if isinstance(module, _BATCH_NORMS):
+                    module.train(mode)
+        return self
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        self.teacher._apply(fn, recurse)
+        return self
+
+    def kd_state_dict(self) -> dict[str, Tensor]:
+        """Adapters and what else the losses keep: what a resumed training needs beside the student."""
+        return self.losses.state_dict()
+
+    def load_kd_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores ``kd_state_dict()``; RuntimeError if the KD block has changed since."""
+        self.losses.load_state_dict(state)
+
+    # ------------------------------------------------------------------------------------------------------- one step
+
+    def forward(self, batch_dict: dict[str, Any]) -> Any:
+        """One training step's losses, or the student's predictions in eval mode.
+
+        Reads what the student and the teacher read; the given dictionary is left as it was.
+
+        Returns:
+            ret_dict with "loss" (the student's plus the weighted KD losses), tb_dict with the student's entries and
+            ``kd/<label>`` for each loss with what it logs below that name, disp_dict.
+        """
+        if not self.training:
+            return self.student(batch_dict)
+        teacher = self._run_teacher(batch_dict)
+        own_batch = dict(batch_dict)
+        with Taps(self.student, self._student_taps) as taps:
+            ret_dict, tb_dict, disp_dict = self.student(own_batch)
+        student = View(self.student, own_batch, taps.complete(own_batch), self.geometry)
+        with torch.autocast(ret_dict["loss"].device.type, enabled=False):
+            kd_loss, logs = self._kd_losses(student, teacher)
+        logs["kd/total"] = kd_loss.detach()
+        logs = _to_floats(logs)
+        self._watch(logs)
+        ret_dict = {**ret_dict, "loss": ret_dict["loss"] + kd_loss}
+        return ret_dict, {**tb_dict, **logs}, {**disp_dict, "kd": logs["kd/total"]}
+
+    @torch.no_grad()
+    def _run_teacher(self, batch_dict: dict[str, Any]) -> View:
+        """The teacher up to the last tap, on its own copy of the dictionary, since modules write into theirs."""
+        own_batch = dict(batch_dict)
+        if not self._teacher_taps:
+            return View(self.teacher, own_batch, {}, self.geometry)
+        with Taps(self.teacher, self._teacher_taps, stop=True) as taps:
+            own_batch = self.teacher.forward_features(own_batch)
+        return View(self.teacher, own_batch, taps.complete(own_batch), self.geometry)
+
+    def _kd_losses(self, student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:
+        """The weighted sum, and everything to log."""
+        diagnose = bool(self.log_every) and self._iteration % self.log_every == 0
+        self._iteration += 1
+        # Adapters of a loss that does not run still belong to the graph: DDP waits for every parameter's gradient.
+        total = sum((p.sum() for p in self.losses.parameters() if p.requires_grad), torch.zeros(())) * 0
+        logs: dict[str, Any] = {}
+        for label, loss in self.losses.items():
+            factor = loss.schedule.at(*self._epoch)
+            weight = loss.weight * factor
+            if weight == 0:
+                logs[f"kd/{label}"] = 0.0
+                continue
+            value, details = loss(student, teacher, diagnose=diagnose)
+            total = total + weight * value
+            logs[f"kd/{label}"] = weight * value.detach()
+            logs.update({f"kd/{label}/{key}": detail for key, detail in details.items()})
+            if loss.schedule.name != "constant":
+                logs[f"kd/{label}/schedule"] = factor
+        return total, logs
+
+    def _watch(self, logs: dict[str, float]) -> None:
+        """Warns once of each target that has lost most of its variance; repeats what is not computed every time."""
+        for label in self.losses:
+            key = f"kd/{label}/explained"
+            if key in logs:
+                self._explained[key] = logs[key]
+            elif key in self._explained:
+                logs[key] = self._explained[key]
+            ratio = logs.get(f"kd/{label}/target_var_ratio", 1.0)
+            if ratio < self.target_var_warn and label not in self._warned:
+                self._warned.add(label)
+                self._logger.warning(
+                    "KD loss %s: the variance of its target has fallen to %.3g of what it was at first. A target that "
+                    "is trained can vanish; use ADAPTER.TEACHER frozen or none.",
+                    label,
+                    ratio,
+                )
+
+
+def _names(taps: Any) -> tuple[str, ...]:
+    """All names once, in order."""
+    return tuple(dict.fromkeys(name for names in taps for name in names))
+
+
+def _to_floats(values: dict[str, Any]) -> dict[str, float]:
+    """Plain floats, with one wait for the device."""
+    keys = [key for key, value in values.items() if isinstance(value, Tensor)]
+    if not keys:
+        return values
+    device = next(values[key].device for key in reversed(keys))
+    numbers = torch.stack([values[key].detach().to(device, torch.float32).reshape(()) for key in keys]).tolist()
+    return {**values, **dict(zip(keys, numbers, strict=True))}

@@ -1,0 +1,79 @@
+"""The contract of a distillation loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pcdet.models.kd.feature import Feature
+from pcdet.models.kd.schedule import ScheduleConfig
+from pcdet.models.kd.view import View
+
+FEATURE_KINDS = ("pillar", "point", "bev")
+
+
+def feature_kind(name: str) -> str:
+    """The kind of set a tap's name stands for, which decides the defaults: "pillar", "point" or "bev"."""
+    if name in ("pillar_features", "voxel_features"):
+        return "pillar"
+    return "point" if name == "point_features" else "bev"
+
+
+class KDLoss(nn.Module):
+    """A distance between what a student and a teacher show in their taps.
+
+    Attributes:
+        PRESETS: preset -> kind of feature -> keys of the YAML node. Methods that do not read a feature use kind "".
+        student_taps: what the loss reads of the student.
+        teacher_taps: what it reads of the teacher.
+    """
+
+    GIVEN: ClassVar[tuple[str, ...]] = ("pair",)
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping]]] = {}
+
+    def __init__(self, *, weight: float, schedule: ScheduleConfig):
+        super().__init__()
+        self.weight = weight
+        self.schedule = schedule
+        self.student_taps: tuple[str, ...] = ()
+        self.teacher_taps: tuple[str, ...] = ()
+
+    def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss before its weight, and what to log beside it.
+
+        Args:
+            student: after its training forward, with gradients.
+            teacher: after its forward, without.
+            diagnose: also compute the diagnostics that cost time.
+        """
+        raise NotImplementedError
+
+
+def check_same_rows(loss: KDLoss, student: Feature, teacher: Feature) -> None:
+    """ValueError unless both features have the same rows in the same frames."""
+    if len(student) != len(teacher) or student.num_frames != teacher.num_frames:
+        raise ValueError(
+            f"{type(loss).__name__} needs the same rows on both sides, but {loss.student_taps[0]} of the student has "
+            f"shape {list(student.source.shape)} and {loss.teacher_taps[0]} of the teacher "
+            f"{list(teacher.source.shape)}; tap maps of the same stride"
+        )
+
+
+def frame_mean(per_row: Tensor, sizes: list[int]) -> Tensor:
+    """The mean within each frame, averaged over the frames that have rows: no frame counts more for being dense.
+
+    Args:
+        per_row: (n,) frame by frame.
+        sizes: rows in each frame, summing to n.
+    """
+    frames = max(1, sum(size > 0 for size in sizes))
+    share = [per_row.new_full((size,), 1 / (size * frames)) for size in sizes if size]
+    return (per_row * torch.cat(share)).sum() if share else per_row.sum()
+
+
+def zero_of(feature: Feature) -> Tensor:
+    """0 with a path to the network, for a batch in which there is nothing to compare."""
+    return feature.source.float().sum() * 0

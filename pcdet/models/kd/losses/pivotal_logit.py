@@ -1,0 +1,157 @@
+"""Pivotal logits (SparseKD, NeurIPS 2022) for anchor heads: raw predictions matched where they matter.
+
+SparseKD's loss is for centre heads; its author's recipe for anchors (SparseKD, issue 11) is the default here: anchors
+assigned to an object, mean squared error of the class scores with weight 15, smooth-L1 of the box codes with 0.2.
+Anchors that the teacher is sure of, weighted by its score, can be used instead or as well.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
+from pcdet.models.kd.taps import head_taps
+from pcdet.models.kd.view import Pair, View
+from pcdet.registry import KD_LOSSES
+
+HEADING = 6  # column of the heading residual in a box code
+MAX_PIVOTS = 1024  # of a frame, by teacher score
+
+
+@KD_LOSSES.register
+class PivotalLogit(KDLoss):
+    """Matches class scores and box codes of an anchor head at pivotal anchors.
+
+    Args:
+        pivot: which anchors: "positive", assigned to an object; "score", the teacher's score reaches ``threshold``;
+            "both".
+        by_score: weigh each pivot by the teacher's score, not equally.
+        threshold: least teacher score of a pivot.
+        num: most pivots by score in a frame.
+        cls_weight: of the mean squared difference of class scores (after the sigmoid).
+        reg_weight: of the smooth-L1 difference of box codes, the heading through the sine of the difference.
+        beta: where smooth-L1 turns from quadratic to linear.
+        weight: of both together.
+        schedule: of the weight over the epochs.
+        pair: both detectors.
+    """
+
+    def __init__(
+        self,
+        *,
+        pivot: Literal["positive", "score", "both"] = "positive",
+        by_score: bool = False,
+        threshold: float = 0.1,
+        num: int = MAX_PIVOTS,
+        cls_weight: float = 15.0,
+        reg_weight: float = 0.2,
+        beta: float = 1.0 / 9.0,
+        weight: float = 1.0,
+        schedule: ScheduleConfig = CONSTANT,
+        pair: Pair,
+    ):
+        super().__init__(weight=weight, schedule=schedule)
+        self.pivot, self.by_score, self.threshold, self.num = pivot, by_score, threshold, num
+        self.cls_weight, self.reg_weight, self.beta = cls_weight, reg_weight, beta
+        head_taps(pair.student)  # that there is a head; its training forward leaves its predictions on it
+        self.teacher_taps = head_taps(pair.teacher)
+        self.num_class = pair.student.dense_head.num_class
+        if pair.teacher.dense_head.num_class != self.num_class:
+            raise ValueError(
+                f"PivotalLogit compares class scores: the teacher has {pair.teacher.dense_head.num_class} classes, "
+                f"the student {self.num_class}"
+            )
+
+    def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """See the base class. Logs pivots (a frame), ess, cls and reg."""
+        given, wanted = _Predictions(student, self.num_class), _Predictions(teacher, self.num_class)
+        if given.classes.shape != wanted.classes.shape or given.codes.shape != wanted.codes.shape:
+            raise ValueError(
+                "teacher and student must have the same anchors, got class maps "
+                f"{list(wanted.classes.shape)} and {list(given.classes.shape)}, box maps {list(wanted.codes.shape)} "
+                f"and {list(given.codes.shape)}; use the same strides and anchor settings"
+            )
+        best = _best_logit(wanted.classes)
+        where = self._pivots(best, student)
+        if len(where[0]) == 0:
+            return (given.classes.sum() + given.codes.sum()).float() * 0, {"pivots": torch.zeros(())}
+        score = best[where].float().sigmoid()
+        weight = score if self.by_score else torch.ones_like(score)
+        share = weight / weight.sum().clamp(min=1e-6)
+        delta = given.classes_at(where).sigmoid() - wanted.classes_at(where).sigmoid()
+        cls = (share * delta.square().mean(dim=1)).sum()
+        reg = (share * _box_distance(given.codes_at(where), wanted.codes_at(where), self.beta)).sum()
+        frames = len(best)
+        logs = {
+            "pivots": torch.tensor(len(share) / frames),
+            "ess": 1 / share.square().sum() / frames,
+            "cls": self.cls_weight * cls.detach(),
+            "reg": self.reg_weight * reg.detach(),
+        }
+        return self.cls_weight * cls + self.reg_weight * reg, logs
+
+    @torch.no_grad()
+    def _pivots(self, best: Tensor, student: View) -> tuple[Tensor, Tensor]:
+        """Frame and anchor of every pivot; ``best`` is the teacher's (B, anchors) largest class logit."""
+        chosen = torch.zeros_like(best, dtype=torch.bool)
+        if self.pivot in ("score", "both"):
+            value, anchor = best.topk(min(self.num, best.shape[1]), dim=1)
+            chosen.scatter_(1, anchor, value.float().sigmoid() >= self.threshold)
+        if self.pivot in ("positive", "both"):
+            labels = student.detector.dense_head.forward_ret_dict.get("box_cls_labels")
+            if labels is None or labels.shape != best.shape:
+                raise ValueError(
+                    f"PIVOT {self.pivot} needs box_cls_labels {list(best.shape)} in the student head's "
+                    f"forward_ret_dict, found {None if labels is None else list(labels.shape)}"
+                )
+            chosen |= labels > 0
+        return chosen.nonzero(as_tuple=True)
+
+
+class _Predictions:
+    """Raw predictions of an anchor head, read anchor by anchor without copying the maps.
+
+    Anchors are numbered as OpenPCDet flattens them: row, column, anchor of the cell.
+    """
+
+    def __init__(self, view: View, num_class: int):
+        anchors = view.class_logits.shape[3] // num_class
+        self.classes = view.class_logits.unflatten(3, (anchors, num_class))  # (B, H, W, A, classes)
+        self.codes = view.box_codes.unflatten(3, (anchors, -1))  # (B, H, W, A, codes)
+
+    def classes_at(self, where: tuple[Tensor, Tensor]) -> Tensor:
+        """(n, classes) logits, float32."""
+        return self._at(self.classes, where)
+
+    def codes_at(self, where: tuple[Tensor, Tensor]) -> Tensor:
+        """(n, codes) box codes, float32."""
+        return self._at(self.codes, where)
+
+    @staticmethod
+    def _at(maps: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+        frame, anchor = where
+        _, _, width, anchors, _ = maps.shape
+        cell, slot = anchor // anchors, anchor % anchors
+        return maps[frame, cell // width, cell % width, slot].float()
+
+
+def _best_logit(classes: Tensor) -> Tensor:
+    """(B, H, W, A, classes) -> (B, anchors) the largest; ``amax`` is slow over a last axis of a few entries."""
+    best = classes[..., 0]
+    for column in range(1, classes.shape[-1]):
+        best = torch.maximum(best, classes[..., column])
+    return best.flatten(1)
+
+
+def _box_distance(given: Tensor, wanted: Tensor, beta: float) -> Tensor:
+    """(n, codes), (n, codes) -> (n,) smooth-L1, mean over the codes."""
+    delta = given - wanted
+    # Half a turn is the direction classifier's business, as in the head's own loss.
+    turned = torch.sin(delta[:, HEADING : HEADING + 1])
+    delta = torch.cat([delta[:, :HEADING], turned, delta[:, HEADING + 1 :]], dim=1)
+    zeros = torch.zeros_like(delta)
+    return torch.nn.functional.smooth_l1_loss(delta, zeros, beta=beta, reduction="none").mean(dim=1)

@@ -1,0 +1,149 @@
+"""What is seen: tensors read from a running detector, by ``batch_dict`` key or by module path, without editing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Modules of an anchor head whose outputs are its raw predictions; reading them lets a teacher stop before it decodes.
+HEAD_OUTPUTS = ("conv_cls", "conv_box")
+
+
+class TapsFilled(Exception):
+    """Raised inside a teacher's forward once everything that was asked for has been seen."""
+
+
+class Taps:
+    """Context in which a detector's forward leaves the named tensors in ``values``.
+
+    A name that is a submodule's path (``backbone_2d.blocks.0``) gives that module's output, anything else the entry of
+    this name in the ``batch_dict``, as the first module that writes it leaves it.
+
+    Args:
+        model: the detector.
+        names: what to read.
+        stop: end the forward with ``TapsFilled`` as soon as all names have been seen.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str], *, stop: bool = False):
+        self.values: dict[str, Any] = {}
+        self._model = model
+        self._stop = stop
+        modules = dict(model.named_modules())
+        self._paths = {name: modules[name] for name in names if name in modules}
+        self._keys = [name for name in names if name not in modules]
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Taps:
+        self.values = {}
+        for name, module in self._paths.items():
+            self._handles.append(module.register_forward_hook(lambda _m, _a, out, name=name: self._seen(name, out)))
+        if self._keys:
+            for module in self._model.children():
+                self._handles.append(module.register_forward_hook(lambda _m, _a, out: self._look_into(out)))
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> bool:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        return kind is TapsFilled
+
+    def complete(self, batch_dict: dict) -> dict[str, Any]:
+        """All values; keys that no module was seen to write are taken from ``batch_dict``.
+
+        Raises:
+            KeyError: one is nowhere.
+        """
+        for key in self._keys:
+            if key not in self.values and key in batch_dict:
+                self.values[key] = batch_dict[key]
+        for name in (*self._paths, *self._keys):
+            if name not in self.values:
+                tensors = sorted(k for k, v in batch_dict.items() if isinstance(v, Tensor))
+                raise KeyError(
+                    f"{type(self._model).__name__} has no tap {name!r}: neither a module path that ran nor one of the "
+                    f"batch's tensors: {', '.join(tensors)}"
+                )
+        return self.values
+
+    def _look_into(self, out: Any) -> None:
+        if isinstance(out, dict):
+            for key in self._keys:
+                if key in out and key not in self.values:
+                    self._seen(key, out[key])
+
+    def _seen(self, name: str, value: Any) -> None:
+        self.values.setdefault(name, value)
+        if self._stop and len(self.values) == len(self._paths) + len(self._keys):
+            raise TapsFilled
+
+
+def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
+    """What to tap for a dense head's raw predictions: the convolutions named, or the head as a whole.
+
+    Args:
+        detector: the detector.
+        outputs: of ``HEAD_OUTPUTS``; all if none is named.
+
+    Raises:
+        ValueError: it has no dense head.
+    """
+    head = getattr(detector, "dense_head", None)
+    if head is None:
+        raise ValueError(f"{type(detector).__name__} has no dense_head, whose predictions this KD loss needs")
+    names = outputs or HEAD_OUTPUTS
+    if all(isinstance(getattr(head, name, None), nn.Module) for name in names):
+        return tuple(f"dense_head.{name}" for name in names)
+    return ("dense_head",)
+
+
+def probe_channels(detector: nn.Module, name: str) -> int:
+    """Channels of a tap, read off the detector's modules without running it.
+
+    Raises:
+        ValueError: the modules do not tell.
+    """
+    found = _channels_of_key(detector, name)
+    if found is None and name in dict(detector.named_modules()):
+        found = _channels_of_module(detector.get_submodule(name))
+    if found is None:
+        raise ValueError(
+            f"cannot tell how many channels {name!r} of {type(detector).__name__} has; tap the module that makes it "
+            "by its path (backbone_2d.blocks.0)"
+        )
+    return found
+
+
+def _channels_of_key(detector: nn.Module, key: str) -> int | None:
+    """Channels of the ``batch_dict`` entries that OpenPCDet's modules write."""
+    if key in ("pillar_features", "voxel_features"):
+        vfe = getattr(detector, "vfe", None)
+        return None if vfe is None else vfe.get_output_feature_dim()
+    owner, attribute = {
+        "spatial_features": ("map_to_bev_module", "num_bev_features"),
+        "spatial_features_2d": ("backbone_2d", "num_bev_features"),
+        "encoded_spconv_tensor": ("backbone_3d", "num_point_features"),
+        "point_features": ("backbone_3d", "num_point_features"),
+    }.get(key, ("", ""))
+    return getattr(getattr(detector, owner, None), attribute, None)
+
+
+def _channels_of_module(module: nn.Module) -> int | None:
+    """Output channels of the last layer in ``module`` that has any."""
+    for layer in reversed(list(module.modules())):
+        for attribute in ("num_features", "out_channels", "out_features"):
+            value = getattr(layer, attribute, None)
+            if isinstance(value, int):
+                return value
+    return None
+
+
+def tensor_of(value: Any, name: str) -> Tensor:
+    """The tensor behind a tapped value; ValueError with what was found where there is none."""
+    if isinstance(value, torch.Tensor):
+        return value
+    raise ValueError(f"tap {name!r} gives {type(value).__name__}, not a tensor; tap a layer inside it")

@@ -1,0 +1,131 @@
+"""One side of a distillation step: what a detector's forward left behind, in the forms that losses ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcdet.models.kd.feature import Feature, Geometry
+from pcdet.models.kd.sampling import importance, inside_boxes
+from pcdet.models.kd.taps import probe_channels, tensor_of
+
+
+@dataclass(frozen=True)
+class View:
+    """A detector after its forward.
+
+    Attributes:
+        detector: the teacher or the student.
+        batch: its own batch_dict after the forward.
+        taps: what was tapped, by name.
+        geometry: where the grid lies.
+    """
+
+    detector: nn.Module
+    batch: dict[str, Any]
+    taps: dict[str, Any]
+    geometry: Geometry
+
+    @property
+    def num_frames(self) -> int:
+        """B."""
+        return int(self.batch["batch_size"])
+
+    def feature(self, name: str) -> Feature:
+        """A tap as a set of rows.
+
+        A 4-d tensor is a map over the whole range, ``point_features`` stand at ``point_coords``, a sparse tensor
+        brings its own cells, and every other (V, C) tensor stands at ``voxel_coords``.
+        """
+        value, batch = self.taps[name], self.batch
+        if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
+            return Feature.from_sparse(value, self.geometry, self.num_frames)
+        tensor = tensor_of(value, name)
+        if tensor.dim() == 4:
+            return Feature.from_bev(tensor, self.geometry, batch.get("voxel_coords"), batch.get("voxel_num_points"))
+        if name == "point_features":
+            return Feature.from_points(tensor, batch["point_coords"], self.num_frames)
+        count = batch.get("voxel_num_points")
+        return Feature.from_voxels(tensor, batch["voxel_coords"], self.geometry, self.num_frames, count)
+
+    @cached_property
+    def class_logits(self) -> Tensor:
+        """(B, H, W, A * C) raw class predictions of the dense head."""
+        return self._prediction("conv_cls", "cls_preds")
+
+    @cached_property
+    def box_codes(self) -> Tensor:
+        """(B, H, W, A * code size) raw box predictions of the dense head."""
+        return self._prediction("conv_box", "box_preds")
+
+    @cached_property
+    def score_map(self) -> Tensor:
+        """(B, H, W) the best class score of any anchor of a cell, in [0, 1]."""
+        return self.class_logits.detach().amax(dim=3).float().sigmoid()
+
+    def score_at(self, feature: Feature) -> Tensor:
+        """(M,) the best class score of the cell in which each row stands."""
+        scores = self.score_map
+        height, width = scores.shape[1:]
+        if feature.dense is not None and feature.dense.shape[2:] == scores.shape[1:]:
+            return scores.flatten()
+        return scores.flatten(1)[feature.frame, self.geometry.cells(feature.xyz, height, width)]
+
+    def foreground(self, feature: Feature) -> Tensor | None:
+        """(M,) True inside a ground-truth box, or None for a batch without boxes."""
+        boxes = self.batch.get("gt_boxes")
+        return None if boxes is None else inside_boxes(feature.xyz, feature.frame, boxes)
+
+    def _prediction(self, layer: str, key: str) -> Tensor:
+        tapped = self.taps.get(f"dense_head.{layer}")
+        if tapped is not None:
+            return tapped.permute(0, 2, 3, 1)
+        found = getattr(self.detector.dense_head, "forward_ret_dict", {}).get(key)
+        if not isinstance(found, torch.Tensor):
+            raise ValueError(
+                f"{type(self.detector.dense_head).__name__} leaves no single {key} map in its forward_ret_dict; "
+                "predictions are distilled for single-head anchor heads"
+            )
+        return found
+
+
+class RowImportance:
+    """Importance of a feature's rows by the teacher's measures, each computed once.
+
+    Args:
+        teacher: after its forward.
+        feature: one of its taps.
+    """
+
+    def __init__(self, teacher: View, feature: Feature):
+        self._teacher, self._feature = teacher, feature
+        self._known: dict[str, Tensor] = {}
+
+    def of(self, by: str) -> Tensor:
+        """(M,) importance by one of ``sampling.Measure``."""
+        if by not in self._known:
+            score = self._teacher.score_at(self._feature) if by == "score" else None
+            foreground = self._teacher.foreground(self._feature) if by == "foreground" else None
+            self._known[by] = importance(by, self._feature, score, foreground)
+        return self._known[by]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both detectors at build time, as a loss's constructor needs them.
+
+    Attributes:
+        student: the student.
+        teacher: the frozen teacher.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+
+    def channels(self, student_tap: str, teacher_tap: str) -> tuple[int, int]:
+        """Channels of a tap of the student's and of one of the teacher's."""
+        return probe_channels(self.student, student_tap), probe_channels(self.teacher, teacher_tap)

@@ -1,1 +1,1 @@
-"""Training and evaluating a model on a loader: the engine is handed both and imports neither detectors nor data sets."""
+"""Trains and evaluates a model on a loader: both are handed in, so no detector and no data set is imported here."""

@@ -1,0 +1,214 @@
+"""Writes and reads training states: OpenPCDet's dictionary, with what a faithful resume needs beside it.
+
+Keys: ``epoch`` (finished epochs), ``it`` (finished iterations), ``model_state``, ``optimizer_state`` and ``version`` as
+in OpenPCDet; ``scheduler_state``, ``scaler_state``, ``rng_state`` (of rank 0), ``seed`` and ``iters_per_epoch`` are
+ours, and ``kd_state`` holds what a distiller owns beside its student. Everything is a tensor, a number, a string or a
+plain container, so ``torch.load(weights_only=True)`` reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import pcdet
+from pcdet.engine.runtime import rng_state
+from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+
+__all__ = [
+    "CheckpointError",
+    "checkpoint_epochs",
+    "checkpoint_state",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "prune_checkpoints",
+    "read_checkpoint",
+    "save_checkpoint",
+    "unwrap",
+]
+
+STUDENT = "student."
+LATEST = "latest_model.pth"
+EPOCH_FILE = re.compile(r"checkpoint_epoch_(\d+)\.pth$")
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def plain_detector(model: nn.Module) -> nn.Module:
+    """What is evaluated and stored: the student of a distiller, or the model itself."""
+    model = unwrap(model)
+    return getattr(model, "student", model)
+
+
+def checkpoint_state(
+    model: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    epoch: int | None = None,
+    it: int | None = None,
+    **parts: Any,
+) -> dict:
+    """A dictionary ready to be saved, on the CPU, with the generators' states as they are now.
+
+    Args:
+        model: a detector, a distiller, or either within DistributedDataParallel.
+        optimizer: its state is stored where one is given.
+        epoch: finished epochs.
+        it: finished iterations.
+        **parts: further entries. Objects with a ``state_dict`` (``scheduler``, ``scaler``) are stored as
+            ``<name>_state``, values as they are; None is left out.
+    """
+    state = {
+        "epoch": epoch,
+        "it": it,
+        "model_state": None,
+        "optimizer_state": plain(optimizer.state_dict()) if optimizer is not None else None,
+        "version": f"pcdet+{pcdet.__version__}",
+        "rng_state": rng_state(),
+    }
+    if model is not None:
+        state["model_state"] = plain(plain_detector(model).state_dict())
+        kd_state = {k: v for k, v in unwrap(model).state_dict().items() if not k.startswith(STUDENT)}
+        if plain_detector(model) is not unwrap(model):
+            state["kd_state"] = plain(kd_state)
+    for name, part in parts.items():
+        if hasattr(part, "state_dict"):
+            state[f"{name}_state"] = plain(part.state_dict())
+        elif part is not None:
+            state[name] = plain(part)
+    return state
+
+
+def save_checkpoint(state: dict, filename: str | os.PathLike = "checkpoint") -> Path:
+    """Writes ``state`` to ``filename`` (``.pth`` is added where it is missing); a kill never leaves half a file."""
+    path = Path(filename)
+    if path.suffix != ".pth":
+        path = path.with_name(f"{path.name}.pth")
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def latest_checkpoint(ckpt_dir: str | os.PathLike) -> Path | None:
+    """The checkpoint of a folder that was written last, ``latest_model.pth`` included; None where there is none."""
+    files = list(Path(ckpt_dir).glob("*.pth"))
+    return max(files, key=lambda f: (f.stat().st_mtime_ns, _epoch_of(f)), default=None)
+
+
+def checkpoint_epochs(ckpt_dir: str | os.PathLike) -> dict[int, Path]:
+    """Finished epochs -> ``checkpoint_epoch_<N>.pth``, in order of epochs."""
+    found = {_epoch_of(f): f for f in Path(ckpt_dir).glob("checkpoint_epoch_*.pth") if EPOCH_FILE.search(f.name)}
+    return dict(sorted(found.items()))
+
+
+def prune_checkpoints(ckpt_dir: str | os.PathLike, keep: int) -> list[Path]:
+    """Removes the oldest ``checkpoint_epoch_*.pth`` beyond the ``keep`` newest, and returns what was removed."""
+    files = sorted(
+        checkpoint_epochs(ckpt_dir).values(), key=lambda f: (f.stat().st_mtime_ns, _epoch_of(f)), reverse=True
+    )
+    for file in files[max(keep, 1) :]:
+        file.unlink()
+    return files[max(keep, 1) :]
+
+
+def load_checkpoint(
+    state: dict | str | os.PathLike,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    scheduler=None,
+    scaler=None,
+    name: str | os.PathLike | None = None,
+    logger: logging.Logger | None = None,
+) -> tuple[int, int]:
+    """Puts a training state into its parts, strictly, and returns (finished epochs, finished iterations).
+
+    The optimizer keeps its own settings (learning rate, decay, ...): only moments and step counts are taken over. The
+    random generators are left alone: the trainer sets them where its first iteration begins.
+
+    Args:
+        state: a checkpoint's dictionary, or its file.
+        model: a detector or a distiller; a distiller's adapters come from ``kd_state``.
+        optimizer: gets ``optimizer_state`` where both are there.
+        scheduler: gets ``scheduler_state`` likewise.
+        scaler: gets ``scaler_state`` likewise.
+        name: the file, for messages, where ``state`` is a dictionary.
+        logger: told what was loaded.
+
+    Raises:
+        CheckpointError: where the file cannot be read, or an entry is missing or does not fit.
+    """
+    if not isinstance(state, dict):
+        name, state = state, read_checkpoint(state)
+    name = name or "checkpoint"
+    if state.get("model_state") is None:
+        raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
+    _load_model(unwrap(model), state, name)
+    if optimizer is not None:
+        if state.get("optimizer_state") is None:
+            raise CheckpointError(
+                f"{name} has no optimizer_state, so training cannot go on from it; "
+                "to start anew from its weights use --pretrained_model"
+            )
+        _load_optimizer(optimizer, state["optimizer_state"], name)
+    for part, key in ((scheduler, "scheduler_state"), (scaler, "scaler_state")):
+        if part is not None and state.get(key):
+            part.load_state_dict(state[key])
+    epoch, it = int(state.get("epoch") or 0), int(state.get("it") or 0)
+    if logger is not None:
+        logger.info(f"==> Done (loaded {name}: epoch {epoch}, iteration {it})")
+    return epoch, it
+
+
+def plain(value: Any) -> Any:
+    """``value`` with tensors on the CPU, numpy scalars as Python numbers, and containers as dict, list and tuple."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else list(map(plain, value))
+    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+
+
+def _epoch_of(path: Path) -> int:
+    match = EPOCH_FILE.search(path.name)
+    return int(match.group(1)) if match else -1
+
+
+def _load_model(model: nn.Module, state: dict, name) -> None:
+    weights = state["model_state"]
+    if hasattr(model, "student"):
+        weights = {**{STUDENT + key: value for key, value in weights.items()}, **(state.get("kd_state") or {})}
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{name} does not fit the model, so training cannot go on from it (weights alone: --pretrained_model). "
+            f"{error}"
+        ) from error
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name) -> None:
+    """Takes moments and step counts; hyper-parameters stay those of the configuration."""
+    current = optimizer.state_dict()["param_groups"]
+    wanted, got = ([len(g["params"]) for g in groups] for groups in (current, state["param_groups"]))
+    if wanted != got:
+        raise CheckpointError(
+            f"{name} holds an optimizer state for parameter groups of {got} tensors, the model has {wanted}"
+        )
+    groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(current, state["param_groups"], strict=True)]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})

@@ -1,0 +1,150 @@
+"""What train.py and test.py share: flags, configuration, processes, folders, log, and the way a tool ends."""
+
+import argparse
+import datetime
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import _init_path  # noqa: F401
+import torch
+
+from pcdet.config import ConfigError, cfg, cfg_from_list, cfg_from_yaml_file, find_config_file, log_config_to_file
+from pcdet.datasets import build_dataloader
+from pcdet.engine.dist import LAUNCHERS, DistInfo, end_dist, init_dist, split_batch_size
+from pcdet.engine.optim import OptimizationConfig
+from pcdet.engine.runtime import Precision, select_device, set_threads
+from pcdet.engine.trainer import Interrupted, NonFiniteError
+from pcdet.registry import parse_node
+from pcdet.utils.checkpoint_reader import CheckpointError
+from pcdet.utils.common_utils import create_logger
+
+TOOLS = Path(__file__).resolve().parent
+
+
+def common_parser(description):
+    """Flags of train.py and test.py alike."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--cfg_file", required=True, help="model file, such as cfgs/kitti_models/pointpillar.yaml")
+    add("--batch_size", type=int, help="samples over all processes; OPTIMIZATION.BATCH_SIZE_PER_GPU each if left out")
+    add("--workers", type=int, default=4, help="loader processes per process")
+    add("--extra_tag", default="default", help="last part of the output folder")
+    add("--output_dir", help="output folder, instead of <repository>/output/<group>/<config>/<extra_tag>")
+    add("--ckpt", help="checkpoint to start from")
+    add("--pretrained_model", help="weights; test.py lays them over --ckpt")
+    add("--launcher", choices=LAUNCHERS, default="none")
+    add("--tcp_port", type=int, default=18888, help="slurm only; torchrun finds its own")
+    add("--local_rank", type=int, help="accepted for old launchers; LOCAL_RANK in the environment counts")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--threads", type=int, help="CPU threads per process; one where several processes run, else all CPUs")
+    add("--channels_last", action="store_true", help="keep feature maps in channels-last memory")
+    add("--use_amp", action="store_true", help="mixed precision")
+    add("--amp_dtype", choices=("auto", "fp16", "bf16"), default="auto", help="auto: bf16 on a CPU, fp16 on a GPU")
+    add("--start_epoch", type=int, default=0, help="evaluate no earlier epoch")
+    add("--max_waiting_mins", type=float, default=0, help="wait this long for further checkpoints before ending")
+    add("--save_to_file", action="store_true", help="write one result file a frame")
+    return parser
+
+
+def add_set_flag(parser):
+    """``--set`` takes the rest of the line, so it is added last."""
+    parser.add_argument("--set", dest="set_cfgs", nargs=argparse.REMAINDER, help="KEY.SUB value ...; must come last")
+
+
+@dataclass
+class Session:
+    """One run of a tool: what it was told, where it stands, and where it writes."""
+
+    args: argparse.Namespace
+    cfg: dict
+    optim: OptimizationConfig
+    dist: DistInfo
+    device: torch.device
+    precision: Precision
+    output_dir: Path
+    logger: object = None
+
+    @property
+    def batch_size(self):
+        """Samples per process."""
+        return split_batch_size(self.args.batch_size, self.optim.batch_size_per_gpu, self.dist.world_size)
+
+    def start_log(self, log_file):
+        """Opens the log on rank 0 and writes down how the run was started."""
+        if self.dist.is_main:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+        self.logger = log = create_logger(log_file, rank=self.dist.rank)
+        log.info("**********************Start logging**********************")
+        log.info(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'ALL')}")
+        if self.dist.distributed:
+            total = self.batch_size * self.dist.world_size
+            log.info(f"Training in distributed mode : total_batch_size: {total}, {self.dist.world_size} processes")
+        for key, value in vars(self.args).items():
+            log.info(f"{key:16} {value}")
+        log.info(
+            f"{'device':16} {self.device}, {torch.get_num_threads()} threads, mixed precision {self.precision.dtype}"
+        )
+        log_config_to_file(self.cfg, logger=log)
+
+    def loader(self, training, **options):
+        """(data set, loader) of the training or the test split. Evaluation deals out its frames itself."""
+        dataset, loader, _ = build_dataloader(
+            dataset_cfg=self.cfg.DATA_CONFIG, class_names=self.cfg.CLASS_NAMES, batch_size=self.batch_size,
+            dist=self.dist.distributed and training, workers=self.args.workers, logger=self.logger, training=training,
+            **options,
+        )  # fmt: skip
+        return dataset, loader
+
+    def place(self, model):
+        """The model on its device, in the memory layout asked for."""
+        model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.args.channels_last else model
+
+
+def open_session(args):
+    """Reads the configuration, joins the other processes and chooses the device."""
+    cfg_from_yaml_file(args.cfg_file, cfg)
+    if args.set_cfgs:
+        cfg_from_list(args.set_cfgs, cfg)
+    if getattr(args, "teacher_ckpt", None) and "KD" in cfg:
+        cfg.KD.TEACHER.CKPT = args.teacher_ckpt
+    path = find_config_file(args.cfg_file)
+    cfg.TAG, cfg.EXP_GROUP_PATH = path.stem, experiment_group(path)
+    optim = parse_node(cfg.OPTIMIZATION, OptimizationConfig, path="OPTIMIZATION")
+    dist = init_dist(args.launcher, args.device, tcp_port=args.tcp_port)
+    cfg.LOCAL_RANK = dist.rank
+    device = select_device(args.device, dist.local_rank)
+    set_threads(args.threads, dist.local_world_size)
+    precision = Precision.choose(
+        device, args.use_amp or optim.use_amp, dtype=args.amp_dtype, loss_scale=optim.loss_scale_fp16
+    )
+    default = Path(cfg.ROOT_DIR) / "output" / cfg.EXP_GROUP_PATH / cfg.TAG / args.extra_tag
+    return Session(args, cfg, optim, dist, device, precision, Path(args.output_dir) if args.output_dir else default)
+
+
+def experiment_group(path):
+    """The folders between ``cfgs`` and the file, as OpenPCDet gets them with ``tools`` as working directory."""
+    parts = path.resolve().parent.parts
+    if "cfgs" in parts:
+        return "/".join(parts[len(parts) - parts[::-1].index("cfgs") :])
+    return path.resolve().parent.name
+
+
+def timestamp():
+    """The time, as log files carry it."""
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def run(main):
+    """Calls ``main``; known mistakes end with their message alone, a requested stop with the signal's exit code."""
+    try:
+        main()
+    except (ConfigError, CheckpointError, NonFiniteError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except Interrupted as stop:
+        print(f"Interrupted by {stop}; the same command goes on from here", file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
+    finally:
+        end_dist()

@@ -1,0 +1,34 @@
+"""Distils a teacher into a student: train.py with a distiller around the detector.
+
+    python train_kd.py --cfg_file cfgs/kitti_models/kd/pointpillar_4x.yaml --teacher_ckpt TEACHER.pth
+
+The student's checkpoints are plain detector checkpoints: test.py needs to know nothing of distillation.
+"""
+
+from pathlib import Path
+
+import _session
+import train
+
+from pcdet.config import ConfigError
+from pcdet.models.kd import build_distiller
+
+
+def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
+    """The detector of the ``MODEL`` block inside the distiller of the ``KD`` block."""
+    if not cfg.get("KD"):
+        raise ConfigError("KD: missing, so there is nothing to distil; train the model alone with train.py")
+    ckpt = cfg.KD.TEACHER.get("CKPT")
+    if not ckpt:
+        raise ConfigError("KD.TEACHER.CKPT: the teacher has no weights; give --teacher_ckpt FILE")
+    if not Path(ckpt).is_file():
+        raise FileNotFoundError(f"the teacher's checkpoint {ckpt} does not exist; train it first with train.py")
+    return build_distiller(cfg, train.build_detector(cfg, dataset, logger, pretrained), dataset, logger=logger)
+
+
+def main():
+    train.main(build_model=build_student_with_teacher, distil=True)
+
+
+if __name__ == "__main__":
+    _session.run(main)

@@ -98,14 +98,6 @@ class Distiller(nn.Module):
         self.teacher._apply(fn, recurse)
         return self
 
-    def kd_state_dict(self) -> dict[str, Tensor]:
-        """Adapters and what else the losses keep: what a resumed training needs beside the student."""
-        return self.losses.state_dict()
-
-    def load_kd_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores ``kd_state_dict()``; RuntimeError if the KD block has changed since."""
-        self.losses.load_state_dict(state)
-
     # ------------------------------------------------------------------------------------------------------- one step
 
     def forward(self, batch_dict: dict[str, Any]) -> Any:

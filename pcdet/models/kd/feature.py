@@ -160,7 +160,7 @@ class Feature:
         return cls(
             source=x,
             rows=rows,
-            frame=coords[:, 0],
+            frame=coords[:, 0].contiguous(),
             num_frames=num_frames,
             xyz=geometry.centres(coords[:, 1:], shape),
             count=None if count is None else count[rows].float(),

@@ -97,8 +97,8 @@ def _frames(
         [
             counts.cumsum(0) - counts,
             counts.cumsum(0),
-            torch.searchsorted(base_frame, frames),
-            torch.searchsorted(base_frame, frames, right=True),
+            torch.searchsorted(base_frame.contiguous(), frames),
+            torch.searchsorted(base_frame.contiguous(), frames, right=True),
         ]
     )
     for q0, q1, b0, b1 in bounds.T.tolist():

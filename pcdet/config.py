@@ -67,6 +67,10 @@ def cfg_from_yaml_file(cfg_file: str | os.PathLike, config: EasyDict) -> EasyDic
     config.update(loaded)
     if _is_complete(config):
         validate_config(config)
+    elif "DATASET" in config:  # a file of dataset_configs/
+        problems = [p.removeprefix("DATA_CONFIG.") for p in find_problems({"DATA_CONFIG": config})]
+        if problems:
+            raise ConfigError(problems)
     return config
 
 

@@ -24,6 +24,7 @@ SLOTS = {
     "VFE": R.VFE,
     "BACKBONE_3D": R.BACKBONES_3D,
     "MAP_TO_BEV": R.MAP_TO_BEV,
+    "PFE": R.BACKBONES_3D,
     "BACKBONE_2D": R.BACKBONES_2D,
     "DENSE_HEAD": R.DENSE_HEADS,
     "POINT_HEAD": R.POINT_HEADS,
@@ -70,9 +71,15 @@ def find_problems(config: Mapping) -> list[str]:
         if not str(error.name).startswith("pcdet."):
             raise
         found = []
+    found = [p for p in found if not p.endswith("none are known")]  # TODO: goes when every package has landed
+    complained = {_path_of(problem) for problem in found}
     for rule in RULES:
-        found += rule(config)
+        found += [problem for problem in rule(config) if _path_of(problem) not in complained]
     return list(dict.fromkeys(found))
+
+
+def _path_of(problem: str) -> str:
+    return problem.partition(": ")[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
@@ -110,21 +117,11 @@ def _data_problems(config: Mapping) -> Iterator[str]:
         yield f"{path}: expected a mapping, got {data!r}"
         return
     schema = load_object(SCHEMAS["DATA_CONFIG"])
-    if "DATASET" in data:
-        try:
-            schema = getattr(R.DATASETS.get(data["DATASET"], f"{path}.DATASET"), "SCHEMA", schema)
-        except ConfigError as error:
-            yield from error.problems
+    try:
+        schema = getattr(R.DATASETS.get(data.get("DATASET", ""), f"{path}.DATASET"), "SCHEMA", schema)
+    except ConfigError as error:
+        yield from error.problems if "DATASET" in data else ()
     yield from _schema_problems(data, schema, path)
-    for place, nodes, registry in (
-        (*_augmentors(data), R.AUGMENTORS),
-        (f"{path}.DATA_PROCESSOR", data.get("DATA_PROCESSOR"), R.PROCESSORS),
-    ):
-        for i, node in enumerate(nodes if _is_list(nodes) else ()):
-            yield from R.check_node(node, registry, path=f"{place}[{i}]")
-    encoding = data.get("POINT_FEATURE_ENCODING")
-    if isinstance(encoding, Mapping) and "encoding_type" in encoding:
-        yield from _name_problems(encoding["encoding_type"], R.POINT_ENCODERS, f"{path}.POINT_FEATURE_ENCODING")
 
 
 def _augmentors(data: Mapping) -> tuple[str, Any]:
@@ -160,7 +157,8 @@ def _model_problems(config: Mapping) -> Iterator[str]:
         for key in model:
             if key not in (*known, BASE_KEY):
                 yield f"MODEL.{key}: {model[NAME_KEY]} has no such part; {nearest_name(key, known)}"
-        for slot in getattr(detector, "SLOTS", ()):
+        for attribute in getattr(detector, "REQUIRED", ()):
+            slot = attribute.removesuffix("_module").upper()
             if slot not in model:
                 yield f"MODEL.{slot}: missing; {model[NAME_KEY]} needs it"
     for slot, registry in SLOTS.items():
@@ -170,7 +168,7 @@ def _model_problems(config: Mapping) -> Iterator[str]:
         schema = load_object(SCHEMAS["MODEL.POST_PROCESSING"])
         yield from _schema_problems(model["POST_PROCESSING"], schema, "MODEL.POST_PROCESSING")
     width = model.get("WIDTH", 1.0)
-    if not _is_number(width) or not 0 < width <= 8:
+    if not _is_number(width) or not width > 0:
         yield f"MODEL.WIDTH: must be a factor above 0 (0.5 halves every layer), got {width!r}"
 
 

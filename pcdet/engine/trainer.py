@@ -137,7 +137,7 @@ class Trainer:
         )  # fmt: skip
         per_epoch = self.iters_per_epoch
         saved_per_epoch = state.get("iters_per_epoch") or per_epoch
-        if saved_per_epoch != per_epoch or (self.it // max(per_epoch, 1) != self.epoch):
+        if saved_per_epoch != per_epoch or not 0 <= self.it - self.epoch * per_epoch <= per_epoch:
             self.logger.warning(
                 f"{name} stands at iteration {self.it} of epochs of {saved_per_epoch} iterations; epochs now have "
                 f"{per_epoch}, so epoch {self.epoch + 1} starts from its beginning"

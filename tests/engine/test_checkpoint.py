@@ -1,0 +1,151 @@
+"""Checkpoint files: what is in them, what reads them, and what happens to damaged ones."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import OPTIMIZATION, ToyDistiller, ToyModel
+
+from pcdet.engine.checkpoint import (
+    checkpoint_epochs,
+    checkpoint_state,
+    latest_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from pcdet.engine.optim import build_optimizer, build_scheduler
+from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+
+
+def trained(model, steps=2, node=OPTIMIZATION):
+    """The model with its optimizer after a few steps."""
+    optimizer = build_optimizer(model, node)
+    scheduler = build_scheduler(optimizer, 10, 2, -1, node)
+    for it in range(steps):
+        scheduler.step(it)
+        optimizer.zero_grad()
+        model({"points": torch.ones(3, 4) * it + torch.arange(3)[:, None]})[0]["loss"].backward()
+        optimizer.step()
+    return model, optimizer, scheduler
+
+
+def test_a_checkpoint_has_openpcdets_keys_and_loads_with_weights_only(tmp_path):
+    model, optimizer, scheduler = trained(ToyModel())
+    path = save_checkpoint(checkpoint_state(model, optimizer, 3, 30, scheduler=scheduler, seed=5), tmp_path / "a")
+    assert path == tmp_path / "a.pth" and os.listdir(tmp_path) == ["a.pth"]
+    state = torch.load(path, weights_only=True)
+    assert {"epoch", "it", "model_state", "optimizer_state", "version"} <= set(state)
+    assert (state["epoch"], state["it"], state["seed"]) == (3, 30, 5)
+    assert state["version"].startswith("pcdet+")
+    assert state["model_state"].keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["adam_onecycle", "adam_cosineanneal", "adam", "sgd"])
+def test_the_optimizer_goes_on_as_if_nothing_had_happened(tmp_path, name):
+    node = {**OPTIMIZATION, "OPTIMIZER": name}
+    torch.manual_seed(0)
+    model, optimizer, _ = trained(ToyModel(), node=node)
+    path = save_checkpoint(checkpoint_state(model, optimizer, 0, 2), tmp_path / "a")
+    other = ToyModel()
+    other_optimizer = build_optimizer(other, node)
+    assert load_checkpoint(path, other, other_optimizer) == (0, 2)
+    for m, o in ((model, optimizer), (other, other_optimizer)):
+        torch.manual_seed(1)
+        build_scheduler(o, 10, 2, -1, node).step(2)
+        o.zero_grad()
+        m({"points": torch.randn(3, 4)})[0]["loss"].backward()
+        o.step()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_distillers_checkpoint_is_a_plain_detectors_with_kd_state_beside_it(tmp_path):
+    distiller, optimizer, _ = trained(ToyDistiller())
+    path = save_checkpoint(checkpoint_state(distiller, optimizer, 1, 2), tmp_path / "a")
+    plain = ToyModel()
+    load_checkpoint(path, plain)
+    assert torch.equal(plain.head.weight, distiller.student.head.weight)
+    state = read_checkpoint(path)
+    assert set(state["kd_state"]) == {"adapter.weight", "adapter.bias"}
+    again = ToyDistiller()
+    load_checkpoint(state, again, build_optimizer(again, OPTIMIZATION))
+    assert torch.equal(again.adapter.weight, distiller.adapter.weight)
+
+
+def openpcdet_style(model, optimizer):
+    """A state as OpenPCDet leaves it: numpy scalars in the groups, no decay in Adam itself, none of our keys."""
+    state = {"epoch": 2, "it": 20, "model_state": model.state_dict(), "optimizer_state": optimizer.state_dict()}
+    for group in state["optimizer_state"]["param_groups"]:
+        group.update(lr=np.float64(0.5), betas=(np.float64(0.9), 0.99), weight_decay=0)
+    return {**state, "version": "pcdet+0.6.0"}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_openpcdets_checkpoints_with_numpy_scalars_are_read(tmp_path, legacy):
+    model, optimizer, _ = trained(ToyModel())
+    torch.save(openpcdet_style(model, optimizer), tmp_path / "old.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "old.pth", weights_only=True)
+    state = read_checkpoint(tmp_path / "old.pth")
+    assert state["optimizer_state"]["param_groups"][0]["lr"] == 0.5
+    other = ToyModel()
+    other_optimizer = build_optimizer(other, OPTIMIZATION)
+    assert load_checkpoint(state, other, other_optimizer) == (2, 20)
+    assert other_optimizer.param_groups[0]["weight_decay"] == OPTIMIZATION["WEIGHT_DECAY"]
+    assert type(other_optimizer.param_groups[0]["lr"]) is float
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"model_state": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="evil.pth"):
+        read_checkpoint(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 10, 500])
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path, cut):
+    whole = save_checkpoint(checkpoint_state(ToyModel()), tmp_path / "whole").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[:cut])
+    with pytest.raises(CheckpointError, match=rf"cut.pth \({cut} bytes\) cannot be read"):
+        read_checkpoint(tmp_path / "cut.pth")
+
+
+def test_files_that_are_no_checkpoints_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        read_checkpoint(tmp_path / "none.pth")
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="must hold a dictionary, got list"):
+        read_checkpoint(tmp_path / "list.pth")
+    torch.save({"epoch": 1}, tmp_path / "empty.pth")
+    with pytest.raises(CheckpointError, match="has no model_state; it holds epoch"):
+        load_checkpoint(tmp_path / "empty.pth", ToyModel())
+
+
+def test_a_state_that_does_not_fit_is_an_error(tmp_path):
+    model, optimizer, _ = trained(ToyModel())
+    state = checkpoint_state(model, optimizer, 0, 2)
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        load_checkpoint(state, nn.Linear(2, 2), name="x.pth")
+    with pytest.raises(CheckpointError, match="x.pth has no optimizer_state"):
+        load_checkpoint(checkpoint_state(model), model, optimizer, name="x.pth")
+    with pytest.raises(CheckpointError, match=r"groups of \[4, 2\] tensors, the model has \[6\]"):
+        load_checkpoint(state, model, build_optimizer(model, {**OPTIMIZATION, "OPTIMIZER": "adam"}), name="x.pth")
+
+
+def test_the_newest_file_is_the_latest_and_the_oldest_are_removed(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for age, name in enumerate(["latest_model", "checkpoint_epoch_10", "checkpoint_epoch_9", "checkpoint_epoch_2"]):
+        path = save_checkpoint({}, tmp_path / name)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert latest_checkpoint(tmp_path).name == "latest_model.pth"
+    assert list(checkpoint_epochs(tmp_path)) == [2, 9, 10]
+    assert [p.name for p in prune_checkpoints(tmp_path, 1)] == ["checkpoint_epoch_9.pth", "checkpoint_epoch_2.pth"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_epoch_10.pth", "latest_model.pth"]

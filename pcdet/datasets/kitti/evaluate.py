@@ -1,4 +1,4 @@
-"""Scores a folder of KITTI result files against a folder of label files: ``python -m pcdet.datasets.kitti.evaluate``."""
+"""Scores a folder of KITTI result files against one of label files, as ``python -m pcdet.datasets.kitti.evaluate``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from .kitti_object_eval_python import rules
-from .kitti_object_eval_python.eval import evaluate, format_table
-from .kitti_object_eval_python.kitti_common import list_frames, read_objects
+from pcdet.datasets.kitti.kitti_object_eval_python import rules
+from pcdet.datasets.kitti.kitti_object_eval_python.eval import evaluate, format_table
+from pcdet.datasets.kitti.kitti_object_eval_python.kitti_common import list_frames, read_objects
 
 DEFAULT_CLASSES = ("Car", "Pedestrian", "Cyclist")
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import rules
-from .objects import Objects
-from .problems import ClassTask, Measurements
-from .rules import DIFFICULTIES, METRICS, OVERLAPS
+from pcdet.datasets.kitti.kitti_object_eval_python import rules
+from pcdet.datasets.kitti.kitti_object_eval_python.objects import Objects
+from pcdet.datasets.kitti.kitti_object_eval_python.problems import ClassTask, Measurements
+from pcdet.datasets.kitti.kitti_object_eval_python.rules import DIFFICULTIES, METRICS, OVERLAPS
 
 # Row names of the printed table and keys of the flat results, in OpenPCDet's order.
 _ROWS = {"bbox": "bbox AP:", "bev": "bev  AP:", "3d": "3d   AP:", "aos": "aos  AP:"}
@@ -62,7 +62,8 @@ def evaluate(gt: Objects, dt: Objects, classes: Sequence[str]) -> dict:
     Returns:
         ``strict | loose -> ap | curves -> class -> bbox | bev | 3d | aos -> easy | moderate | hard``, and there
         ``{R11, R40}`` in percent or 41 numbers. None instead of the difficulties where the devkit does not evaluate: no
-        detection of the class is complete in that metric, or (for ``aos``) some detection has no alpha.
+        detection of the class is complete in that metric, or (for ``aos``) some detection has no alpha. A precision of
+        0 / 0, which is no number in the devkit and spoils its R11, is 0.
     """
     results = {name: {"ap": {}, "curves": {}} for name in OVERLAPS}
     with np.errstate(invalid="ignore", over="ignore"):  # a network that diverged may predict anything

@@ -1,8 +1,8 @@
 """Reads folders of KITTI label or result files the way the devkit's fscanf does.
 
 White space of any kind separates columns, a record may be glued to the number before it, columns beyond the last one
-are passed over, names are taken as they are. Unlike the devkit, which drops what it cannot read without a word, a
-record that breaks off is an error.
+are passed over. Two differences: what the devkit cannot read it drops without a word, here a record that breaks off is
+an error; and the occlusion may be written with a decimal point.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from .objects import Objects
+from pcdet.datasets.kitti.kitti_object_eval_python.objects import Objects
 
 NUM_LABEL_COLUMNS = 14  # after the name: truncated, occluded, alpha, bbox 4, h w l, x y z, rotation_y
 NUM_RESULT_COLUMNS = 15  # and the score
@@ -42,11 +43,10 @@ def get_label_annos(label_folder: str | Path, image_ids: Iterable[int | str] | N
 def get_label_anno(label_path: str | Path) -> dict:
     """The OpenPCDet annotation of one label or result file; see `get_label_annos`."""
     names, values = [], []
-    path, text = Path(label_path), _read(label_path)
-    first_line = text.lstrip().partition("\n")[0]
-    scored = len(first_line.split()) > NUM_LABEL_COLUMNS + 1
+    text = _read(label_path)
+    scored = bool(text.strip()) and len(_scan_record(text, _skip_space(text, 0)).numbers) == NUM_RESULT_COLUMNS
     columns = NUM_RESULT_COLUMNS if scored else NUM_LABEL_COLUMNS
-    parse_records(text, columns, path, names, values)
+    parse_records(text, columns, label_path, names, values)
     table = np.array(values, dtype=np.float64).reshape(-1, columns)
     return {
         "name": np.array(names, dtype=str),
@@ -112,31 +112,46 @@ def parse_records(text: str, columns: int, path: str | Path, names: list[str], v
     _scan_records(text, columns, path, names, values)
 
 
+class _Record(NamedTuple):
+    name: str
+    numbers: list[float]
+    end: int  # just behind the last of them
+
+
+def _scan_record(text: str, place: int, columns: int = NUM_RESULT_COLUMNS) -> _Record:
+    """The name at ``place`` and as many numbers as follow it, at most ``columns``."""
+    name = _NAME.match(text, place)
+    end, numbers = name.end(), []
+    while len(numbers) < columns and (number := _NUMBER.match(text, _skip_space(text, end))):
+        numbers.append(float(number[0]))
+        end = number.end()
+    return _Record(name[0], numbers, end)
+
+
 def _scan_records(text: str, columns: int, path: str | Path, names: list[str], values: list[float]) -> None:
     """`parse_records`, character by character as ``fscanf("%s %lf ... %lf")`` in a loop."""
-    place = _skip_space(text, 0)
+    start = _skip_space(text, 0)
     end_of_last = None
-    while place < len(text):
-        start = place
-        name = _NAME.match(text, place)
-        place = _skip_space(text, name.end())
-        numbers = []
-        while len(numbers) < columns and (number := _NUMBER.match(text, place)):
-            numbers.append(float(number[0]))
-            end = number.end()
-            place = _skip_space(text, end)
-        if len(numbers) == columns:
-            names.append(name[0])
-            values += numbers
-            end_of_last = end
-        elif end_of_last is None or "\n" in text[end_of_last:start]:
+    while start < len(text):
+        record = _scan_record(text, start, columns)
+        if len(record.numbers) == columns:
+            names.append(record.name)
+            values += record.numbers
+            end_of_last = record.end
+        elif not _is_extra(text, end_of_last, start, record):
             line = text.count("\n", 0, start) + 1
             raise ValueError(
                 f"{path}, line {line}: a record must be a name and {columns} numbers"
-                f"{' (the last is the score)' if columns == NUM_RESULT_COLUMNS else ''}, got {name[0]!r} and "
-                f"{len(numbers)} numbers before {_rest_of_line(text, place)}"
+                f"{', the last of them the score' if columns == NUM_RESULT_COLUMNS else ''}; after {record.name!r} "
+                f"come {len(record.numbers)} and then {_rest_of_line(text, _skip_space(text, record.end))}"
             )
-        # otherwise a column beyond the last one of the record before
+        start = _skip_space(text, record.end)
+
+
+def _is_extra(text: str, end_of_last: int | None, start: int, record: _Record) -> bool:
+    """Whether what was scanned are columns beyond the last one of the record before it."""
+    same_line = end_of_last is not None and "\n" not in text[end_of_last:start]
+    return same_line and (not record.numbers or _NUMBER.fullmatch(record.name) is not None)
 
 
 def _rest_of_line(text: str, place: int) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlaps import Pairs
-from .rules import NO_SCORE, NUM_RECALL_POINTS
+from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import Pairs
+from pcdet.datasets.kitti.kitti_object_eval_python.rules import NO_SCORE, NUM_RECALL_POINTS
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .rules import label_codes
+from pcdet.datasets.kitti.kitti_object_eval_python.rules import label_codes
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,19 @@ class Objects:
         counts = np.array([len(anno["name"]) for anno in annos], dtype=np.int64)
         names = [name for anno in annos for name in np.asarray(anno["name"]).tolist()]
 
-        def column(key: str, width: int | None = None) -> np.ndarray:
-            shape = (-1,) if width is None else (-1, width)
-            try:
-                # np.asarray(...).reshape: a frame without objects may come as zeros(0) whatever the key's width
-                parts = [np.asarray(anno[key], dtype=np.float64).reshape(shape) for anno in annos]
-            except KeyError as error:
-                raise ValueError(f"every annotation must have the key {key!r}, a frame has {sorted(anno)}") from error
-            except ValueError as error:
-                raise ValueError(f"annotations: {key!r} must be numbers of shape (N, {width or 1}): {error}") from error
-            for index, (part, count) in enumerate(zip(parts, counts, strict=True)):
-                if len(part) != count:
+        def column(key: str, *width: int) -> np.ndarray:
+            parts = [np.zeros((0, *width))]
+            for index, (anno, count) in enumerate(zip(annos, counts, strict=True)):
+                if key not in anno:
+                    raise ValueError(f"annotation {index} must have the key {key!r}, it has {', '.join(anno)}")
+                part = np.asarray(anno[key], dtype=np.float64)
+                if part.size != count * math.prod(width):
                     raise ValueError(
-                        f"annotation {index}: {key!r} must have one row for each of the {count} names, got {len(part)}"
+                        f"annotation {index}: {key!r} must have shape {(int(count), *width)}, one row for each name, "
+                        f"got {part.shape}"
                     )
-            return np.concatenate(parts) if parts else np.zeros(shape)[:0]
+                parts.append(part.reshape(-1, *width))  # a frame without objects may have any empty shape
+            return np.concatenate(parts)
 
         return cls(
             num_frames=len(annos),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .objects import Objects
+from pcdet.datasets.kitti.kitti_object_eval_python.objects import Objects
 
 CHUNK = 1 << 20  # pairs looked at together; bounds the memory that crowded frames need
 

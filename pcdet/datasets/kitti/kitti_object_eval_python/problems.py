@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 
-from . import rules
-from .matching import Curve, Problem, recall_curve
-from .objects import Objects
-from .overlaps import Pairs, pairs_above
+from pcdet.datasets.kitti.kitti_object_eval_python import rules
+from pcdet.datasets.kitti.kitti_object_eval_python.matching import Curve, Problem, recall_curve
+from pcdet.datasets.kitti.kitti_object_eval_python.objects import Objects
+from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import Pairs, pairs_above
 
 
 class Measurements:

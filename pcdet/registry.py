@@ -115,7 +115,7 @@ TARGET_ASSIGNERS = Registry(
 )
 BOX_CODERS = Registry("box coder", "pcdet.models.dense_heads.target_assigner")
 KD_LOSSES = Registry("KD loss", "pcdet.models.kd.losses")
-DATASETS = Registry("dataset", "pcdet.datasets")
+DATASETS = Registry("dataset", "pcdet.datasets.catalogue")
 AUGMENTORS = Registry("augmentor", "pcdet.datasets.augmentor", ("root_path", "class_names", "logger", "rng"))
 PROCESSORS = Registry(
     "data processor", "pcdet.datasets.processor", ("point_cloud_range", "num_point_features", "training", "mode", "rng")

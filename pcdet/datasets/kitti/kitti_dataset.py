@@ -1,0 +1,276 @@
+"""KITTI's object detection data: frames from info files, results in KITTI's form, its evaluation.
+
+As a program it prepares a folder: ``python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG``.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pcdet.datasets.dataset import DatasetTemplate, prediction_arrays
+from pcdet.datasets.errors import BadFrameError, DataError
+from pcdet.datasets.kitti.kitti_infos import create_kitti_infos, main
+from pcdet.datasets.kitti.kitti_utils import LARGEST_IMAGE, fov_flag, read_road_plane, write_result_file
+from pcdet.datasets.point_files import read_points
+from pcdet.registry import DATASETS
+from pcdet.utils import safe_pickle
+from pcdet.utils.box_utils import (
+    boxes3d_kitti_camera_to_imageboxes,
+    boxes3d_kitti_camera_to_lidar,
+    boxes3d_lidar_to_kitti_camera,
+)
+from pcdet.utils.calibration_kitti import Calibration
+
+__all__ = ["KittiDataset", "create_kitti_infos"]
+
+CREATE_COMMAND = "python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG"
+
+
+@DATASETS.register
+class KittiDataset(DatasetTemplate):
+    """Frames of a folder in KITTI's layout that ``create_kitti_infos`` has prepared.
+
+    Args:
+        dataset_cfg: DATA_CONFIG.
+        class_names: classes in the order of their numbers.
+        training: whether samples are augmented, and which split is read.
+        root_path: folder of the data; DATA_PATH by default.
+        logger: for what is found and missing.
+
+    Attributes:
+        kitti_infos: what is known of each frame, in OpenPCDet's form.
+        split: name of the split.
+        bad_frames: frames left out because of SKIP_BAD_FRAMES.
+    """
+
+    def __init__(
+        self,
+        dataset_cfg: dict,
+        class_names: Sequence[str],
+        training: bool = True,
+        root_path: str | Path | None = None,
+        logger: logging.Logger | None = None,
+    ):
+        super().__init__(dataset_cfg, class_names, training=training, root_path=root_path, logger=logger)
+        self.split = self.config.data_split[self.mode]
+        self.root_split_path = self.root_path / ("testing" if self.split == "test" else "training")
+        self._info_digest = hashlib.sha256()
+        self.kitti_infos = self._read_infos()
+        self.bad_frames: list[str] = []
+        if self.config.skip_bad_frames:
+            self._leave_out_bad_frames()
+        self.logger.info(f"KITTI {self.split}: {len(self.kitti_infos)} frames")
+
+    def _read_infos(self) -> list[dict]:
+        infos: list[dict] = []
+        for name in self.config.info_path[self.mode]:
+            path = self.root_path / name
+            if not path.is_file():
+                raise DataError(
+                    f"{path} does not exist; make it with `{CREATE_COMMAND}` (DATA_CONFIG.DATA_PATH is "
+                    f"{self.config.data_path!r}, which means {self.root_path.absolute()})"
+                )
+            self._info_digest.update(path.read_bytes())
+            infos += safe_pickle.load(path)
+        return infos
+
+    def _leave_out_bad_frames(self) -> None:
+        """Reads every cloud once and drops the frames whose cloud is damaged."""
+
+        def complaint(info: dict) -> str | None:
+            try:
+                self.get_lidar(info["point_cloud"]["lidar_idx"])
+            except (BadFrameError, OSError) as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(4) as pool:
+            complaints = list(pool.map(complaint, self.kitti_infos))
+        for info, text in zip(self.kitti_infos, complaints, strict=True):
+            if text is not None:
+                self.bad_frames.append(info["point_cloud"]["lidar_idx"])
+                self.logger.warning(f"SKIP_BAD_FRAMES: {text}")
+        if self.bad_frames:
+            self.kitti_infos = [i for i, text in zip(self.kitti_infos, complaints, strict=True) if text is None]
+            self.logger.warning(f"SKIP_BAD_FRAMES: left out {len(self.bad_frames)} of {len(complaints)} frames")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the info files or the frames that are used change."""
+        digest = self._info_digest.copy()
+        digest.update("\n".join(self.bad_frames).encode())
+        return digest.hexdigest()[:16]
+
+    # ----------------------------------------------------------------------------------------------------------- files
+
+    def get_lidar(self, idx: str) -> np.ndarray:
+        """(N, 4) float32 [x, y, z, intensity], LiDAR frame."""
+        path = self.root_split_path / "velodyne" / f"{idx}.bin"
+        return read_points(path, len(self.point_feature_encoder.src_feature_list))
+
+    def get_image(self, idx: str) -> np.ndarray:
+        """(H, W, 3) float32 RGB in [0, 1]."""
+        from PIL import Image
+
+        with Image.open(self.root_split_path / "image_2" / f"{idx}.png") as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+
+    def get_calib(self, idx: str) -> Calibration:
+        """Calibration of a frame, from its file."""
+        return Calibration(self.root_split_path / "calib" / f"{idx}.txt")
+
+    def get_road_plane(self, idx: str) -> np.ndarray | None:
+        """(4,) plane in the rectified camera frame; None if there is no file."""
+        path = self.root_split_path / "planes" / f"{idx}.txt"
+        return read_road_plane(path) if path.is_file() else None
+
+    get_fov_flag = staticmethod(fov_flag)
+
+    # --------------------------------------------------------------------------------------------------------- samples
+
+    def num_frames(self) -> int:
+        """Frames of the split."""
+        return len(self.kitti_infos)
+
+    def load_frame(self, index: int) -> dict:
+        """A frame: points, labels of all classes but DontCare, calibration, image shape."""
+        info = self.kitti_infos[index]
+        idx, calib = info["point_cloud"]["lidar_idx"], calibration_of(info)
+        sample: dict[str, Any] = {"frame_id": idx, "calib": calib}
+        if "annos" in info:
+            sample.update(self._labels(info["annos"], calib))
+            plane = self.get_road_plane(idx)
+            if plane is not None:
+                sample["road_plane"] = plane
+        items = self.config.get_item_list
+        if "points" in items:
+            points = self.get_lidar(idx)
+            if self.config.fov_points_only:
+                points = points[fov_flag(calib.lidar_to_rect(points), fov_shape(info["image"]), calib)]
+            sample["points"] = points
+        if "images" in items:
+            sample["images"] = self.get_image(idx)
+        if "calib_matricies" in items:
+            sample["trans_lidar_to_cam"] = calib.lidar_to_rect_matrix.astype(np.float32)
+            sample["trans_cam_to_img"] = np.vstack([calib.P2, [0, 0, 0, 1]]).astype(np.float32)
+        sample["image_shape"] = np.asarray(info["image"]["image_shape"], dtype=np.int32)
+        return sample
+
+    def _labels(self, annos: dict, calib: Calibration) -> dict:
+        cared = annos["name"] != "DontCare"
+        camera = np.concatenate(
+            [annos["location"][cared], annos["dimensions"][cared], annos["rotation_y"][cared][:, None]], axis=1
+        ).astype(np.float64)
+        labels = {
+            "gt_names": annos["name"][cared],
+            "gt_boxes": boxes3d_kitti_camera_to_lidar(camera.reshape(-1, 7), calib).astype(np.float32),
+        }
+        if "gt_boxes2d" in self.config.get_item_list:
+            labels["gt_boxes2d"] = annos["bbox"][cared].astype(np.float32)
+        return labels
+
+    # --------------------------------------------------------------------------------------------------------- results
+
+    @staticmethod
+    def generate_prediction_dicts(
+        batch_dict: dict, pred_dicts: list[dict], class_names: Sequence[str], output_path: Path | None = None
+    ) -> list[dict]:
+        """Results of a batch in KITTI's form, one dict a frame.
+
+        Args:
+            batch_dict: with ``frame_id``, ``calib`` and ``image_shape`` (B, 2).
+            pred_dicts: per frame ``pred_boxes`` (N, 7+), ``pred_scores`` (N,), ``pred_labels`` (N,) from 1.
+            class_names: in the order of the labels.
+            output_path: folder for KITTI's txt files, one a frame; none are written if it is None.
+
+        Returns:
+            Dicts of ``name, truncated, occluded, alpha, bbox (N, 4), dimensions (N, 3) [l, h, w], location (N, 3),
+            rotation_y, score, boxes_lidar (N, 7), frame_id``.
+        """
+        annos = []
+        for i, prediction in enumerate(pred_dicts):
+            shape = np.asarray(batch_dict["image_shape"][i].tolist())
+            anno = prediction_anno(prediction, batch_dict["calib"][i], shape, class_names)
+            anno["frame_id"] = batch_dict["frame_id"][i]
+            if output_path is not None:
+                write_result_file(Path(output_path) / f"{anno['frame_id']}.txt", anno)
+            annos.append(anno)
+        return annos
+
+    def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
+        """KITTI's table and OpenPCDet's dict of numbers; (None, {}) where the split has no labels.
+
+        Results are matched to frames by ``frame_id`` where they have one.
+
+        Raises:
+            ValueError: results are missing for some frames, or there are more than frames.
+        """
+        if not self.kitti_infos or "annos" not in self.kitti_infos[0]:
+            return None, {}
+        from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
+
+        det_annos = copy.deepcopy(self._in_frame_order(det_annos))
+        gt_annos = [copy.deepcopy(info["annos"]) for info in self.kitti_infos]
+        return get_official_eval_result(gt_annos, det_annos, list(class_names))
+
+    def _in_frame_order(self, det_annos: list[dict]) -> list[dict]:
+        frames = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos]
+        if all("frame_id" in anno for anno in det_annos) and len(set(frames)) == len(frames):
+            by_frame = {str(anno["frame_id"]): anno for anno in det_annos}
+            missing = [frame for frame in frames if frame not in by_frame]
+            if missing:
+                raise ValueError(f"no results for {len(missing)} of {len(frames)} frames, for instance {missing[0]}")
+            return [by_frame[frame] for frame in frames]
+        if len(det_annos) != len(frames):
+            raise ValueError(f"{len(det_annos)} results for {len(frames)} frames")
+        return det_annos
+
+
+def calibration_of(info: dict) -> Calibration:
+    """Calibration of a frame, from its info."""
+    calib = info["calib"]
+    return Calibration(
+        {"P2": calib["P2"][:3], "R0": calib["R0_rect"][:3, :3], "Tr_velo2cam": calib["Tr_velo_to_cam"][:3]}
+    )
+
+
+def fov_shape(image_info: dict) -> tuple[int, int]:
+    """(rows, columns) by which a frame's cloud is cropped.
+
+    Where there was no image to measure, the largest of KITTI's, so that no point is cut that the image may have shown.
+    """
+    rows, columns = (int(n) for n in image_info["image_shape"])
+    if image_info.get("image_shape_source", "image") == "image":
+        return rows, columns
+    return max(rows, LARGEST_IMAGE[0]), max(columns, LARGEST_IMAGE[1])
+
+
+def prediction_anno(prediction: dict, calib: Calibration, image_shape: np.ndarray, class_names: Sequence[str]) -> dict:
+    """Predictions of one frame as an annotation in KITTI's form, without ``frame_id``."""
+    boxes, scores, labels = prediction_arrays(prediction)
+    boxes = boxes.reshape(-1, boxes.shape[-1] if boxes.size else 7)[:, :7]
+    camera = boxes3d_lidar_to_kitti_camera(boxes.astype(np.float64), calib)
+    return {
+        "name": np.array(class_names)[labels - 1] if len(labels) else np.array([], dtype="<U1"),
+        "truncated": np.zeros(len(boxes)),
+        "occluded": np.zeros(len(boxes)),
+        "alpha": -np.arctan2(-boxes[:, 1], boxes[:, 0]) + camera[:, 6],
+        "bbox": boxes3d_kitti_camera_to_imageboxes(camera, calib, image_shape=image_shape),
+        "dimensions": camera[:, 3:6],
+        "location": camera[:, :3],
+        "rotation_y": camera[:, 6],
+        "score": scores,
+        "boxes_lidar": boxes,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

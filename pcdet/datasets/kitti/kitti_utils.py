@@ -1,0 +1,108 @@
+"""KITTI's files: where they lie, how images are measured, what the camera sees, and result files."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from pcdet.utils.calibration_kitti import Calibration
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LARGEST_IMAGE = (376, 1242)  # rows and columns that no KITTI image exceeds
+DEFAULT_IMAGE = (375, 1242)  # of the most common camera set-up
+# KITTI rectified each day of recording anew: the principal point of camera 2 (pixels) tells the size of its images.
+IMAGE_OF_PRINCIPAL_POINT = {
+    (609.5593, 172.8540): (375, 1242),  # 2011-09-26
+    (604.0814, 180.5066): (370, 1224),  # 2011-09-28
+    (600.3891, 181.5122): (374, 1238),  # 2011-09-29
+    (601.8873, 183.1104): (370, 1226),  # 2011-09-30
+    (607.1928, 185.2157): (376, 1241),  # 2011-10-03
+}
+
+
+def read_png_size(path: str | Path) -> tuple[int, int]:
+    """(rows, columns) of a PNG file, from its header alone.
+
+    Raises:
+        ValueError: the file is not a PNG.
+    """
+    with open(path, "rb") as stream:
+        header = stream.read(24)
+    if len(header) < 24 or not header.startswith(PNG_SIGNATURE) or header[12:16] != b"IHDR":
+        raise ValueError(f"{path} is not a PNG image")
+    columns, rows = struct.unpack(">II", header[16:24])
+    return rows, columns
+
+
+def image_shape_of_calibration(calib: Calibration) -> tuple[tuple[int, int], bool]:
+    """(rows, columns) of a frame's image judged by its calibration, and whether the calibration is one of KITTI's.
+
+    Another calibration gets ``DEFAULT_IMAGE``.
+    """
+    for (u, v), shape in IMAGE_OF_PRINCIPAL_POINT.items():
+        if abs(calib.cu - u) < 0.01 and abs(calib.cv - v) < 0.01:
+            return shape, True
+    return DEFAULT_IMAGE, False
+
+
+def fov_flag(pts_rect: np.ndarray, img_shape: tuple[int, int] | np.ndarray, calib: Calibration) -> np.ndarray:
+    """Mask of the points that the camera sees: in front of it, and inside the image.
+
+    The rule by which KITTI's own cropped clouds are cut: KITTI's projection (divided by the depth from camera 2, which
+    OpenPCDet leaves out), 0 <= u < columns, 0 <= v < rows.
+
+    Args:
+        pts_rect: (N, 3) rectified camera frame.
+        img_shape: (rows, columns).
+        calib: ``Calibration`` of the frame.
+
+    Returns:
+        (N,) bool.
+    """
+    pixels, depth = calib.project_rect(pts_rect)
+    inside = (pixels[:, 0] >= 0) & (pixels[:, 0] < img_shape[1]) & (pixels[:, 1] >= 0) & (pixels[:, 1] < img_shape[0])
+    return inside & (depth > 0)
+
+
+def read_road_plane(path: str | Path) -> np.ndarray:
+    """(4,) float32 [a, b, c, d], ax + by + cz + d = 0 in the rectified camera frame, b <= 0, |(a, b, c)| = 1.
+
+    Raises:
+        ValueError: the fourth line of the file is not four numbers.
+    """
+    lines = Path(path).read_text().splitlines()
+    try:
+        plane = np.array(lines[3].split(), dtype=np.float64)
+        if plane.shape != (4,) or not np.isfinite(plane).all():
+            raise ValueError
+    except (IndexError, ValueError):
+        raise ValueError(f"{path}: line 4 must hold the four numbers of a plane") from None
+    plane = -plane if plane[1] > 0 else plane
+    return (plane / np.linalg.norm(plane[:3])).astype(np.float32)
+
+
+def write_result_file(path: str | Path, anno: dict) -> None:
+    """Writes the results of a frame in KITTI's format, one object a line; an empty file if there are none.
+
+    Args:
+        path: the file.
+        anno: ``name`` (N,), ``alpha`` (N,), ``bbox`` (N, 4), ``dimensions`` (N, 3) [l, h, w], ``location`` (N, 3),
+            ``rotation_y`` (N,), ``score`` (N,).
+    """
+    columns = np.column_stack(
+        [
+            anno["alpha"],
+            anno["bbox"],
+            anno["dimensions"][:, [1, 2, 0]],
+            anno["location"],
+            anno["rotation_y"],
+            anno["score"],
+        ]
+    )
+    lines = [
+        f"{name} -1 -1 " + " ".join(f"{value:.4f}" for value in row) + "\n"
+        for name, row in zip(anno["name"], columns.tolist(), strict=True)
+    ]
+    Path(path).write_text("".join(lines))

@@ -92,7 +92,11 @@ class Feature:
         return self.take(None)
 
     def take(self, index: Tensor | None) -> Tensor:
-        """(n, C) the rows ``index`` (n,), or all of them; float32 at least, so that autocast does not reach a loss."""
+        """(n, C) the rows ``index``, float32 at least, so that autocast does not reach a loss.
+
+        Args:
+            index: (n,) rows, frame by frame; None for all.
+        """
         if self.source.dim() == 4:
             return _full(_cells_of(self.source, index))
         rows = index if self.rows is None else self.rows if index is None else self.rows[index]
@@ -214,14 +218,19 @@ def _full(x: Tensor) -> Tensor:
 
 
 def _cells_of(dense: Tensor, index: Tensor | None) -> Tensor:
-    """(n, C) cells of a (B, C, H, W) map by their flat index into B x H x W."""
+    """(n, C) cells of a (B, C, H, W) map by their flat index into B x H x W, frame by frame."""
     by_cell = dense.permute(0, 2, 3, 1)
     if index is None or by_cell.is_contiguous():
         flat = by_cell.flatten(0, 2)
         return flat if index is None else flat.index_select(0, index)
-    height, width = dense.shape[2:]
-    column, row, frame = index % width, index // width % height, index // (height * width)
-    return by_cell[frame, row, column]
+    # Channels outermost: gathering channel by channel is several times faster than cell by cell, above all backward.
+    frames, channels, height, width = dense.shape
+    sizes = torch.bincount(index // (height * width), minlength=frames).tolist()
+    cells = torch.nn.utils.rnn.pad_sequence((index % (height * width)).split(sizes), batch_first=True)
+    rows = dense.flatten(2).gather(2, cells[:, None].expand(-1, channels, -1)).transpose(1, 2)
+    if min(sizes) == max(sizes):
+        return rows.reshape(len(index), channels)
+    return torch.cat([frame[:size] for frame, size in zip(rows, sizes, strict=True)])
 
 
 def _points_per_cell(coords: Tensor, count: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:

@@ -78,7 +78,8 @@ def importance(by: str, feature: Feature, score: Tensor | None = None, foregroun
     if by == "random":
         return torch.rand(len(feature), device=feature.frame.device)
     x = feature.dense if feature.dense is not None else feature.x
-    value = x.detach().amax(dim=1) if by == "channel_max" else x.detach().float().square().sum(dim=1).sqrt()
+    x = x.detach()
+    value = x.amax(dim=1) if by == "channel_max" else torch.linalg.vector_norm(x, dim=1)
     value = value.flatten().float() if value.dtype in (torch.float16, torch.bfloat16) else value.flatten()
     if by == "foreground":
         return _given(foreground, by) + 0.5 * value / (1 + value)

@@ -91,6 +91,35 @@ def edge_features(
     return _reduce(_on_edges(torch.cat([first, centre], dim=2), missing, None, None), missing, reduce)
 
 
+def edge_sum_of_squares(a_base: Tensor, b_query: Tensor, idx: Tensor) -> Tensor:
+    """Sum over a centre's neighbours of |a_j + b_i|^2, without a tensor of edges: |a_j|^2, a_j and |b_i|^2 are summed.
+
+    Differentiable in ``a_base`` and ``b_query``. Where a_j nearly equals -b_i, the result keeps the absolute precision
+    of |a_j|^2 and not more.
+
+    Args:
+        a_base: (M, C) what neighbours contribute.
+        b_query: (G, C) what centres contribute.
+        idx: (G, K) int64 rows of ``a_base``; -1 where there is no neighbour.
+
+    Returns:
+        (G,); 0 where a centre has no neighbour.
+    """
+    _check(a_base, b_query, idx, "concat")
+    if idx.numel() == 0 or len(a_base) == 0:
+        return (b_query * 0).sum(dim=1)
+    missing = _missing(idx)
+    there = None if missing is None else (~missing).to(a_base.dtype)
+    rows = idx.clamp(min=0)
+    # A bag is a gather and a sum in one pass; weights of 0 leave the missing out.
+    summed = torch.nn.functional.embedding_bag(rows, a_base, mode="sum", per_sample_weights=there)
+    norms = a_base.square().sum(dim=1)[rows]
+    count = idx.shape[1]
+    if there is not None:
+        norms, count = norms * there, there.sum(dim=1)
+    return norms.sum(dim=1) + 2 * (b_query * summed).sum(dim=1) + count * b_query.square().sum(dim=1)
+
+
 def _gather(rows: Tensor, idx: Tensor) -> Tensor:
     """(M, C), (G, K) -> (G, K, C); any row stands in for a missing one."""
     if len(rows) == 0:

@@ -6,6 +6,15 @@ import torch
 from torch import Tensor
 
 
+def edge_sum_of_squares(a_base: Tensor, b_query: Tensor, idx: Tensor) -> Tensor:
+    """(G,) one edge at a time."""
+    sums = []
+    for i, row in enumerate(idx.tolist()):
+        squares = [(a_base[j] + b_query[i]).square().sum() for j in row if j >= 0]
+        sums.append(torch.stack(squares).sum() if squares else b_query[i].sum() * 0)
+    return torch.stack(sums) if sums else b_query.new_zeros(0)
+
+
 def edge_conv(
     x_base: Tensor,
     x_query: Tensor,

@@ -14,8 +14,6 @@ from torch import Tensor
 BLOCK_ELEMENTS = 2**21
 # Below this width the difference form is as fast as a matrix product, and exact.
 MAX_DIRECT_CHANNELS = 8
-# Candidates beyond k that the matrix product selects, so that its rounding cannot lose a neighbour that is a near tie.
-SPARE = 4
 
 
 def knn(
@@ -64,25 +62,27 @@ def _nearest(query: Tensor, base: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``knn`` within one frame that has at least k rows."""
     channels = base.shape[1]
     direct = channels <= MAX_DIRECT_CHANNELS
-    selected = k if direct else min(k + SPARE, len(base))
     if not direct:
         # Centred, so that |q|^2 - 2qb + |b|^2 cancels as little as it can; |q|^2 does not change the order.
         centre = base.mean(dim=0)
         centred, offset = base - centre, query - centre
         norms = centred.square().sum(dim=1)
-    block = max(1, BLOCK_ELEMENTS // max(len(base), selected * channels))
-    parts = []
-    for rows in query.split(block):
+    block = max(1, BLOCK_ELEMENTS // max(len(base), k * channels))
+    dist2 = query.new_empty(len(query), k)
+    idx = torch.empty(len(query), k, dtype=torch.int64, device=query.device)
+    for start in range(0, len(query), block):
+        rows = query[start : start + block]
         if direct:
             score = torch.cdist(rows, base, compute_mode="donot_use_mm_for_euclid_dist")
         else:
-            start = sum(len(d) for d, _ in parts)
-            score = torch.addmm(norms, offset[start : start + len(rows)], centred.T, alpha=-2)
-        idx = score.topk(selected, dim=1, largest=False, sorted=False).indices
-        exact = (base[idx] - rows[:, None]).square_().sum(dim=2)
-        dist2, order = exact.sort(dim=1, stable=True)
-        parts.append((dist2[:, :k], idx.gather(1, order[:, :k])))
-    return torch.cat([d for d, _ in parts]), torch.cat([i for _, i in parts])
+            score = torch.addmm(norms, offset[start : start + block], centred.T, alpha=-2)
+        found = score.topk(k, dim=1, largest=False, sorted=False).indices
+        # The distances themselves come from differences, so that a row is exactly 0 from itself.
+        delta = base.index_select(0, found.flatten()).view(len(rows), k, channels)
+        exact = delta.sub_(rows[:, None]).square_().sum(dim=2)
+        dist2[start : start + block], order = exact.sort(dim=1, stable=True)
+        idx[start : start + block] = found.gather(1, order)
+    return dist2, idx
 
 
 def _frames(

@@ -99,8 +99,9 @@ class PivotalLogit(KDLoss):
         """Frame and anchor of every pivot; ``best`` is the teacher's (B, anchors) largest class logit."""
         chosen = torch.zeros_like(best, dtype=torch.bool)
         if self.pivot in ("score", "both"):
-            value, anchor = best.topk(min(self.num, best.shape[1]), dim=1)
-            chosen.scatter_(1, anchor, value.float().sigmoid() >= self.threshold)
+            chosen = best.float().sigmoid() >= self.threshold
+            if int(chosen.sum(dim=1).max()) > self.num:
+                chosen = torch.zeros_like(chosen).scatter_(1, best.topk(self.num, dim=1).indices, True) & chosen
         if self.pivot in ("positive", "both"):
             labels = student.detector.dense_head.forward_ret_dict.get("box_cls_labels")
             if labels is None or labels.shape != best.shape:

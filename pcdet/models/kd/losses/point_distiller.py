@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pcdet.models.kd.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
-from pcdet.models.kd.feature import Feature
 from pcdet.models.kd.graph import NEAR_IN_SPACE, GraphConfig, LocalGraphs, build_graphs
 from pcdet.models.kd.losses.base import KDLoss, check_same_rows, frame_mean, zero_of
 from pcdet.models.kd.presets import POINT_DISTILLER
@@ -29,6 +28,7 @@ from pcdet.models.kd.sampling import (
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import head_taps
 from pcdet.models.kd.view import Pair, RowImportance, View
+from pcdet.ops.edge_conv import edge_sum_of_squares
 from pcdet.registry import KD_LOSSES
 
 
@@ -98,16 +98,45 @@ class PointDistiller(KDLoss):
         graphs = build_graphs(target, values.of(self.sample.by), self.sample, self.graph)
         if len(graphs.centres) == 0:
             return zero_of(source), {"nodes": torch.zeros(())}
-        wanted = self._describe(self.teacher_adapter, target, graphs)
-        given = self._describe(self.student_adapter, source, graphs)
+        source_rows, target_rows = source.take(graphs.base), target.take(graphs.base)
+        if self._is_linear_regression:
+            wanted = target_rows[graphs.centres]
+            per_node = self._regression(source_rows, target_rows, graphs)
+        else:
+            wanted = self._describe(self.teacher_adapter, target_rows, graphs)
+            per_node = self._distance(self._describe(self.student_adapter, source_rows, graphs), wanted, graphs.idx)
         weight = self._weights(values, wanted, graphs, num_frames)
-        loss = self._distance(given, wanted, weight, graphs)
-        return loss, self._logs(wanted, weight, target, graphs, diagnose)
+        loss = per_node.sum() if self.distance == "dist" else frame_mean(per_node * weight, graphs.sizes)
+        return loss, self._logs(wanted, weight, target_rows[graphs.centres], graphs, diagnose)
 
-    def _describe(self, adapter: EdgeAdapter, feature: Feature, graphs: LocalGraphs) -> Tensor:
+    @property
+    def _is_linear_regression(self) -> bool:
+        """Whether the student's linear map of an edge meets the teacher's edge itself, edge by edge, squared."""
+        kinds = self.teacher_adapter.kind, self.student_adapter.kind
+        weighs_edges = self.reweight is not None and self.reweight.by == "graph_max"
+        return kinds == ("none", "linear") and self.graph.pool == "none" and self.distance == "mse" and not weighs_edges
+
+    def _describe(self, adapter: EdgeAdapter, rows: Tensor, graphs: LocalGraphs) -> Tensor:
         """(G, K, C') or pooled (G, C')."""
-        rows = feature.take(graphs.base)
         return adapter(rows, rows[graphs.centres], graphs.idx, edge=self.graph.edge, pool=self.graph.pool)
+
+    def _regression(self, source: Tensor, target: Tensor, graphs: LocalGraphs) -> Tensor:
+        """``_distance`` of the linear student adapter to the teacher's edges, without tensors of edges.
+
+        The difference at an edge is a part of its neighbour plus a part of its centre, and the sum of such squares
+        over a neighbourhood follows from sums over its rows.
+        """
+        conv, centres = self.student_adapter.conv, graphs.centres
+        first, second = conv.weight.to(source.dtype).chunk(2, dim=1)
+        nothing = torch.zeros_like(target)
+        if self.graph.edge == "diff":  # [c - n; c]
+            neighbour = -source @ first.T + torch.cat([target, nothing], dim=1)
+            centre = source[centres] @ (first + second).T - torch.cat([target, target], dim=1)[centres]
+        else:  # [n; c]
+            neighbour = source @ first.T - torch.cat([target, nothing], dim=1)
+            centre = source[centres] @ second.T - torch.cat([nothing, target], dim=1)[centres]
+        edges = (graphs.idx >= 0).sum(dim=1).clamp(min=1)
+        return edge_sum_of_squares(neighbour, centre + conv.bias, graphs.idx) / (edges * centre.shape[1])
 
     @torch.no_grad()
     def _weights(self, values: RowImportance, wanted: Tensor, graphs: LocalGraphs, num_frames: int) -> Tensor:
@@ -122,22 +151,19 @@ class PointDistiller(KDLoss):
             value = values.of(self.reweight.by)[graphs.rows]
         return softmax_weights(value.to(wanted.dtype), graphs.sizes, self.reweight.temperature)
 
-    def _distance(self, given: Tensor, wanted: Tensor, weight: Tensor, graphs: LocalGraphs) -> Tensor:
-        """The mean over frames of the weighted mean over their centres."""
+    def _distance(self, given: Tensor, wanted: Tensor, idx: Tensor) -> Tensor:
+        """(G,) distance of every centre, or (1,) of all for "dist"."""
         delta = given - wanted
         if self.distance == "dist":
-            return torch.linalg.vector_norm(delta)
+            return torch.linalg.vector_norm(delta)[None]
         if self.distance == "norm":
-            per_node = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-        elif delta.dim() == 3:
-            edges = (graphs.idx >= 0).sum(dim=1).clamp(min=1)
-            per_node = delta.square().mean(dim=2).sum(dim=1) / edges
-        else:
-            per_node = delta.square().mean(dim=1)
-        return frame_mean(per_node * weight, graphs.sizes)
+            return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        if delta.dim() == 2:
+            return delta.square().mean(dim=1)
+        return delta.square().mean(dim=2).sum(dim=1) / (idx >= 0).sum(dim=1).clamp(min=1)
 
     def _logs(
-        self, wanted: Tensor, weight: Tensor, target: Feature, graphs: LocalGraphs, diagnose: bool
+        self, wanted: Tensor, weight: Tensor, taught: Tensor, graphs: LocalGraphs, diagnose: bool
     ) -> dict[str, Tensor]:
         variance = target_variance(wanted)
         with torch.no_grad():
@@ -150,5 +176,5 @@ class PointDistiller(KDLoss):
         }
         if diagnose and self.teacher_adapter.kind != "none":
             pooled = wanted.mean(dim=1) if wanted.dim() == 3 else wanted
-            logs["explained"] = explained_variance(pooled.detach(), target.take(graphs.rows))
+            logs["explained"] = explained_variance(pooled.detach(), taught)
         return logs

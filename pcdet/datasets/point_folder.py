@@ -1,0 +1,105 @@
+"""Point cloud files without labels, for detection alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pcdet.datasets.config import DataConfig
+from pcdet.datasets.dataset import DatasetTemplate
+from pcdet.datasets.errors import BadFrameError, DataError
+from pcdet.datasets.point_files import read_points
+from pcdet.registry import known_keys
+
+EXTENSIONS = (".bin", ".npy")
+
+
+class PointFolder(DatasetTemplate):
+    """The point clouds of a folder, or one file, as test samples of the configured data set.
+
+    A cloud has the columns of ``POINT_FEATURE_ENCODING.src_feature_list``. A ``timestamp`` among them is set to 0, and
+    may be missing from the file: a single sweep is all "now".
+
+    Args:
+        dataset_cfg: DATA_CONFIG of the model.
+        class_names: classes in the order of their numbers.
+        root_path: a folder, or one file.
+        ext: ``.bin`` for float32 rows, ``.npy`` for an (N, C) array.
+        logger: for what is found.
+
+    Raises:
+        DataError: no such file or folder, no file with this extension, or an unknown extension.
+    """
+
+    def __init__(
+        self,
+        dataset_cfg: dict,
+        class_names: Sequence[str],
+        root_path: str | Path,
+        ext: str = ".bin",
+        logger: logging.Logger | None = None,
+    ):
+        known = known_keys(DataConfig)  # any data set's DATA_CONFIG will do: only its processing is used here
+        shared = {key: value for key, value in dataset_cfg.items() if key.upper() in known}
+        super().__init__(shared, class_names, training=False, root_path=root_path, logger=logger)
+        self.source = list(self.point_feature_encoder.src_feature_list)
+        self.files = _find_clouds(Path(root_path), ext)
+
+    def num_frames(self) -> int:
+        """How many clouds there are."""
+        return len(self.files)
+
+    def load_frame(self, index: int) -> dict:
+        """``points`` (N, C) float32 of a file, ``frame_id`` its name without the extension."""
+        path = self.files[index]
+        return {"points": self.read_cloud(path), "frame_id": path.stem}
+
+    def read_cloud(self, path: Path) -> np.ndarray:
+        """The points of a file, (N, len(src_feature_list)) float32.
+
+        Raises:
+            BadFrameError: the file is damaged or has other columns; the message says which are wanted.
+        """
+        if path.suffix == ".npy":
+            points = self._read_npy(path)
+        else:
+            points = read_points(path, len(self.source))
+        if "timestamp" in self.source:
+            points = points.copy()
+            points[:, self.source.index("timestamp")] = 0.0
+        return points
+
+    def _read_npy(self, path: Path) -> np.ndarray:
+        points = np.load(path, allow_pickle=False)
+        wanted = len(self.source)
+        if points.ndim == 2 and points.shape[1] == wanted - 1 and self.source[-1] == "timestamp":
+            points = np.column_stack([points, np.zeros(len(points))])
+        if points.ndim != 2 or points.shape[1] != wanted:
+            raise BadFrameError(
+                f"{path} must hold an array of shape (N, {wanted}) {self.source}, got {list(points.shape)}; "
+                "drop or add columns, or give the configuration that the cloud fits"
+            )
+        points = np.ascontiguousarray(points, dtype=np.float32)
+        if not np.isfinite(points).all():
+            raise BadFrameError(f"{path} holds NaN or infinite values; remove those points")
+        return points
+
+
+def _find_clouds(root: Path, ext: str) -> list[Path]:
+    if ext not in EXTENSIONS:
+        raise DataError(f"the extension of point clouds must be one of {', '.join(EXTENSIONS)}, got {ext!r}")
+    if root.is_file():
+        if root.suffix not in EXTENSIONS:
+            raise DataError(f"{root} must be a {' or '.join(EXTENSIONS)} file")
+        return [root]
+    if not root.is_dir():
+        raise DataError(f"there is no file or folder {root}")
+    files = sorted(root.glob(f"*{ext}"))
+    if not files:
+        other = sorted({path.suffix for path in root.iterdir() if path.suffix in EXTENSIONS})
+        hint = f"; it has {', '.join(other)} files: give --ext {other[0]}" if other else ""
+        raise DataError(f"{root} holds no {ext} files{hint}")
+    return files

@@ -1,0 +1,62 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from easydict import EasyDict
+
+from pcdet.config import cfg_from_yaml_file
+from pcdet.datasets.point_folder import PointFolder
+from pcdet.models import build_network
+from pcdet.testing import tiny_kitti
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+CFG = "cfgs/simulated_models/pointpillar.yaml"
+
+
+@pytest.fixture(scope="module")
+def kitti(tmp_path_factory):
+    return tiny_kitti(tmp_path_factory.mktemp("demo") / "kitti", frames=2, images=True)
+
+
+@pytest.fixture(scope="module")
+def ckpt(kitti, tmp_path_factory):
+    """An untrained model whose every anchor scores one half."""
+    cfg = cfg_from_yaml_file(TOOLS / CFG, EasyDict())
+    clouds = PointFolder(cfg.DATA_CONFIG, cfg.CLASS_NAMES, kitti / "training/velodyne")
+    model = build_network(cfg.MODEL, len(cfg.CLASS_NAMES), clouds)
+    torch.nn.init.zeros_(model.dense_head.conv_cls.bias)
+    path = tmp_path_factory.mktemp("demo") / "model.pth"
+    torch.save({"model_state": model.state_dict(), "version": "pcdet+test"}, path)
+    return path
+
+
+def run_demo(*args):
+    command = [sys.executable, "demo.py", "--cfg_file", CFG, "--device", "cpu", *map(str, args)]
+    return subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, timeout=300)
+
+
+def test_demo_writes_boxes_and_pictures_of_every_cloud(kitti, ckpt, tmp_path):
+    done = run_demo(
+        "--ckpt", ckpt, "--data_path", kitti / "training/velodyne", "--out", tmp_path, "--score_thresh", 0.4
+    )
+    assert done.returncode == 0, done.stderr
+    names = [f"{frame:06d}{ending}" for frame in (0, 1) for ending in (".json", "_bev.png", "_image.png")]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    found = json.loads((tmp_path / "000001.json").read_text())
+    assert found["frame_id"] == "000001" and found["boxes"]
+    for box in found["boxes"]:
+        assert len(box["box"]) == 7 and box["score"] >= 0.4 and box["name"] in ("Car", "Pedestrian", "Cyclist")
+
+
+def test_demo_names_a_missing_cloud_without_a_traceback(ckpt, tmp_path):
+    done = run_demo("--ckpt", ckpt, "--data_path", tmp_path / "nowhere", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "there is no file or folder" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_demo_asks_for_a_checkpoint():
+    done = run_demo("--data_path", "x")
+    assert done.returncode == 2 and "--ckpt" in done.stderr

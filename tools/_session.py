@@ -12,6 +12,7 @@ import torch
 
 from pcdet.config import ConfigError, cfg, cfg_from_list, cfg_from_yaml_file, find_config_file, log_config_to_file
 from pcdet.datasets import build_dataloader
+from pcdet.datasets.errors import DataError
 from pcdet.engine.dist import LAUNCHERS, DistInfo, end_dist, init_dist, split_batch_size
 from pcdet.engine.optim import OptimizationConfig
 from pcdet.engine.runtime import Precision, select_device, set_threads
@@ -141,7 +142,7 @@ def run(main):
     """Calls ``main``; known mistakes end with their message alone, a requested stop with the signal's exit code."""
     try:
         main()
-    except (ConfigError, CheckpointError, NonFiniteError, FileNotFoundError) as error:
+    except (ConfigError, CheckpointError, DataError, NonFiniteError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as stop:
         print(f"Interrupted by {stop}; the same command goes on from here", file=sys.stderr)

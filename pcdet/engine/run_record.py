@@ -172,9 +172,9 @@ def git_commit(root: str | Path | None = None) -> str | None:
 
 
 def dataset_facts(dataset: Any) -> dict[str, Any]:
-    """Name, size and fingerprint of a data set; its own ``fingerprint()`` where it has one."""
+    """Name, size and fingerprint of a data set; its own ``fingerprint`` where it has one."""
     if hasattr(dataset, "fingerprint"):
-        digest = dataset.fingerprint()
+        digest = dataset.fingerprint
     else:
         parts = [type(dataset).__name__, len(dataset), list(getattr(dataset, "class_names", []))]
         parts.append([str(i) for i in getattr(dataset, "sample_id_list", None) or []])

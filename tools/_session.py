@@ -15,7 +15,7 @@ from pcdet.datasets import build_dataloader
 from pcdet.datasets.errors import DataError
 from pcdet.engine.dist import LAUNCHERS, DistInfo, end_dist, init_dist, split_batch_size
 from pcdet.engine.optim import OptimizationConfig
-from pcdet.engine.runtime import Precision, select_device, set_threads
+from pcdet.engine.runtime import Precision, select_device, set_threads, use_channels_last
 from pcdet.engine.trainer import Interrupted, NonFiniteError
 from pcdet.registry import parse_node
 from pcdet.utils.checkpoint_reader import CheckpointError
@@ -85,7 +85,7 @@ class Session:
         for key, value in vars(self.args).items():
             log.info(f"{key:16} {value}")
         log.info(
-            f"{'device':16} {self.device}, {torch.get_num_threads()} threads, mixed precision {self.precision.dtype}"
+            f"{'running on':16} {self.device}, {torch.get_num_threads()} threads, mixed precision {self.precision.dtype}"
         )
         log_config_to_file(self.cfg, logger=log)
 
@@ -101,7 +101,7 @@ class Session:
     def place(self, model):
         """The model on its device, in the memory layout asked for."""
         model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.args.channels_last else model
+        return use_channels_last(model) if self.args.channels_last else model
 
 
 def open_session(args):

@@ -169,6 +169,18 @@ def parallelize(
     )
 
 
+def use_channels_last(model: nn.Module) -> nn.Module:
+    """The model with the weights of its 2D convolutions, and of its teacher's, in channels-last memory.
+
+    Feature maps follow the weights. Other tensors of four dimensions, such as anchors, keep their layout.
+    """
+    for part in (model, getattr(model, "teacher", None)):
+        for module in part.modules() if part is not None else ():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(memory_format=torch.channels_last)
+    return model
+
+
 def tensorboard_writer(folder: str | os.PathLike):
     """A TensorBoard writer, imported only here."""
     from tensorboardX import SummaryWriter

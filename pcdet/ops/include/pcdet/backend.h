@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #if defined(__CUDACC__)
 #include <c10/cuda/CUDAException.h>
@@ -73,6 +74,10 @@ void for_each_pair(int64_t n, int64_t m, F f) {
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
+// Always true: reading the answer would stop the stream. On the GPU a non-finite number spreads into the result
+// instead, as each op's docstring says.
+inline bool all_within(const at::Tensor&, double) { return true; }
+
 template <typename T>
 __device__ __forceinline__ void atomic_add(T* address, T value) {
   atomicAdd(address, value);
@@ -100,6 +105,17 @@ void for_each_pair(int64_t n, int64_t m, F f) {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t j = 0; j < m; ++j) f(i, j);
   });
+}
+
+// True if every entry of a contiguous float tensor lies in [-largest, largest]; NaN does not.
+inline bool all_within(const at::Tensor& x, double largest) {
+  bool bad = false;
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "all_within", [&] {
+    const auto* values = x.const_data_ptr<scalar_t>();
+    const auto limit = static_cast<scalar_t>(largest);
+    for (int64_t i = 0, n = x.numel(); i < n; ++i) bad |= !(std::abs(values[i]) <= limit);
+  });
+  return !bad;
 }
 
 template <typename T>

@@ -3,8 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <limits>
-
 #include "backend.h"
 
 namespace pcdet::PCDET_BACKEND {
@@ -19,22 +17,14 @@ inline void check_same_kind(const char* a_name, const at::Tensor& a, const char*
                     " (", a.scalar_type(), " on ", a.device(), "), got ", b.scalar_type(), " on ", b.device());
 }
 
-// True if no entry is NaN or infinite. On the GPU it answers true without looking: reading the answer would stop the
-// stream. There a non-finite number spreads into the result instead, as each op's docstring says.
-inline bool all_finite(const at::Tensor& contiguous) {
-  bool bad = false;
-#if !defined(__CUDACC__)
-  AT_DISPATCH_FLOATING_TYPES(contiguous.scalar_type(), "all_finite", [&] {
-    const auto* x = contiguous.const_data_ptr<scalar_t>();
-    for (int64_t i = 0, n = contiguous.numel(); i < n; ++i)
-      bad |= !(std::abs(x[i]) <= std::numeric_limits<scalar_t>::max());
-  });
-#endif
-  return !bad;
+inline void check_finite(const char* name, const at::Tensor& contiguous) {
+  TORCH_CHECK_VALUE(all_within(contiguous, std::numeric_limits<float>::max()), name,
+                    " must be finite, but holds NaN or infinity");
 }
 
-inline void check_finite(const char* name, const at::Tensor& contiguous) {
-  TORCH_CHECK_VALUE(all_finite(contiguous), name, " must be finite, but holds NaN or infinity");
+// Beyond the limit a box's volume would leave float32's range.
+inline void check_finite_boxes(const char* name, const at::Tensor& contiguous) {
+  TORCH_CHECK_VALUE(all_within(contiguous, 1e12), name, " must be finite and within +-1e12, but holds NaN or more");
 }
 
 // Boxes are (N, 7) [x, y, z, dx, dy, dz, heading].

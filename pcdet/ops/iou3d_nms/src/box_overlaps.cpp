@@ -52,8 +52,8 @@ at::Tensor measure_pairs(const at::Tensor& boxes_a, const at::Tensor& boxes_b) {
   check_two_sets(boxes_a, boxes_b);
   const DeviceGuard guard(boxes_a.device());
   const at::Tensor a = boxes_a.contiguous(), b = boxes_b.contiguous();
-  check_finite("boxes_a", a);
-  check_finite("boxes_b", b);
+  check_finite_boxes("boxes_a", a);
+  check_finite_boxes("boxes_b", b);
   at::Tensor out = at::empty({a.size(0), b.size(0)}, a.options());
   AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "measure_pairs", [&] {
     at::Tensor ground_a = ground_boxes<scalar_t>(a), ground_b = ground_boxes<scalar_t>(b);
@@ -72,8 +72,8 @@ at::Tensor measure_rows(const at::Tensor& boxes_a, const at::Tensor& boxes_b) {
                     boxes_a.sizes(), " and ", boxes_b.sizes());
   const DeviceGuard guard(boxes_a.device());
   const at::Tensor a = boxes_a.contiguous(), b = boxes_b.contiguous();
-  check_finite("boxes_a", a);
-  check_finite("boxes_b", b);
+  check_finite_boxes("boxes_a", a);
+  check_finite_boxes("boxes_b", b);
   at::Tensor out = at::empty({a.size(0)}, a.options());
   AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "measure_rows", [&] {
     at::Tensor ground_a = ground_boxes<scalar_t>(a), ground_b = ground_boxes<scalar_t>(b);

@@ -1,4 +1,4 @@
-// Greedy non-maximum suppression on the CPU: each box in score order meets only the boxes kept so far.
+// Greedy non-maximum suppression on the CPU: each box in score order meets only the kept boxes near it.
 #include <ATen/ops/sort.h>
 
 #include <vector>
@@ -7,46 +7,98 @@
 
 namespace pcdet::PCDET_BACKEND {
 
-// The kept boxes' circles as separate arrays, so that the search for possible suppressors runs in vector registers.
+// Square cells over the boxes' centres, wide enough that boxes which touch lie in neighbouring cells.
 template <typename T>
-struct KeptCircles {
-  std::vector<T> x, y, radius;
-  void push_back(const GroundBox<T>& box) {
-    x.push_back(box.x);
-    y.push_back(box.y);
-    radius.push_back(box.radius);
+struct CentreGrid {
+  T x_low, y_low, inverse_cell;
+  int64_t columns, rows;
+
+  CentreGrid(const GroundBox<T>* boxes, int64_t n) {
+    T x_high = boxes[0].x, y_high = boxes[0].y, widest = 0;
+    x_low = x_high, y_low = y_high;
+    for (int64_t i = 0; i < n; ++i) {
+      x_low = std::min(x_low, boxes[i].x);
+      x_high = std::max(x_high, boxes[i].x);
+      y_low = std::min(y_low, boxes[i].y);
+      y_high = std::max(y_high, boxes[i].y);
+      widest = std::max(widest, boxes[i].radius);
+    }
+    constexpr T kSlack = T(1.01);  // more than the rounding of a cell's number can amount to
+    const T most_cells_a_side = std::sqrt(static_cast<T>(4 * n)) + T(1);
+    const T extent = std::max(x_high - x_low, y_high - y_low);
+    const T cell = std::max({T(2) * widest * kSlack, extent / most_cells_a_side, std::numeric_limits<T>::min()});
+    inverse_cell = T(1) / cell;
+    columns = column(x_high) + 1;
+    rows = row(y_high) + 1;
   }
+  int64_t column(T x) const { return static_cast<int64_t>((x - x_low) * inverse_cell); }
+  int64_t row(T y) const { return static_cast<int64_t>((y - y_low) * inverse_cell); }
+};
+
+// The kept boxes, cell by cell. Every cell has room for all boxes whose centre it holds. The circles around them stand
+// in arrays of their own, so that the search for possible suppressors runs in vector registers.
+template <typename T>
+class KeptBoxes {
+ public:
+  KeptBoxes(const GroundBox<T>* boxes, int64_t n) : grid_(boxes, n) {
+    begin_.assign(grid_.columns * grid_.rows + 1, 0);
+    for (int64_t i = 0; i < n; ++i) ++begin_[cell_of(boxes[i]) + 1];
+    for (size_t c = 1; c < begin_.size(); ++c) begin_[c] += begin_[c - 1];
+    end_.assign(begin_.begin(), begin_.end() - 1);
+    x_.resize(n), y_.resize(n), radius_.resize(n), box_.resize(n);
+  }
+
+  void add(const GroundBox<T>& box) {
+    const int64_t at = end_[cell_of(box)]++;
+    x_[at] = box.x, y_[at] = box.y, radius_[at] = box.radius, box_[at] = &box;
+  }
+
+  template <bool kRotated>
+  bool suppress(const GroundBox<T>& box, T thresh) const {
+    const int64_t column = grid_.column(box.x), row = grid_.row(box.y);
+    for (int64_t r = std::max<int64_t>(row - 1, 0); r <= std::min(row + 1, grid_.rows - 1); ++r)
+      for (int64_t c = std::max<int64_t>(column - 1, 0); c <= std::min(column + 1, grid_.columns - 1); ++c)
+        if (suppress_from<kRotated>(r * grid_.columns + c, box, thresh)) return true;
+    return false;
+  }
+
+ private:
+  static constexpr int64_t kBlock = 64;  // circles tested together
+
+  int64_t cell_of(const GroundBox<T>& box) const { return grid_.row(box.y) * grid_.columns + grid_.column(box.x); }
+
+  template <bool kRotated>
+  bool suppress_from(int64_t cell, const GroundBox<T>& box, T thresh) const {
+    for (int64_t begin = begin_[cell]; begin < end_[cell]; begin += kBlock) {
+      const int64_t size = std::min(kBlock, end_[cell] - begin);
+      const T *x = x_.data() + begin, *y = y_.data() + begin, *radius = radius_.data() + begin;
+      bool near[kBlock];
+      for (int64_t k = 0; k < size; ++k) {
+        const T dx = x[k] - box.x, dy = y[k] - box.y, reach = radius[k] + box.radius;
+        near[k] = dx * dx + dy * dy < reach * reach;
+      }
+      for (int64_t k = 0; k < size; ++k)
+        if (near[k] && suppresses<kRotated>(*box_[begin + k], box, thresh)) return true;
+    }
+    return false;
+  }
+
+  CentreGrid<T> grid_;
+  std::vector<int64_t> begin_, end_;      // (cells + 1,), (cells,): where a cell's kept boxes stand
+  std::vector<T> x_, y_, radius_;         // (N,)
+  std::vector<const GroundBox<T>*> box_;  // (N,)
 };
 
 template <bool kRotated, typename T>
 std::vector<int64_t> greedy_nms(const GroundBox<T>* boxes, const int64_t* order, int64_t n, T thresh) {
-  constexpr int64_t kBlock = 64;  // circles tested together
   std::vector<int64_t> keep;
-  KeptCircles<T> circles;
-  std::vector<GroundBox<T>> kept;
-  const auto is_suppressed = [&](const GroundBox<T>& box) {
-    const int64_t count = static_cast<int64_t>(kept.size());
-    for (int64_t begin = 0; begin < count; begin += kBlock) {
-      const int64_t size = std::min(kBlock, count - begin);
-      const T *x = circles.x.data() + begin, *y = circles.y.data() + begin, *radius = circles.radius.data() + begin;
-      uint8_t near[kBlock];
-      bool any = false;
-      for (int64_t k = 0; k < size; ++k) {
-        const T dx = x[k] - box.x, dy = y[k] - box.y, reach = radius[k] + box.radius;
-        near[k] = dx * dx + dy * dy < reach * reach;
-        any |= near[k];
-      }
-      for (int64_t k = 0; any && k < size; ++k)
-        if (near[k] && suppresses<kRotated>(kept[begin + k], box, thresh)) return true;
-    }
-    return false;
-  };
+  if (n == 0) return keep;
+  KeptBoxes<T> kept(boxes, n);
   for (int64_t i = 0; i < n; ++i) {
     const GroundBox<T>& box = boxes[order[i]];
-    if (is_suppressed(box)) continue;
+    if (kept.template suppress<kRotated>(box, thresh)) continue;
     keep.push_back(order[i]);
-    circles.push_back(box);
-    kept.push_back(box);
+    kept.add(box);
   }
   return keep;
 }
@@ -54,7 +106,7 @@ std::vector<int64_t> greedy_nms(const GroundBox<T>* boxes, const int64_t* order,
 at::Tensor nms(const at::Tensor& boxes, const at::Tensor& scores, double thresh, bool rotated) {
   check_nms(boxes, scores, thresh);
   const at::Tensor b = boxes.contiguous(), s = scores.contiguous();
-  check_finite("boxes", b);
+  check_finite_boxes("boxes", b);
   check_finite("scores", s);
   const at::Tensor order = std::get<1>(at::sort(s, /*stable=*/true, /*dim=*/0, /*descending=*/true)).contiguous();
   std::vector<int64_t> keep;

@@ -1,57 +1,10 @@
-// Which points lie in which boxes: the whole (N, P) mask, or the first box of each point.
-#include "points_in_boxes.h"
-
-#include <pcdet/check.h>
-
+// Which points lie in which boxes, on the CPU: points in blocks, so that most boxes are dismissed a block at a time and
+// the rest of the work runs in vector registers.
 #include <vector>
 
+#include "solid_box.h"
+
 namespace pcdet::PCDET_BACKEND {
-
-inline void check_points_and_boxes(const at::Tensor& points, const at::Tensor& boxes) {
-  check_float("points", points);
-  check_same_kind("points", points, "boxes", boxes);
-}
-
-#if defined(__CUDACC__)
-
-template <typename T>
-struct MaskOfPair {
-  const T *points, *boxes;  // (P, 3), (N, 7)
-  int32_t* mask;            // (N, P)
-  int64_t num_points;
-  PCDET_HD void operator()(int64_t i, int64_t j) const {
-    const T* p = points + j * 3;
-    mask[i * num_points + j] = SolidBox<T>::from(boxes + i * 7, T(kMaskMargin)).contains(p[0], p[1], p[2]);
-  }
-};
-
-template <typename T>
-void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
-  for_each_pair(num_boxes, num_points, MaskOfPair<T>{points, boxes, mask, num_points});
-}
-
-template <typename T>
-struct FirstBoxOfPoint {
-  const T *points, *boxes;  // (B, P, 3), (B, T, 7)
-  int32_t* index;           // (B, P)
-  int64_t num_points, num_boxes;
-  PCDET_HD void operator()(int64_t frame, int64_t j) const {
-    const T* p = points + (frame * num_points + j) * 3;
-    int32_t first = -1;
-    for (int64_t k = 0; k < num_boxes && first < 0; ++k)
-      if (SolidBox<T>::from(boxes + (frame * num_boxes + k) * 7, T(kIndexMargin)).contains(p[0], p[1], p[2]))
-        first = static_cast<int32_t>(k);
-    index[frame * num_points + j] = first;
-  }
-};
-
-template <typename T>
-void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
-                int64_t num_boxes) {
-  for_each_pair(frames, num_points, FirstBoxOfPoint<T>{points, boxes, index, num_points, num_boxes});
-}
-
-#else
 
 constexpr int64_t kBlock = 512;  // points whose coordinates are held side by side in the first-level cache
 
@@ -138,48 +91,6 @@ void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames,
   }
 }
 
-#endif
-
-at::Tensor points_in_boxes_mask(const at::Tensor& points, const at::Tensor& boxes) {
-  TORCH_CHECK_VALUE(points.dim() == 2 && points.size(1) == 3, "points must have shape (P, 3) [x, y, z], got ",
-                    points.sizes());
-  check_boxes("boxes", boxes);
-  check_points_and_boxes(points, boxes);
-  const DeviceGuard guard(points.device());
-  const at::Tensor p = points.contiguous(), b = boxes.contiguous();
-  check_finite("boxes", b);
-  at::Tensor mask = at::empty({b.size(0), p.size(0)}, p.options().dtype(at::kInt));
-  if (mask.numel() == 0) return mask;
-  AT_DISPATCH_FLOATING_TYPES(p.scalar_type(), "points_in_boxes_mask", [&] {
-    fill_mask(p.const_data_ptr<scalar_t>(), p.size(0), b.const_data_ptr<scalar_t>(), b.size(0),
-              mask.mutable_data_ptr<int32_t>());
-  });
-  return mask;
-}
-
-at::Tensor points_in_boxes_index(const at::Tensor& points, const at::Tensor& boxes) {
-  TORCH_CHECK_VALUE(points.dim() == 3 && points.size(2) == 3, "points must have shape (B, P, 3) [x, y, z], got ",
-                    points.sizes());
-  TORCH_CHECK_VALUE(boxes.dim() == 3 && boxes.size(2) == 7 && boxes.size(0) == points.size(0),
-                    "boxes must have shape (B, T, 7) [x, y, z, dx, dy, dz, heading] with B = ", points.size(0),
-                    ", got ", boxes.sizes());
-  TORCH_CHECK_VALUE(boxes.size(1) <= std::numeric_limits<int32_t>::max(), "boxes must number fewer than 2^31 a frame");
-  check_points_and_boxes(points, boxes);
-  const DeviceGuard guard(points.device());
-  const at::Tensor p = points.contiguous(), b = boxes.contiguous();
-  check_finite("boxes", b);
-  at::Tensor index = at::empty({p.size(0), p.size(1)}, p.options().dtype(at::kInt));
-  if (index.numel() == 0) return index;
-  AT_DISPATCH_FLOATING_TYPES(p.scalar_type(), "points_in_boxes_index", [&] {
-    fill_index(p.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(), index.mutable_data_ptr<int32_t>(), p.size(0),
-               p.size(1), b.size(1));
-  });
-  return index;
-}
-
-TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) {
-  m.impl("points_in_boxes_mask", &points_in_boxes_mask);
-  m.impl("points_in_boxes_index", &points_in_boxes_index);
-}
-
 }  // namespace pcdet::PCDET_BACKEND
+
+#include "points_in_boxes_host.h"

@@ -1,0 +1,203 @@
+import math
+
+import pytest
+import torch
+
+from pcdet.ops.iou3d_nms import iou3d_nms_utils as ops
+from pcdet.ops.iou3d_nms import reference
+from pcdet.testing import random_boxes
+
+PAIRWISE = ["boxes_overlap_bev", "boxes_iou_bev", "boxes_iou3d"]
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (17, 9)])
+def test_pairs_match_the_reference(device, name, shape):
+    a = random_boxes(shape[0], device, seed=1, extent=3)
+    b = random_boxes(shape[1], device, seed=2, extent=3)
+    expected = getattr(reference, name)(a.cpu().double(), b.cpu().double())
+    torch.testing.assert_close(getattr(ops, name)(a, b).cpu(), expected.float(), rtol=1e-5, atol=1e-5)
+    found = getattr(ops, name)(a.double(), b.double()).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [0, 1, 23])
+def test_rows_match_the_reference(device, n):
+    a = random_boxes(n, device, seed=1, objects=3)
+    b = random_boxes(n, device, seed=2, objects=3)
+    expected = reference.paired_boxes_iou3d(a.cpu().double(), b.cpu().double()).float()
+    torch.testing.assert_close(ops.paired_boxes_iou3d(a, b).cpu(), expected, rtol=1e-5, atol=1e-5)
+    assert ops.boxes_aligned_iou3d_gpu(a, b).shape == (n, 1)
+
+
+def test_many_pairs_over_several_threads_and_blocks_match_pairs_by_themselves(device):
+    a, b = random_boxes(300, device, seed=1), random_boxes(400, device, seed=2)
+    i, j = torch.randint(300, (500,), device=device), torch.randint(400, (500,), device=device)
+    torch.testing.assert_close(ops.boxes_iou3d(a, b)[i, j], ops.paired_boxes_iou3d(a[i], b[j]), rtol=0, atol=0)
+
+
+def test_a_box_overlaps_itself_by_its_area_however_it_is_turned(device):
+    a = random_boxes(50, device)
+    area = a[:, 3] * a[:, 4]
+    for turn in (0, math.pi, -2 * math.pi):
+        b = a.clone()
+        b[:, 6] += turn
+        torch.testing.assert_close(ops.boxes_overlap_bev(a, b).diagonal(), area, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ops.boxes_iou3d(a, a).diagonal(), torch.ones_like(area), rtol=1e-5, atol=0)
+
+
+def test_iou_is_symmetric_and_does_not_change_when_the_scene_turns(device):
+    a, b = random_boxes(40, device, seed=1, extent=4), random_boxes(30, device, seed=2, extent=4)
+    iou = ops.boxes_iou3d(a, b)
+    assert (iou > 0.1).sum() > 20
+    torch.testing.assert_close(ops.boxes_iou3d(b, a).T, iou, rtol=1e-5, atol=1e-6)
+    angle = 0.7
+    turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], device=device)
+    for boxes in (a, b):
+        boxes[:, :2] = boxes[:, :2] @ turn
+        boxes[:, 6] += angle
+    torch.testing.assert_close(ops.boxes_iou3d(a, b), iou, rtol=1e-4, atol=1e-5)
+
+
+def test_boxes_that_touch_or_have_no_area_share_nothing(device):
+    a = torch.tensor([[0, 0, 0, 4, 2, 1, 0.0]], device=device)
+    others = torch.tensor([[4, 0, 0, 4, 2, 1, 0], [0, 2, 0, 4, 2, 1, 0], [0, 0, 0, 0, 0, 0, 0.3]], device=device)
+    assert ops.boxes_overlap_bev(a, others.float()).abs().max() < 1e-6
+    nothing = torch.zeros(2, 7, device=device)
+    assert ops.boxes_iou_bev(nothing, nothing).eq(0).all() and ops.boxes_iou3d(nothing, nothing).eq(0).all()
+
+
+def test_a_small_box_inside_a_large_one_far_from_the_origin_keeps_its_area(device):
+    large = torch.tensor([[1e4, -1e4, 0, 200, 100, 1, 0.4]], device=device)
+    small = torch.tensor([[1e4 + 20, -1e4 + 10, 0, 0.5, 0.25, 1, 1.1]], device=device)
+    expected = torch.tensor([[0.125]], device=device)
+    torch.testing.assert_close(ops.boxes_overlap_bev(large, small), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(ops.boxes_overlap_bev(small, large), expected, rtol=1e-4, atol=0)
+
+
+def test_views_are_read_by_their_strides(device):
+    wide = random_boxes(20, device).repeat(1, 2)
+    a, b = wide[::2, 2:9], wide[1::2, :7]
+    torch.testing.assert_close(ops.boxes_iou3d(a, b), ops.boxes_iou3d(a.contiguous(), b.contiguous()), rtol=0, atol=0)
+    scores = torch.rand(40, device=device)[::4]
+    assert torch.equal(ops.nms_gpu(b, scores, 0.1)[0], ops.nms_gpu(b.contiguous(), scores.contiguous(), 0.1)[0])
+
+
+@pytest.mark.parametrize("rotated", [True, False])
+@pytest.mark.parametrize("thresh", [0.0, 0.1, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize(("n", "objects"), [(0, None), (1, None), (60, 5), (60, None)])
+def test_nms_keeps_what_the_reference_keeps(device, n, objects, thresh, rotated):
+    boxes = random_boxes(n, device, objects=objects, dtype=torch.float64)
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(1)).to(device)
+    nms = ops.nms_gpu if rotated else ops.nms_normal_gpu
+    keep, nothing = nms(boxes, scores, thresh)
+    assert nothing is None and keep.dtype == torch.int64 and keep.device.type == device.type
+    assert keep.tolist() == reference.nms(boxes.cpu(), scores.cpu(), thresh, rotated).tolist()
+
+
+def test_nms_of_many_boxes_keeps_a_maximal_set_that_does_not_overlap(device):
+    boxes = random_boxes(3000, device, extent=60, objects=400)
+    scores = torch.rand(3000, generator=torch.Generator().manual_seed(1)).to(device)
+    keep = ops.nms_gpu(boxes, scores, 0.3)[0]
+    assert (scores[keep].diff() <= 0).all()
+    iou = ops.boxes_iou_bev(boxes[keep], boxes)
+    assert (iou[:, keep] - torch.eye(len(keep), device=device)).max() <= 0.3
+    better = scores[keep][:, None] >= scores[None]
+    dropped = torch.ones(3000, dtype=torch.bool, device=device)
+    dropped[keep] = False
+    assert ((iou > 0.3) & better).any(dim=0)[dropped].all()
+
+
+def test_nms_takes_the_smaller_index_among_equal_scores(device):
+    boxes = random_boxes(1, device).repeat(5, 1)
+    assert ops.nms_gpu(boxes, torch.ones(5, device=device), 0.5)[0].tolist() == [0]
+
+
+def test_pre_maxsize_leaves_the_worse_boxes_out(device):
+    boxes = random_boxes(50, device, extent=1000)
+    scores = torch.rand(50, generator=torch.Generator().manual_seed(1)).to(device)
+    keep = ops.nms_gpu(boxes, scores, 0.1, pre_maxsize=7, post_maxsize=3)[0]
+    assert keep.tolist() == scores.argsort(descending=True)[:7].tolist()
+
+
+def test_boxes_spread_over_many_kilometres_do_not_exhaust_the_memory(device):
+    boxes = random_boxes(100, device, extent=1e6)
+    assert len(ops.nms_gpu(boxes, torch.rand(100, device=device), 0.1)[0]) == 100
+
+
+def test_arrays_in_arrays_out():
+    a = random_boxes(4).numpy()
+    iou = ops.boxes_bev_iou_cpu(a, a.astype("float64"))
+    assert iou.shape == (4, 4) and iou.dtype == "float32"
+    assert isinstance(ops.boxes_bev_iou_cpu(torch.from_numpy(a), a), torch.Tensor)
+
+
+@pytest.mark.parametrize("name", [*PAIRWISE, "paired_boxes_iou3d"])
+def test_bad_boxes_are_named(device, name):
+    op, good = getattr(ops, name), random_boxes(3, device)
+    with pytest.raises(ValueError, match=r"boxes_a must have shape \(N, 7\) \[x, y, z.*got \[3, 6\]"):
+        op(good[:, :6], good)
+    with pytest.raises(ValueError, match=r"boxes_b must have shape \(N, 7\).*got \[7\]"):
+        op(good, good[0])
+    with pytest.raises(ValueError, match=r"boxes_b must match boxes_a \(Float on .*\), got Double"):
+        op(good, good.double())
+    with pytest.raises(ValueError, match=r"boxes_a must be float32 or float64, got Half; convert it with .float\(\)"):
+        op(good.half(), good.half())
+
+
+def test_rows_must_pair_up(device):
+    with pytest.raises(ValueError, match=r"as many rows, got \[3, 7\] and \[2, 7\]"):
+        ops.paired_boxes_iou3d(random_boxes(3, device), random_boxes(2, device))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_box_that_is_not_finite_is_an_error_or_spreads(device, bad):
+    a, b = random_boxes(3, device), random_boxes(3, device)
+    a[1, 4] = bad
+    if device.type == "cpu":
+        with pytest.raises(ValueError, match="boxes_a must be finite"):
+            ops.boxes_iou3d(a, b)
+    else:
+        assert ops.boxes_iou3d(a, b).isnan().any(dim=1).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="boxes.* must be finite"):
+        ops.nms_gpu(a, torch.ones(3, device=device), 0.5)
+    with pytest.raises(ValueError, match="scores must be finite"):
+        ops.nms_gpu(b, torch.tensor([1, bad, 1.0], device=device), 0.5)
+
+
+def test_bad_nms_arguments_are_named(device):
+    boxes = random_boxes(3, device)
+    with pytest.raises(ValueError, match=r"scores must have shape \(N,\) = \(3,\).*got \[2\]"):
+        ops.nms_gpu(boxes, torch.ones(2, device=device), 0.5)
+    with pytest.raises(ValueError, match="scores must be float32 or float64, got Long"):
+        ops.nms_gpu(boxes, torch.ones(3, device=device, dtype=torch.long), 0.5)
+    with pytest.raises(ValueError, match=r"thresh must be an IoU in \[0, 1\], got 1.5"):
+        ops.nms_gpu(boxes, torch.ones(3, device=device), 1.5)
+
+
+def test_opcheck(device):
+    a, b = random_boxes(4, device), random_boxes(6, device)
+    for name in PAIRWISE:
+        torch.library.opcheck(getattr(torch.ops.pcdet, name).default, (a, b))
+    torch.library.opcheck(torch.ops.pcdet.paired_boxes_iou3d.default, (a, b[:4]))
+    torch.library.opcheck(torch.ops.pcdet.nms.default, (b, torch.rand(6, device=device), 0.1, True))
+
+
+class Detections(torch.nn.Module):
+    def forward(self, boxes, scores):
+        kept = boxes[ops.nms_gpu(boxes, scores, 0.1)[0]]
+        return ops.boxes_iou3d(kept, boxes)
+
+
+def test_compiles_into_one_graph_and_exports(device):
+    inputs = random_boxes(20, device), torch.rand(20, device=device)
+    expected = Detections()(*inputs)
+    compiled = torch.compile(Detections(), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), expected)
+    torch.testing.assert_close(torch.export.export(Detections(), inputs).module()(*inputs), expected)
+
+
+def test_gradients_stop(device):
+    a = random_boxes(3, device).requires_grad_()
+    assert not ops.boxes_iou3d(a, a).requires_grad
+    assert not ops.nms_gpu(a, a[:, 0], 0.1)[0].requires_grad

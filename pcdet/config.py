@@ -63,7 +63,7 @@ def cfg_from_yaml_file(cfg_file: str | os.PathLike, config: EasyDict) -> EasyDic
     path = find_config_file(cfg_file)
     loaded = _load(path, ())
     for key in [key for key in config if key not in PROGRAM_KEYS]:
-        del config[key]
+        config.pop(key)  # not del: EasyDict would keep the attribute
     config.update(loaded)
     if _is_complete(config):
         validate_config(config)
@@ -261,7 +261,7 @@ def _may_be_set(config: EasyDict, node: EasyDict, key: str) -> bool:
     probe = f"{key}_no_such_key"
     node[probe] = None
     judged = find_problems(config) != before
-    del node[probe]
+    node.pop(probe)
     return judged
 
 

@@ -25,6 +25,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -444,5 +445,5 @@ def _at(path: str) -> str:
 
 def _join_sentence(path: str, sentence: str) -> str:
     """Puts the path before a complaint of a dataclass's own, which may begin with ``KEY: ``."""
-    key, colon, _ = sentence.partition(": ")
-    return _join(path, sentence) if colon and key.isidentifier() and key.isupper() else f"{_at(path)}{sentence}"
+    is_path = re.match(r"[A-Z][A-Z0-9_]*([.\[]\S+)?: ", sentence)
+    return _join(path, sentence) if is_path else f"{_at(path)}{sentence}"

@@ -28,6 +28,8 @@ class Anchor:
     def __post_init__(self):
         if self.stride < 1:
             raise ValueError(f"STRIDE: must be positive, got {self.stride}")
+        if self.stride > 90:
+            raise ConfigError(["STRIDE.X[0]: too much", "far too much: really"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,6 +198,12 @@ def test_a_schemas_own_rules_are_checked_beside_unknown_keys():
     with pytest.raises(ConfigError) as caught:
         parse_node({"class_name": "Car", "sizes": [], "stride": 0, "x": 1}, Anchor, path="A")
     assert [p.split(":")[0] for p in caught.value.problems] == ["A.x", "A.STRIDE"]
+
+
+def test_a_schemas_own_complaint_may_begin_with_a_path():
+    with pytest.raises(ConfigError) as caught:
+        parse_node({"class_name": "Car", "sizes": [], "stride": 99}, Anchor, path="A")
+    assert caught.value.problems == ["A.STRIDE.X[0]: too much", "A: far too much: really"]
 
 
 def test_an_absent_node_lacks_the_required_keys():

@@ -60,7 +60,9 @@ class DataConfig:
 
     def __post_init__(self):
         """Checks what one key alone cannot show; ConfigError with every problem."""
-        problems = check_node(encoder_node(self.point_feature_encoding), POINT_ENCODERS, path="POINT_FEATURE_ENCODING")
+        path = "POINT_FEATURE_ENCODING"
+        problems = check_node(encoder_node(self.point_feature_encoding), POINT_ENCODERS, path=path)
+        problems = [p.replace(f"{path}.NAME:", f"{path}.encoding_type:") for p in problems]
         low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
         if len(self.point_cloud_range) != 6 or any(a >= b for a, b in zip(low, high, strict=False)):
             problems.append(

@@ -201,6 +201,12 @@ def test_predictions_of_a_diverged_network_score_nothing_and_raise_nothing():
         assert values(results, metric=metric) in ([0, 0, 0], None)
 
 
+def test_an_orientation_that_is_no_number_counts_nothing():
+    gt = [anno(["Car"])] * 100
+    dt = [anno(["Car"], scores=[0.5], alpha=[angle]) for angle in (0.0, np.nan, 0.0, np.inf)] * 25
+    assert values(run(gt, dt), metric="aos") == pytest.approx([50.0] * 3)
+
+
 # ---- overlaps
 
 

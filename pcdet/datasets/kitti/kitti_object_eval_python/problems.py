@@ -95,7 +95,8 @@ class ClassTask:
         pairs = Pairs(*(part[keep] for part in pairs))
         similarity = None
         if with_similarity:
-            similarity = (1 + np.cos(gt.alpha[pairs.row] - dt.alpha[pairs.det])) / 2
+            # an angle that is no number is as wrong as the opposite one, and spoils no other pair's sum
+            similarity = np.nan_to_num((1 + np.cos(gt.alpha[pairs.row] - dt.alpha[pairs.det])) / 2)
         problem = Problem(
             pairs=pairs,
             frame=gt.frame[pairs.row],

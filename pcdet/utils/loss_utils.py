@@ -54,28 +54,35 @@ class SigmoidFocalClassificationLoss(nn.Module):
 
 
 class _FocalSum(torch.autograd.Function):
-    """Sum over all logits of the focal loss with gamma 2 and hard targets; its gradient is ready after the forward."""
+    """See ``sigmoid_focal_sum``; the gradient is ready after the forward."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, positive: Tensor, weights: Tensor, alpha: float) -> Tensor:
-        # A positive with logit x costs what a negative with logit -x does, but for alpha. So one formula serves all:
-        # treat everything as negative, in few passes over a large array, then mend the few positives.
+    def forward(ctx, logits: Tensor, positive: Tensor, ignored: Tensor, weights: Tensor, alpha: float) -> Tensor:
+        # Everything is first treated as background, in as few passes as possible over a large array; then the few
+        # entries that are not are mended. A positive with logit x costs what a negative with -x does, but for alpha.
+        frames, classes = logits.shape[0], logits.shape[-1]
         loss, grad = _negative_focal(logits)
-        grad *= (1 - alpha) * weights.unsqueeze(-1)
-        total = (1 - alpha) * torch.dot(loss.sum(-1).reshape(-1), weights.reshape(-1))
-        if positive.numel():
-            flat, row_weights = logits.reshape(-1)[positive], weights.reshape(-1)[positive // logits.shape[-1]]
-            as_positive, grad_positive = _negative_focal(-flat)
-            as_negative, _ = _negative_focal(flat)
-            total = total + torch.dot(alpha * as_positive - (1 - alpha) * as_negative, row_weights)
-            grad.view(-1)[positive] = -alpha * grad_positive * row_weights
+        scale = (1 - alpha) * weights
+        total = torch.dot(loss.view(frames, -1).sum(1), scale)
+        grad.view(frames, -1).mul_(scale[:, None])
+
+        entries, per_frame = logits.view(-1), logits[0].numel()
+        gone = (ignored[:, None] * classes + torch.arange(classes, device=logits.device)).view(-1)
+        total = total - torch.dot(loss.view(-1)[gone], scale[_divide(gone, per_frame)])
+        grad.view(-1)[gone] = 0
+
+        weight = weights[_divide(positive, per_frame)]
+        as_positive, slope = _negative_focal(-entries[positive])
+        total = total + torch.dot(alpha * as_positive - (1 - alpha) * loss.view(-1)[positive], weight)
+        grad.view(-1)[positive] = -alpha * slope * weight
         ctx.save_for_backward(grad)
         return total
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, upstream: Tensor):
         (grad,) = ctx.saved_tensors
-        return grad * upstream, None, None, None
+        return grad * upstream, None, None, None, None
 
 
 def _negative_focal(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,27 +91,33 @@ def _negative_focal(x: Tensor) -> tuple[Tensor, Tensor]:
     cross_entropy = F.softplus(x)
     square = p * p
     loss = square * cross_entropy
-    # p^3 + 2 (p^2 - p^3) s: in place where an intermediate is no longer needed
     grad = torch.addcmul(p, 1 - p, cross_entropy, value=2).mul_(square)
     return loss, grad
 
 
-def sigmoid_focal_sum(logits: Tensor, labels: Tensor, weights: Tensor, *, alpha: float = 0.25) -> Tensor:
-    """Sum of the weighted focal losses (gamma 2) of hard labels: ``SigmoidFocalClassificationLoss`` summed, but faster.
+def _divide(index: Tensor, by: int) -> Tensor:
+    return torch.div(index, max(by, 1), rounding_mode="floor")
+
+
+def sigmoid_focal_sum(logits: Tensor, labels: Tensor, frame_weights: Tensor, *, alpha: float = 0.25) -> Tensor:
+    """Sum of the focal losses (gamma 2) of hard labels: ``SigmoidFocalClassificationLoss`` summed, but much faster.
 
     Args:
         logits: (B, N, C).
-        labels: (B, N) integers: 0 background, 1..C the class; anything else counts as background.
-        weights: (B, N); 0 where the anchor is ignored.
-        alpha: weight of the positives.
+        labels: (B, N) integers: -1 ignored, 0 background, 1..C the class.
+        frame_weights: (B,) weight of all anchors of a frame.
+        alpha: weight of the positives; the negatives get 1 - alpha.
 
     Returns:
         Scalar, differentiable once in ``logits``.
     """
     logits = at_least_float32(logits).contiguous()
-    rows = (labels.reshape(-1) > 0).nonzero().squeeze(1)
-    positive = rows * logits.shape[-1] + labels.reshape(-1)[rows].long() - 1
-    return _FocalSum.apply(logits, positive, weights.to(logits.dtype), alpha)
+    flat = labels.reshape(-1)
+    special = flat.nonzero().squeeze(1)
+    label = flat[special].long()
+    ignored, rows = special[label < 0], special[label > 0]
+    positive = rows * logits.shape[-1] + label[label > 0] - 1
+    return _FocalSum.apply(logits, positive, ignored, frame_weights.to(logits.dtype), alpha)
 
 
 class _WeightedRegressionLoss(nn.Module):

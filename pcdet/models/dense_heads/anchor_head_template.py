@@ -136,8 +136,8 @@ class AnchorHeadTemplate(nn.Module):
         weights = config.loss_weights
         if len(weights.code_weights) != self.box_coder.code_size:
             raise ValueError(
-                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {self.box_coder.code_size} items, one for each column "
-                f"of a box code, got {len(weights.code_weights)}"
+                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {self.box_coder.code_size} items, one for each "
+                f"column of a box code, got {len(weights.code_weights)}"
             )
         self.loss_weights = weights
         self.reg_loss_func = getattr(loss_utils, config.reg_loss_type)(code_weights=weights.code_weights)
@@ -151,7 +151,8 @@ class AnchorHeadTemplate(nn.Module):
     def finish(self, batch_dict: dict) -> dict:
         """Adds targets in training, and boxes where they are wanted.
 
-        Reads: ``gt_boxes`` (B, M, 8 + C) in training.
+        Reads: ``gt_boxes`` (B, M, 8 + C) in training; ``decode_boxes``: False leaves out ``batch_box_preds``, for
+        those who decode the few boxes that they need by ``decode_rows``.
         Writes: ``batch_cls_preds`` (B, N, num_class) logits, ``batch_box_preds`` (B, N, 7 + C),
         ``cls_preds_normalized`` False; all in evaluation, or if ``predict_boxes_when_training``.
         """
@@ -165,11 +166,10 @@ class AnchorHeadTemplate(nn.Module):
         if self.training:
             predictions.update(self.assign_targets(batch_dict["gt_boxes"]))
         if not self.training or self.predict_boxes_when_training:
-            with full_precision(cls_preds.device):
-                batch_dict["batch_cls_preds"], batch_dict["batch_box_preds"] = self.generate_predicted_boxes(
-                    cls_preds, predictions["box_preds"], predictions["dir_cls_preds"]
-                )
             batch_dict["cls_preds_normalized"] = False
+            batch_dict["batch_cls_preds"] = self._logits(cls_preds)
+            if batch_dict.get("decode_boxes", True):
+                batch_dict["batch_box_preds"] = self._boxes(predictions["box_preds"], predictions["dir_cls_preds"])
         return batch_dict
 
     def assign_targets(self, gt_boxes: Tensor) -> dict[str, Tensor]:
@@ -189,17 +189,43 @@ class AnchorHeadTemplate(nn.Module):
         Returns:
             (B, N, num_class) logits, (B, N, 7 + C) LiDAR boxes; float32 at least.
         """
-        anchors = self.anchor_table.flatten(0, 2)
-        frames, count = cls_preds.shape[0], len(anchors)
-        logits = loss_utils.at_least_float32(cls_preds).reshape(frames, count, -1)
-        boxes = self.box_coder.decode(loss_utils.at_least_float32(box_preds).reshape(frames, count, -1), anchors)
-        if dir_cls_preds is not None:
-            bins = dir_cls_preds.reshape(frames, count, -1).argmax(-1)
-            boxes[..., 6] = self.directions.decode(boxes[..., 6], bins)
-        return logits, boxes
+        return self._logits(cls_preds), self._boxes(box_preds, dir_cls_preds)
+
+    def decode_rows(self, frame: int, rows: Tensor) -> Tensor:
+        """Boxes of some anchors of a frame of the last forward.
+
+        Args:
+            frame: index within the batch.
+            rows: (K,) indices of anchors.
+
+        Returns:
+            (K, 7 + C), the same rows of ``batch_box_preds``.
+        """
+        count, out = self.anchor_table.shape[:3].numel(), self.forward_ret_dict
+        codes = out["box_preds"][frame].reshape(count, -1)[rows]
+        directions = out["dir_cls_preds"]
+        directions = None if directions is None else directions[frame].reshape(count, -1)[rows]
+        return self._decode(codes, directions, self.anchor_table.flatten(0, 2)[rows])
+
+    def _logits(self, cls_preds: Tensor) -> Tensor:
+        count = self.anchor_table.shape[:3].numel()
+        return loss_utils.at_least_float32(cls_preds).reshape(len(cls_preds), count, -1)
+
+    def _boxes(self, box_preds: Tensor, dir_cls_preds: Tensor | None) -> Tensor:
+        frames, anchors = len(box_preds), self.anchor_table.flatten(0, 2)
+        directions = None if dir_cls_preds is None else dir_cls_preds.reshape(frames, len(anchors), -1)
+        return self._decode(box_preds.reshape(frames, len(anchors), -1), directions, anchors)
+
+    def _decode(self, codes: Tensor, directions: Tensor | None, anchors: Tensor) -> Tensor:
+        """(..., 7 + C) boxes of codes (..., D), directions (..., bins) and anchors (..., 7 + C)."""
+        with full_precision(codes.device):
+            boxes = self.box_coder.decode(loss_utils.at_least_float32(codes), anchors)
+            if directions is not None:
+                boxes[..., 6] = self.directions.decode(boxes[..., 6], _last_argmax(directions))
+        return boxes
 
     def get_loss(self, tb_dict: dict | None = None) -> tuple[Tensor, dict]:
-        """Loss of the last forward, and its parts as numbers: ``rpn_loss_{cls,loc,dir}``, ``rpn_loss``, ``loss_rpn``."""
+        """Loss of the last forward, and as numbers ``loss_rpn``, ``rpn_loss_{cls,loc,dir}`` and ``rpn_loss``."""
         with full_precision(self.anchor_table.device):
             parts = self._losses()
         total = sum(parts.values())
@@ -216,20 +242,20 @@ class AnchorHeadTemplate(nn.Module):
         if self.num_class == 1:
             labels = labels.clamp(max=1)  # class-agnostic
         frames, count = labels.shape
-        num_positive = (labels > 0).sum(1, keepdim=True).clamp(min=1)
-        cls_weights = (labels >= 0).to(self.anchor_table.dtype) / num_positive
-        cls_loss = loss_utils.sigmoid_focal_sum(out["cls_preds"].reshape(frames, count, -1), labels, cls_weights)
+        positive = labels > 0
+        frame_weights = 1.0 / positive.sum(1).clamp(min=1).to(self.anchor_table.dtype)
+        cls_loss = loss_utils.sigmoid_focal_sum(out["cls_preds"].reshape(frames, count, -1), labels, frame_weights)
         losses = {"rpn_loss_cls": cls_loss / frames * self.loss_weights.cls_weight}
 
         # background and ignored anchors cost nothing below, so they are left out
-        rows = (labels > 0).view(-1).nonzero().squeeze(1)
-        weights = 1.0 / num_positive.to(self.anchor_table.dtype)[torch.div(rows, count, rounding_mode="floor"), 0]
+        rows = positive.view(-1).nonzero().squeeze(1)
+        weights = frame_weights[torch.div(rows, count, rounding_mode="floor")]
         targets = out["box_reg_targets"].view(frames * count, -1)[rows]
         codes = loss_utils.at_least_float32(_rows(out["box_preds"], frames * count, rows))
         losses["rpn_loss_loc"] = self._box_loss(codes, targets, weights) / frames * self.loss_weights.loc_weight
         if out["dir_cls_preds"] is not None:
             logits = loss_utils.at_least_float32(_rows(out["dir_cls_preds"], frames * count, rows))
-            heading = targets[:, 6] + self.anchor_table.view(count, -1)[rows % count, 6]
+            heading = targets[:, 6] + self.anchor_table.reshape(count, -1)[rows % count, 6]
             dir_loss = F.cross_entropy(logits, self.directions.bin_of(heading), reduction="none") * weights
             losses["rpn_loss_dir"] = dir_loss.sum() / frames * self.loss_weights.dir_weight
         return losses
@@ -238,6 +264,11 @@ class AnchorHeadTemplate(nn.Module):
         if not self.box_coder.encode_angle_by_sincos:
             codes, targets = loss_utils.add_sin_difference(codes, targets)
         return self.reg_loss_func(codes, targets, weights).sum()
+
+
+def _last_argmax(x: Tensor) -> Tensor:
+    """Index of the first maximum along the last axis; PyTorch's is slow on short axes, and two is the usual length."""
+    return (x[..., 1] > x[..., 0]).long() if x.shape[-1] == 2 else x.argmax(-1)
 
 
 def _rows(predictions: Tensor, count: int, rows: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from pcdet.models.model_utils.post_processing import (
     generate_recall_record,
 )
 from pcdet.registry import ConfigError, build_from_cfg, parse_node
+from pcdet.utils.checkpoint_reader import read_checkpoint
 
 # attribute (and prefix of the state dict), key in MODEL, registry; in the order of running
 TOPOLOGY = (
@@ -100,16 +102,19 @@ class Detector3DTemplate(nn.Module):
             self.add_module(name, _build_module(node, modules, f"MODEL.{key}", given))
             channels = _output_channels(getattr(self, name), channels)
 
-    def forward_features(self, batch_dict: dict, *, last: str | None = None) -> dict:
+    def forward_features(self, batch_dict: dict, *, last: str | None = None, decode_boxes: bool = True) -> dict:
         """Runs the modules on a batch, without losses and without post-processing.
 
         Args:
             batch_dict: the collated batch; modules write into it.
             last: the slot after which to stop (``"backbone_2d"``); None runs all.
+            decode_boxes: let an anchor head decode the boxes of all its anchors (``batch_box_preds``), which costs more
+                than its predictions; a second stage needs them.
 
         Returns:
             ``batch_dict``.
         """
+        batch_dict["decode_boxes"] = decode_boxes or self.roi_head is not None
         for name, _, _ in TOPOLOGY:
             module = getattr(self, name)
             if module is not None:
@@ -128,7 +133,7 @@ class Detector3DTemplate(nn.Module):
             each frame ``pred_boxes`` (K, 7 + C), ``pred_scores`` (K,) and ``pred_labels`` (K,) counted from 1; and the
             counts of objects and of those found.
         """
-        batch_dict = self.forward_features(batch_dict)
+        batch_dict = self.forward_features(batch_dict, decode_boxes=False)
         if self.training:
             loss, tb_dict, disp_dict = self.get_training_loss()
             return {"loss": loss}, tb_dict, disp_dict
@@ -159,7 +164,7 @@ class Detector3DTemplate(nn.Module):
             pred_dict = final_boxes(frame, self.post_processing_cfg)
             pred_dicts.append(pred_dict)
             generate_recall_record(
-                pred_dict["pred_boxes"] if rois is None else frame.boxes,
+                pred_dict["pred_boxes"] if rois is None else frame.all_boxes(),
                 recall_dict,
                 None if rois is None else rois[index],
                 None if gt_boxes is None else gt_boxes[index],
@@ -170,16 +175,20 @@ class Detector3DTemplate(nn.Module):
     def _frame_predictions(self, batch_dict: dict, index: int) -> FramePredictions:
         flat = batch_dict.get("batch_index")
         rows: Any = index if flat is None else flat == index
-        cls_preds, boxes = batch_dict["batch_cls_preds"], batch_dict["batch_box_preds"][rows]
+        cls_preds = batch_dict["batch_cls_preds"]
+        if "batch_box_preds" in batch_dict:
+            boxes_of = batch_dict["batch_box_preds"][rows].__getitem__
+        else:
+            boxes_of = functools.partial(self.dense_head.decode_rows, index)
         if isinstance(cls_preds, list):
             logits, maps = [c[rows] for c in cls_preds], batch_dict["multihead_label_mapping"]
         else:
             logits = [cls_preds[rows]]
-            maps = [torch.arange(1, logits[0].shape[1] + 1, device=boxes.device)]
+            maps = [torch.arange(1, logits[0].shape[1] + 1, device=logits[0].device)]
         labels = None
         if batch_dict.get("has_class_labels", False):
             labels = batch_dict["roi_labels" if "roi_labels" in batch_dict else "batch_pred_labels"][index]
-        return FramePredictions(boxes, logits, maps, bool(batch_dict.get("cls_preds_normalized", False)), labels)
+        return FramePredictions(boxes_of, logits, maps, bool(batch_dict.get("cls_preds_normalized", False)), labels)
 
     def load_params_from_file(
         self,
@@ -199,15 +208,15 @@ class Detector3DTemplate(nn.Module):
             allow_partial: take what fits and report the rest; otherwise anything that differs is an error.
 
         Raises:
-            WeightsMismatchError: the checkpoint differs from the model (class count, widths, modules), entry by entry.
+            CheckpointError: the checkpoint differs from the model (class count, widths, modules), entry by entry.
         """
         logger = logger or logging.getLogger(__name__)
         device = torch.device("cpu") if to_cpu else self.global_step.device
         logger.info(f"==> Loading parameters from checkpoint {filename} to {'CPU' if device.type == 'cpu' else 'GPU'}")
-        checkpoint = weights.read_checkpoint(filename, device)
+        checkpoint = read_checkpoint(filename, device)
         state = dict(weights.model_state_of(checkpoint))
         if pre_trained_path is not None:
-            state.update(weights.model_state_of(weights.read_checkpoint(pre_trained_path, device)))
+            state.update(weights.model_state_of(read_checkpoint(pre_trained_path, device)))
         if checkpoint.get("version"):
             logger.info(f"==> Checkpoint trained from version: {checkpoint['version']}")
         report = weights.load_weights(self, state, allow_partial=allow_partial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -35,18 +36,22 @@ class FramePredictions:
     """What the heads predict for one frame before suppression.
 
     Attributes:
-        boxes: (N, 7 + C) LiDAR boxes.
+        boxes_of: gives the LiDAR boxes (K, 7 + C) of rows (K,), so that only those in question need decoding.
         logits: class predictions, (n, c) for each head, n adding up to N; logits, or probabilities if ``normalized``.
         label_maps: the class ids, counted from 1, of each head's columns.
         normalized: whether ``logits`` already are probabilities.
         labels: (N,) class ids where an earlier stage has chosen them; None otherwise.
     """
 
-    boxes: Tensor
+    boxes_of: Callable[[Tensor], Tensor]
     logits: list[Tensor]
     label_maps: list[Tensor]
     normalized: bool
     labels: Tensor | None = None
+
+    def all_boxes(self) -> Tensor:
+        """(N, 7 + C)."""
+        return self.boxes_of(torch.arange(sum(map(len, self.logits)), device=self.logits[0].device))
 
 
 def final_boxes(frame: FramePredictions, config: PostProcessingConfig) -> dict[str, Tensor]:
@@ -58,10 +63,10 @@ def final_boxes(frame: FramePredictions, config: PostProcessingConfig) -> dict[s
     if config.nms_config is None:
         raise ValueError("POST_PROCESSING.NMS_CONFIG is missing; this detector's boxes have not been suppressed yet")
     if config.nms_config.multi_classes_nms:
-        selected, scores, labels = _within_classes(frame, config)
+        boxes, scores, labels = _within_classes(frame, config)
     else:
-        selected, scores, labels = _across_classes(frame, config)
-    return {"pred_boxes": frame.boxes[selected], "pred_scores": scores, "pred_labels": labels}
+        boxes, scores, labels = _across_classes(frame, config)
+    return {"pred_boxes": boxes, "pred_scores": scores, "pred_labels": labels}
 
 
 def _across_classes(frame: FramePredictions, config: PostProcessingConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,13 +78,13 @@ def _across_classes(frame: FramePredictions, config: PostProcessingConfig) -> tu
         )
     raw = frame.logits[0]
     rows = _candidates(raw, frame.normalized, config.score_thresh)
-    raw, boxes = raw[rows], frame.boxes[rows]
+    raw, boxes = raw[rows], frame.boxes_of(rows)
     scores, column = (raw if frame.normalized else torch.sigmoid(raw)).max(dim=1)
     labels = frame.label_maps[0][column] if frame.labels is None else frame.labels[rows]
     selected, kept = class_agnostic_nms(scores, boxes, config.nms_config, config.score_thresh)
     if config.output_raw_score:
         kept = raw[selected].max(dim=1).values
-    return rows[selected], kept, labels[selected]
+    return boxes[selected], kept, labels[selected]
 
 
 def _within_classes(frame: FramePredictions, config: PostProcessingConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,14 +93,15 @@ def _within_classes(frame: FramePredictions, config: PostProcessingConfig) -> tu
     for raw, label_map in zip(frame.logits, frame.label_maps, strict=True):
         if raw.shape[1] != len(label_map):
             raise ValueError(f"a head predicts {raw.shape[1]} classes, but has labels for {len(label_map)}")
-        rows = start + _candidates(raw, frame.normalized, config.score_thresh)
+        rows = _candidates(raw, frame.normalized, config.score_thresh)
+        boxes = frame.boxes_of(start + rows)
         start += len(raw)
-        raw = raw[rows - (start - len(raw))]
+        raw = raw[rows]
         scores = raw if frame.normalized else torch.sigmoid(raw)
-        selected, kept, column = multi_classes_nms(scores, frame.boxes[rows], config.nms_config, config.score_thresh)
+        selected, kept, column = multi_classes_nms(scores, boxes, config.nms_config, config.score_thresh)
         if config.output_raw_score:
             kept = raw[selected, column]
-        parts.append((rows[selected], kept, label_map[column]))
+        parts.append((boxes[selected], kept, label_map[column]))
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
 
 

@@ -1,4 +1,4 @@
-"""Reading checkpoints and fitting their weights to a model.
+"""Fitting the weights of a checkpoint to a model.
 
 Sparse convolutions store their weights in three layouts. spconv 2.2 and later: (out, k, k, k, in). spconv 1.x, and 2.0
 and 2.1 with the native algorithm: (k, k, k, in, out) or (k, k, k, out, in). The layout is found once for a whole
@@ -7,16 +7,14 @@ checkpoint, so that a layer whose shape fits two layouts follows the others.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import pickle
 from collections.abc import Mapping
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+from pcdet.utils.checkpoint_reader import CheckpointError
 
 SPCONV_LAYOUTS = {
     "spconv 2.x (out, k, k, k, in)": None,
@@ -25,10 +23,6 @@ SPCONV_LAYOUTS = {
 }
 OPTIONAL_KEYS = ("global_step",)  # a plain counter: its absence changes no prediction
 OPTIONAL_SUFFIX = ".num_batches_tracked"  # absent from files older than PyTorch 0.4.1
-
-
-class WeightsMismatchError(ValueError):
-    """A checkpoint does not belong to this model; the message lists what differs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,42 +52,11 @@ class WeightsReport:
         ]
 
 
-def read_checkpoint(filename: str | Path, map_location: torch.device | str = "cpu") -> dict:
-    """The dictionary of a checkpoint; only tensors, plain values and numpy numbers are accepted.
-
-    Files written by OpenPCDet with adam_onecycle hold numpy scalars in the optimizer's state, which PyTorch's safe
-    reader refuses unless they are named.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a checkpoint, or holds other objects.
-    """
-    path = Path(filename)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with _numpy_numbers_allowed():
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{path} must hold a dictionary with model_state, got {type(checkpoint).__name__}")
-    return dict(checkpoint)
-
-
-def _numpy_numbers_allowed() -> contextlib.AbstractContextManager:
-    core = np._core if hasattr(np, "_core") else np.core  # renamed in numpy 2
-    scalar = core.multiarray.scalar
-    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
-    names = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
-    return torch.serialization.safe_globals([*names, np.dtype, *kinds])
-
-
 def model_state_of(checkpoint: Mapping) -> Mapping[str, Tensor]:
     """The weights of a checkpoint: its ``model_state``, or the whole if it is a bare state dict."""
     state = checkpoint.get("model_state", checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"the checkpoint has no model_state; its keys are {', '.join(map(str, checkpoint))}")
+        raise CheckpointError(f"the checkpoint has no model_state; its keys are {', '.join(map(str, checkpoint))}")
     return state
 
 
@@ -130,13 +93,13 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, allow_partial
         allow_partial: take what fits instead of refusing a file that does not fit entirely.
 
     Raises:
-        WeightsMismatchError: something differs and ``allow_partial`` is not set; the model is untouched.
+        CheckpointError: something differs and ``allow_partial`` is not set; the model is untouched.
     """
     report = compare_weights(model, state)
     problems = report.problems()
     if problems and not allow_partial:
         total = len(model.state_dict())
-        raise WeightsMismatchError(
+        raise CheckpointError(
             f"the checkpoint is not for this model: {len(report.fitting)} of {total} entries fit; class count, widths "
             "and modules must be those it was trained with (allow_partial takes what fits)\n  " + "\n  ".join(problems)
         )

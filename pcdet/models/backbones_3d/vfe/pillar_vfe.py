@@ -64,24 +64,23 @@ class PFNLayer(nn.Module):
         """Whether ``forward_points`` may stand for ``forward``; not with, say, a synchronised normalisation."""
         return self.last_layer and self.use_norm and type(self.norm) is nn.BatchNorm1d
 
-    def forward_points(self, points: Tensor, pillar: Tensor, num_pillars: int, num_slots: int) -> Tensor:
+    def forward_points(self, points: Tensor, pillar: Tensor, count: Tensor, num_slots: int) -> Tensor:
         """What ``forward`` returns for a last layer whose empty slots are zero rows, computed from the points alone.
 
         Args:
             points: (N, in_channels) rows of the slots that hold a point. No gradient flows into them.
             pillar: (N,) int64, the pillar of each point.
-            num_pillars: V.
+            count: (V,) points of each pillar.
             num_slots: P; pillars with fewer points have zero rows in their other slots.
 
         Returns:
             (V, out_channels).
         """
-        scale, shift = self._affine(points, num_pillars * num_slots)
-        x = F.relu(torch.addmm(shift, points, (self.linear.weight * scale[:, None]).t()))
-        index = pillar[:, None].expand_as(x)
-        pooled = x.new_zeros(num_pillars, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=True)
-        full = torch.bincount(pillar, minlength=num_pillars) >= num_slots
-        return torch.where(full[:, None], pooled, torch.maximum(pooled, F.relu(shift)))
+        scale, shift = self._affine(points, len(count) * num_slots)
+        x = torch.addmm(shift, points, (self.linear.weight * scale[:, None]).t())
+        pooled = _PositivePillarMax.apply(x, pillar, len(count))
+        empty_slot = F.relu(shift) * (count < num_slots)[:, None]
+        return torch.maximum(pooled, empty_slot)
 
     def _affine(self, points: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
         """Batch normalisation of the linear layer's output as a scale and a shift of each channel.
@@ -113,6 +112,31 @@ class PFNLayer(nn.Module):
         unbiased = variance * (num_rows / max(num_rows - 1, 1))
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
         norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+
+
+class _PositivePillarMax(torch.autograd.Function):
+    """Maximum over the points of each pillar of what is positive in them; zero where nothing is.
+
+    Args: x (N, C), pillar (N,) int64, num_pillars V. Returns (V, C). Points that share a maximum share its gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, pillar: Tensor, num_pillars: int) -> Tensor:
+        pooled = x.new_zeros(num_pillars, x.shape[1])
+        pooled.scatter_reduce_(0, pillar[:, None].expand_as(x), x, "amax", include_self=True)
+        ctx.save_for_backward(x, pillar, pooled)
+        return pooled
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, pillar, pooled = ctx.saved_tensors
+        positive = pooled > 0
+        grad = grad * positive
+        hit = torch.eq(x, pooled.index_select(0, pillar), out=torch.empty_like(x))
+        if torch.count_nonzero(hit) != torch.count_nonzero(positive):  # ties, or pillars with nothing positive
+            grad = grad / torch.zeros_like(pooled).index_add_(0, pillar, hit).clamp_(min=1)
+        return hit.mul_(grad.index_select(0, pillar)), None, None
 
 
 @VFE.register
@@ -179,14 +203,16 @@ class PillarVFE(nn.Module):
         return batch_dict
 
     def _forward_points(self, voxels: Tensor, count: Tensor, coords: Tensor) -> Tensor:
-        num_pillars, num_slots = voxels.shape[:2]
-        slots = torch.arange(num_slots, device=voxels.device)
-        filled = (slots < count[:, None]).view(-1).nonzero().squeeze(1)
-        pillar = torch.div(filled, num_slots, rounding_mode="floor")
-        raw = voxels.reshape(-1, voxels.shape[-1])[filled]
-        mean = voxels[..., :3].sum(dim=1) / count.to(voxels.dtype).clamp(min=1)[:, None]
-        points = self._decorate(raw, mean[pillar], self._centres(coords, voxels.dtype)[pillar])
-        return self.pfn_layers[0].forward_points(points, pillar, num_pillars, num_slots)
+        num_slots = voxels.shape[1]
+        count = count.clamp(max=num_slots)
+        pillar = torch.repeat_interleave(count)
+        place = torch.arange(len(pillar), device=pillar.device) - (count.cumsum(0) - count).index_select(0, pillar)
+        raw = voxels.flatten(0, 1).index_select(0, pillar * num_slots + place)
+        total = voxels.new_zeros(len(count), 3).index_add_(0, pillar, raw[:, :3])
+        mean = total / count.to(voxels.dtype).clamp(min=1)[:, None]
+        centre = self._centres(coords, voxels.dtype)
+        points = self._decorate(raw, mean.index_select(0, pillar), centre.index_select(0, pillar))
+        return self.pfn_layers[0].forward_points(points, pillar, count, num_slots)
 
     def _forward_slots(self, voxels: Tensor, count: Tensor, coords: Tensor) -> Tensor:
         slots = torch.arange(voxels.shape[1], device=voxels.device)

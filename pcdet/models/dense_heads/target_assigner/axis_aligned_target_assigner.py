@@ -113,11 +113,10 @@ class AxisAlignedTargetAssigner:
         pairs = self._near_pairs(anchors, boxes, class_id, columns)
         overlap = self._overlap(anchors, boxes, pairs)
         key = frame[pairs.box] * num_anchors + pairs.anchor  # the anchor within the batch
-        positive, owner = _positives(overlap, key, pairs, columns, len(boxes), num_frames * num_anchors)
+        positive, owner = _positives(overlap, key, pairs, columns, len(boxes))
 
-        labels = (
-            torch.where(columns.unmatched > 0, 0, -1).int().repeat(num_frames * num_anchors // len(columns.class_id))
-        )
+        untouched = torch.where(columns.unmatched > 0, 0, -1).int()
+        labels = untouched.repeat(num_frames * num_anchors // len(untouched))
         labels[key[overlap >= columns.unmatched[pairs.column]]] = -1
         labels[positive] = class_id[owner].int()
         labels = labels.view(num_frames, num_anchors)
@@ -193,9 +192,7 @@ def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
     return shared / (area[0] + area[1] - shared).clamp(min=1e-6)
 
 
-def _positives(
-    overlap: Tensor, key: Tensor, pairs: _Pairs, columns: _Columns, num_boxes: int, num_keys: int
-) -> tuple[Tensor, Tensor]:
+def _positives(overlap: Tensor, key: Tensor, pairs: _Pairs, columns: _Columns, num_boxes: int) -> tuple[Tensor, Tensor]:
     """Positive anchors and the object of each.
 
     An anchor that is the best of one object may overlap another object more; it then learns the other, as in OpenPCDet.

@@ -1,0 +1,129 @@
+"""Device, threads, seeds, precision."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import ToyModel
+
+from pcdet.engine.runtime import (
+    FIXED_SEED,
+    Precision,
+    available_cpus,
+    choose_seed,
+    parallelize,
+    preserved_rng,
+    rng_state,
+    seed_process,
+    select_device,
+    set_rng_state,
+    set_threads,
+    tensorboard_writer,
+    use_channels_last,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_devices_are_chosen_and_missing_ones_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert select_device() == select_device("cpu") == CPU
+    with pytest.raises(ValueError, match="finds no GPU; use --device cpu"):
+        select_device("cuda")
+    with pytest.raises(ValueError, match="auto, cpu or cuda, got 'gpu'"):
+        select_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert select_device("auto", 1) == torch.device("cuda", 1)
+    assert select_device("cpu", 1) == CPU
+
+
+def test_several_processes_get_one_thread_each(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert set_threads(None, processes=2) == torch.get_num_threads() == 1
+    assert set_threads(None, processes=1) == available_cpus()
+    assert set_threads(2, processes=8) == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert set_threads(None, processes=8) == 2
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        set_threads(0)
+
+
+def test_precision_is_bf16_on_a_cpu_and_fp16_on_a_gpu():
+    assert Precision.choose(CPU, False).dtype is None
+    assert Precision.choose(CPU, True).dtype is torch.bfloat16
+    gpu = Precision.choose(torch.device("cuda", 0), True, loss_scale=32.0)
+    assert gpu.dtype is torch.float16 and gpu.loss_scale == 32.0
+    assert Precision.choose(torch.device("cuda", 0), True, dtype="bf16").dtype is torch.bfloat16
+    with pytest.raises(ValueError, match="fp16 training needs a GPU"):
+        Precision.choose(CPU, True, dtype="fp16")
+    with pytest.raises(ValueError, match="got 'half'"):
+        Precision.choose(CPU, True, dtype="half")
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(()).item(), random.gauss(0, 1), np.random.randn()
+
+
+def test_generators_go_on_from_a_saved_state(tmp_path):
+    random.gauss(0, 1), np.random.randn()  # leaves half of a pair of normal numbers in the state
+    torch.save(rng_state(), tmp_path / "rng.pth")
+    expected = draw()
+    draw()
+    set_rng_state(torch.load(tmp_path / "rng.pth", weights_only=True))
+    assert draw() == expected
+
+
+def test_a_block_can_leave_the_generators_alone():
+    seed_process(3)
+    expected = draw()
+    seed_process(3)
+    with preserved_rng():
+        draw()
+    assert draw() == expected
+
+
+def test_the_seed_is_the_named_one_else_the_checkpoints_else_fixed_or_fresh():
+    assert choose_seed(5, True, {"seed": 7}) == 5
+    assert choose_seed(None, True, {"seed": 7}) == 7
+    assert choose_seed(None, True, {}) == FIXED_SEED
+    assert choose_seed() != choose_seed()
+
+
+def test_only_a_fixed_seed_asks_for_deterministic_kernels():
+    seed_process(1)
+    assert not torch.backends.cudnn.deterministic
+    seed_process(1, deterministic=True)
+    assert torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = False
+
+
+def test_one_process_needs_no_wrapping():
+    model = ToyModel()
+    assert parallelize(model, CPU, sync_bn=True) is model
+
+
+def test_channels_last_reaches_convolutions_and_the_teachers_but_no_other_tensor():
+    class Model(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3))
+            self.register_buffer("anchors", torch.zeros(2, 3, 4, 5))
+            self._hidden = (nn.Conv2d(4, 4, 3),)
+
+        @property
+        def teacher(self):
+            return self._hidden[0]
+
+    model = use_channels_last(Model())
+    for weight in (model[0].weight, model[1].weight, model.teacher.weight):
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.anchors.is_contiguous()
+    assert model(torch.zeros(1, 4, 5, 5)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_tensorboard_files_are_written(tmp_path):
+    writer = tensorboard_writer(tmp_path / "tb")
+    writer.add_scalar("train/loss", 1.0, 1)
+    writer.close()
+    assert any((tmp_path / "tb").iterdir())

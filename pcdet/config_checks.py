@@ -38,7 +38,7 @@ SCHEMAS = {
 }
 
 STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cell over metres of voxel
-DATABASE_FILTERS = ("filter_by_min_points", "filter_by_difficulty")  # of gt_sampling's PREPARE
+DATABASE_FILTERS = "pcdet.datasets.augmentor.database_sampler:FILTERS"  # what gt_sampling's PREPARE may name
 WHOLE = 1e-3  # how far from a whole number a count of voxels may be: float32 ranges such as 69.12 / 0.16
 
 
@@ -452,8 +452,8 @@ def _sampling_is_written_right(config: Mapping) -> Iterator[str]:
         if node.get(NAME_KEY) != "gt_sampling":
             continue
         for key in node.get("PREPARE") if isinstance(node.get("PREPARE"), Mapping) else ():
-            if key not in DATABASE_FILTERS:
-                yield f"{place}[{i}].PREPARE.{key}: there is no such filter; {nearest_name(key, DATABASE_FILTERS)}"
+            if key not in (known := load_object(DATABASE_FILTERS)):
+                yield f"{place}[{i}].PREPARE.{key}: there is no such filter; {nearest_name(key, known)}"
         for key in ("SAMPLE_GROUPS", "PREPARE.filter_by_min_points"):
             entries = _get(node, key)
             for j, entry in enumerate(entries if _is_list(entries) else ()):

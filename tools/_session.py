@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,9 @@ class Session:
     dist: DistInfo
     device: torch.device
     precision: Precision
+    batch_size: int  # per process
     output_dir: Path
     logger: object = None
-
-    @property
-    def batch_size(self):
-        """Samples per process."""
-        return split_batch_size(self.args.batch_size, self.optim.batch_size_per_gpu, self.dist.world_size)
 
     def start_log(self, log_file):
         """Opens the log on rank 0 and writes down how the run was started."""
@@ -84,9 +81,8 @@ class Session:
             log.info(f"Training in distributed mode : total_batch_size: {total}, {self.dist.world_size} processes")
         for key, value in vars(self.args).items():
             log.info(f"{key:16} {value}")
-        log.info(
-            f"{'running on':16} {self.device}, {torch.get_num_threads()} threads, mixed precision {self.precision.dtype}"
-        )
+        threads, amp = torch.get_num_threads(), self.precision.dtype
+        log.info(f"{'running on':16} {self.device}, {threads} threads, mixed precision {amp}")
         log_config_to_file(self.cfg, logger=log)
 
     def loader(self, training, **options):
@@ -114,6 +110,14 @@ def open_session(args):
     path = find_config_file(args.cfg_file)
     cfg.TAG, cfg.EXP_GROUP_PATH = path.stem, experiment_group(path)
     optim = parse_node(cfg.OPTIMIZATION, OptimizationConfig, path="OPTIMIZATION")
+    try:
+        return _start_process(args, optim)
+    except ValueError as error:  # a flag that this machine or launcher cannot follow
+        raise ConfigError(str(error)) from error
+
+
+def _start_process(args, optim):
+    """Joins the launcher's processes; chooses device, threads and precision."""
     dist = init_dist(args.launcher, args.device, tcp_port=args.tcp_port)
     cfg.LOCAL_RANK = dist.rank
     device = select_device(args.device, dist.local_rank)
@@ -122,7 +126,9 @@ def open_session(args):
         device, args.use_amp or optim.use_amp, dtype=args.amp_dtype, loss_scale=optim.loss_scale_fp16
     )
     default = Path(cfg.ROOT_DIR) / "output" / cfg.EXP_GROUP_PATH / cfg.TAG / args.extra_tag
-    return Session(args, cfg, optim, dist, device, precision, Path(args.output_dir) if args.output_dir else default)
+    output_dir = Path(args.output_dir) if args.output_dir else default
+    batch_size = split_batch_size(args.batch_size, optim.batch_size_per_gpu, dist.world_size)
+    return Session(args, cfg, optim, dist, device, precision, batch_size, output_dir)
 
 
 def experiment_group(path):
@@ -147,5 +153,7 @@ def run(main):
     except Interrupted as stop:
         print(f"Interrupted by {stop}; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     finally:
         end_dist()

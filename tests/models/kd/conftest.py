@@ -1,59 +1,7 @@
-"""A teacher and a student small enough to distil in milliseconds, and batches for them."""
-
-import sys
-from pathlib import Path
+"""The batch that distillation's tests train on."""
 
 import pytest
-import torch
-from easydict import EasyDict
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import pointpillars as pp
-
-from pcdet.models import build_network
-from pcdet.models.kd import build_distiller
-
-FACTS = pp.dataset_facts(pp.TINY_RANGE)
-
-PILLARS = {"NAME": "PointDistiller", "FEATURE": "pillar_features", "SAMPLE": {"NUM": 40}}
-MAP = {"NAME": "PointDistiller", "FEATURE": "spatial_features_2d", "SAMPLE": {"NUM": 20}, "GRAPH": {"CANDIDATES": 80}}
-LOGITS = {"NAME": "PivotalLogit"}
-
-
-def detector(seed=0, **changes):
-    """A PointPillars with seeded weights and running statistics that are not the initial ones."""
-    torch.manual_seed(seed)
-    model = build_network(pp.tiny_model_cfg(**changes), num_class=3, dataset=FACTS)
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    torch.nn.init.normal_(model.dense_head.conv_box.weight, std=0.1)
-    return model
-
-
-def wide_detector(seed=1):
-    """The teacher: twice the student's width."""
-    return detector(
-        seed,
-        VFE={"NUM_FILTERS": [16]},
-        MAP_TO_BEV={"NUM_BEV_FEATURES": 16},
-        BACKBONE_2D={"NUM_FILTERS": [16, 16, 32], "NUM_UPSAMPLE_FILTERS": [16, 16, 16]},
-    )
-
-
-def distil(*losses, student=None, teacher=None, **block):
-    """A distiller in training mode with these KD.LOSSES and further keys of the block."""
-    cfg = EasyDict(KD={"TEACHER": {"CFG": "unused"}, "LOSSES": list(losses), **block})
-    torch.manual_seed(7)
-    built = build_distiller(cfg, student or detector(), FACTS, teacher=teacher or wide_detector())
-    return built.train()
-
-
-def kd_terms(tb_dict):
-    """The KD entries of a tb_dict."""
-    return {key: value for key, value in tb_dict.items() if key.startswith("kd/")}
+from kd_pairs import FACTS, pp
 
 
 @pytest.fixture

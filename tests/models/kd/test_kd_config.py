@@ -1,0 +1,196 @@
+"""The ``KD:`` block: what is accepted, what a preset stands for, and how a distiller comes out of it."""
+
+import logging
+
+import pytest
+import torch
+import yaml
+from easydict import EasyDict
+from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, wide_detector
+
+from pcdet.models.kd import build_distiller
+from pcdet.models.kd.config import KDConfig, resolve
+from pcdet.models.kd.losses.base import feature_kind
+from pcdet.models.kd.presets import POINT_DISTILLER
+from pcdet.models.kd.schedule import ScheduleConfig
+from pcdet.registry import KD_LOSSES, ConfigError, check_node, parse_node
+
+
+def block(*losses, **keys):
+    return {"TEACHER": {"CFG": "teacher.yaml", "CKPT": "teacher.pth"}, "LOSSES": list(losses), **keys}
+
+
+def test_without_a_block_there_is_no_distiller():
+    assert build_distiller(EasyDict(MODEL={}), detector(), FACTS) is None
+
+
+@pytest.mark.parametrize(
+    "node, message",
+    [
+        (block(), "KD.LOSSES: missing or empty"),
+        (block(PILLARS) | {"LOSES": []}, "KD.LOSES: KDConfig has no such key; did you mean LOSSES?"),
+        (block({"NAME": "PointDistiler"}), "unknown KD loss 'PointDistiler'; did you mean PointDistiller?"),
+        (block({"NAME": "PointDistiller"}), r"KD.LOSSES\[0\].FEATURE: missing"),
+        (block(PILLARS | {"SAMPLE": {"NUMBER": 3}}), r"KD.LOSSES\[0\].SAMPLE.NUMBER: .*did you mean NUM"),
+        (block(PILLARS | {"SAMPLE": {"NUM": 0}}), r"KD.LOSSES\[0\].SAMPLE.NUM: must be at least 1, got 0"),
+        (block(PILLARS | {"GRAPH": {"K": 0}}), r"KD.LOSSES\[0\].GRAPH.K: must be at least 1, got 0"),
+        (block(PILLARS | {"GRAPH": {"CANDIDATES": 0}}), "CANDIDATES: must be at least 1 or null, got 0"),
+        (block(PILLARS | {"GRAPH": {"SPACE": "polar"}}), r"KD.LOSSES\[0\].GRAPH.SPACE: must be one of"),
+        (block(PILLARS | {"REWEIGHT": {"TEMPERATURE": 0.0}}), "TEMPERATURE: must be above 0, got 0.0"),
+        (block(PILLARS | {"ADAPTER": {"DIM": 0}}), "DIM: must be at least 1 or null, got 0"),
+        (block(PILLARS | {"SCHEDULE": {"NAME": "ramp"}}), "EPOCHS: ramp needs a number of epochs"),
+        (block(PILLARS | {"PRESET": "offical"}), r"KD.LOSSES\[0\].PRESET: must be one of"),
+        (block(PILLARS, TEACHER={"MODE": "evaluation"}), "KD.TEACHER.MODE"),
+        (block(PILLARS | {"PAIR": 1}), "PointDistiller gets this from the code"),
+    ],
+)
+def test_wrong_keys_and_values_are_named_with_their_path(node, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(node)
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(ConfigError) as error:
+        resolve(block(PILLARS | {"GRAPH": {"KK": 3}}, LOGITS | {"CLS": 1}, TEACHER={"CONFIG": "x"}))
+    assert len(error.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    "kind, feature", [("pillar", "pillar_features"), ("bev", "spatial_features_2d"), ("point", "point_features")]
+)
+@pytest.mark.parametrize("preset", ["official", "paper"])
+def test_a_preset_names_every_choice_of_the_method(preset, kind, feature):
+    assert feature_kind(feature) == kind
+    node = POINT_DISTILLER[preset][kind]
+    assert {"WEIGHT", "SAMPLE", "GRAPH", "REWEIGHT", "ADAPTER", "DISTANCE"} == set(node)
+    assert set(node["SAMPLE"]) == {"NUM", "BY", "MODE"}
+    assert set(node["GRAPH"]) == {"K", "SPACE", "CANDIDATES", "EDGE", "POOL", "PER_FRAME"}
+    assert set(node["ADAPTER"]) == {"TEACHER", "STUDENT", "DIM", "AFFINE"}
+    assert check_node({"NAME": "PointDistiller", "FEATURE": feature, **node}, KD_LOSSES) == []
+
+
+def test_official_is_what_the_released_code_executes():
+    kd, _ = resolve(block({"NAME": "PointDistiller", "FEATURE": "pillar_features", "PRESET": "official"}))
+    (loss,) = kd.losses
+    assert (loss["WEIGHT"], loss["SAMPLE"]["NUM"], loss["GRAPH"]["K"]) == (2.0, 6000, 128)
+    assert loss["REWEIGHT"] == {"BY": "num_points", "TEMPERATURE": 0.01}
+    assert (loss["GRAPH"]["PER_FRAME"], loss["GRAPH"]["SPACE"]) == (False, "feature")
+    assert loss["ADAPTER"] == {"TEACHER": "linear_bn_relu", "STUDENT": "linear_bn_relu", "DIM": None, "AFFINE": True}
+    assert kd.teacher.mode == "train"
+
+
+def test_keys_that_are_given_win_over_the_preset():
+    node = {"NAME": "PointDistiller", "FEATURE": "pillar_features", "GRAPH": {"K": 8}, "REWEIGHT": None}
+    kd, _ = resolve(block(node, TEACHER={"MODE": "eval"}, PRESET="official"))
+    (loss,) = kd.losses
+    assert (loss["PRESET"], loss["GRAPH"]["K"], loss["GRAPH"]["SPACE"]) == ("official", 8, "feature")
+    assert loss["REWEIGHT"] is None and kd.teacher.mode == "eval"
+
+
+def test_a_block_preset_is_for_losses_that_have_it_and_name_none():
+    kd, _ = resolve(
+        block(MAP | {"PRESET": "default"}, PILLARS, LOGITS, {"NAME": "FitNet", "FEATURE": "x"}, PRESET="paper")
+    )
+    assert [loss.get("PRESET") for loss in kd.losses] == ["default", "paper", None, None]
+    assert kd.teacher.mode == "eval"
+
+
+def test_the_resolved_block_is_complete_and_resolves_to_itself():
+    kd, resolved = resolve(block(PILLARS, MAP, LOGITS))
+    assert resolve(resolved)[1] == resolved
+    assert resolved["LOSSES"][1]["GRAPH"] == {
+        "K": 16,
+        "SPACE": "feature",
+        "CANDIDATES": 80,
+        "EDGE": "concat",
+        "POOL": "none",
+        "PER_FRAME": True,
+    }
+    assert yaml.safe_load(yaml.safe_dump(resolved)) == resolved
+    assert parse_node(resolved, KDConfig) == kd
+
+
+def test_the_block_is_logged_with_everything_written_out(caplog):
+    with caplog.at_level(logging.INFO, logger="pcdet"):
+        distil(PILLARS | {"PRESET": "paper"})
+    for text in ("TEMPERATURE: 0.01", "SPACE: feature", "DISTANCE: norm", "MODE: eval"):
+        assert text in caplog.text
+
+
+def test_losses_of_one_class_are_numbered(batch):
+    distiller = distil(PILLARS, MAP, LOGITS)
+    assert list(distiller.losses) == ["PointDistiller_1", "PointDistiller_2", "PivotalLogit"]
+    assert {"kd/PointDistiller_1", "kd/PointDistiller_2", "kd/PivotalLogit", "kd/total"} <= set(distiller(batch)[1])
+
+
+def test_a_teacher_without_weights_is_refused():
+    cfg = EasyDict(KD={"TEACHER": {}, "LOSSES": [PILLARS]})
+    with pytest.raises(ConfigError) as error:
+        build_distiller(cfg, detector(), FACTS)
+    assert len(error.value.problems) == 2 and "--teacher_ckpt" in str(error.value)
+
+
+def test_the_teacher_is_built_from_its_file_and_checkpoint(tmp_path, monkeypatch):
+    teacher = wide_detector()
+    torch.save({"model_state": teacher.state_dict()}, tmp_path / "teacher.pth")
+    cfg = EasyDict(KD=block(PILLARS))
+    cfg.KD.TEACHER.CKPT = str(tmp_path / "teacher.pth")
+    model_cfg = EasyDict(teacher.model_cfg)
+    monkeypatch.setattr(
+        "pcdet.config.cfg_from_yaml_file", lambda path, config: EasyDict(MODEL=model_cfg, CLASS_NAMES=FACTS.class_names)
+    )
+    distiller = build_distiller(cfg, detector(), FACTS)
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, distiller.teacher.state_dict()[name]), name
+    monkeypatch.setattr(
+        "pcdet.config.cfg_from_yaml_file", lambda path, config: EasyDict(MODEL=model_cfg, CLASS_NAMES=["Car"])
+    )
+    with pytest.raises(ConfigError, match=r"has CLASS_NAMES \['Car'\], the student"):
+        build_distiller(cfg, detector(), FACTS)
+
+
+@pytest.mark.parametrize(
+    "keys, expected",
+    [
+        ({}, [1, 1, 1, 1]),
+        ({"name": "ramp", "epochs": 2}, [0.5, 1, 1, 1]),
+        ({"name": "stop", "epochs": 2}, [1, 1, 0, 0]),
+        ({"name": "cosine"}, [1, 0.8535534, 0.5, 0.1464466]),
+    ],
+)
+def test_schedules(keys, expected):
+    assert [ScheduleConfig(**keys).at(epoch, 4) for epoch in range(4)] == pytest.approx(expected)
+
+
+def test_a_stopped_loss_costs_nothing_and_keeps_its_adapters_in_the_graph(batch):
+    distiller = distil(PILLARS | {"SCHEDULE": {"NAME": "stop", "EPOCHS": 1}}, LOGITS)
+    distiller.set_epoch(0, 4)
+    assert kd_terms(distiller(batch)[1])["kd/PointDistiller"] > 0
+    distiller.set_epoch(1, 4)
+    distiller.zero_grad()
+    ret_dict, tb_dict, _ = distiller(batch)
+    ret_dict["loss"].backward()
+    assert tb_dict["kd/PointDistiller"] == 0 and "kd/PointDistiller/nodes" not in tb_dict
+    for parameter in distiller.losses.parameters():
+        assert parameter.grad is not None and float(parameter.grad.abs().sum()) == 0
+
+
+def test_expensive_diagnostics_come_at_intervals_and_stay_in_the_log(batch):
+    distiller = distil(MAP, LOG_EVERY=2)
+    values = [distiller(batch)[1]["kd/PointDistiller/explained"] for _ in range(3)]
+    assert values[0] == values[1] and 0 < values[0] <= 1
+    assert "kd/PointDistiller/explained" not in distil(MAP, LOG_EVERY=0)(batch)[1]
+
+
+def test_two_training_steps_of_every_preset_lower_the_kd_loss(batch):
+    for preset in ("default", "official", "paper"):
+        distiller = distil(MAP | {"PRESET": preset})
+        optimizer = torch.optim.Adam([p for p in distiller.parameters() if p.requires_grad], lr=3e-3)
+        totals = []
+        for _ in range(6):
+            ret_dict, tb_dict, _ = distiller(batch)
+            optimizer.zero_grad()
+            ret_dict["loss"].backward()
+            optimizer.step()
+            totals.append(tb_dict["kd/total"])
+        assert totals[-1] < totals[0], preset

@@ -1,0 +1,384 @@
+"""What distillation promises, claim by claim, on a real PointPillars teacher and student of a few channels."""
+
+import copy
+
+import pytest
+import torch
+from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, wide_detector
+
+from pcdet.models.kd.feature import Feature, Geometry
+from pcdet.models.kd.graph import GraphConfig, build_graphs
+from pcdet.models.kd.sampling import SampleConfig
+from pcdet.models.kd.view import View
+
+EVERYTHING = [
+    [PILLARS],
+    [PILLARS | {"PRESET": "official"}],
+    [PILLARS | {"PRESET": "paper"}],
+    [MAP],
+    [MAP | {"PRESET": "official"}],
+    [MAP | {"PRESET": "paper"}],
+    [MAP | {"FEATURE": "backbone_2d.blocks.1"}],
+    [LOGITS],
+    [LOGITS | {"PIVOT": "both", "BY_SCORE": True, "THRESHOLD": 0.001, "NUM": 50}],
+    [{"NAME": "FitNet", "FEATURE": "spatial_features_2d", "SAMPLE": {"BY": "score"}}],
+    [PILLARS, MAP, LOGITS],
+]
+every_kind_of_loss = pytest.mark.parametrize("losses", EVERYTHING, ids=range(len(EVERYTHING)))
+WITHOUT_NORM = {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear"}}
+
+
+def step(distiller, batch):
+    """tb_dict of one training step, with gradients left on the parameters."""
+    distiller.zero_grad()
+    ret_dict, tb_dict, _ = distiller(batch)
+    ret_dict["loss"].backward()
+    return tb_dict
+
+
+def reordered(batch, frames=None, seed=5):
+    """The same batch with its voxels shuffled and, if given, its frames in another order."""
+    order = torch.randperm(len(batch["voxels"]), generator=torch.Generator().manual_seed(seed))
+    changed = {k: v[order] if k.startswith("voxel") else v for k, v in batch.items()}
+    if frames is not None:
+        coords = changed["voxel_coords"].clone()
+        for new, old in enumerate(frames):
+            coords[changed["voxel_coords"][:, 0] == old, 0] = new
+        changed["voxel_coords"] = coords
+        changed["gt_boxes"] = batch["gt_boxes"][list(frames)]
+    return changed
+
+
+# ---------------------------------------------------------------------------------------------- 1, 2: who owns what
+
+
+def test_the_teacher_is_neither_trained_nor_changed_nor_stored(batch):
+    distiller = distil(PILLARS, MAP, LOGITS)
+    before = copy.deepcopy(distiller.teacher.state_dict())
+    step(distiller, batch)
+    assert all(p.grad is None and not p.requires_grad for p in distiller.teacher.parameters())
+    for name, value in distiller.teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    owned = {id(p) for p in distiller.parameters()}
+    assert not owned & {id(p) for p in distiller.teacher.parameters()}
+    assert {name.split(".")[0] for name in distiller.state_dict()} == {"student", "losses"}
+    assert not any(module.training for module in distiller.teacher.modules())
+
+
+def test_the_teacher_follows_the_distiller_to_another_type():
+    distiller = distil(PILLARS).double()
+    assert {p.dtype for p in distiller.teacher.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize(
+    "mode, norms, others", [("eval", False, False), ("train", True, True), ("bn_train", True, False)]
+)
+def test_the_teachers_mode_is_the_one_chosen(batch, mode, norms, others):
+    distiller = distil(PILLARS, TEACHER={"MODE": mode})
+    kinds = {isinstance(m, torch.nn.modules.batchnorm._BatchNorm): m.training for m in distiller.teacher.modules()}
+    assert kinds == {True: norms, False: others}
+    mean = distiller.teacher.vfe.pfn_layers[0].norm.running_mean.clone()
+    step(distiller, batch)
+    assert torch.equal(mean, distiller.teacher.vfe.pfn_layers[0].norm.running_mean) != norms
+    assert not any(m.training for m in distiller.eval().teacher.modules())
+
+
+def test_the_students_state_is_a_plain_detectors():
+    student = distil(PILLARS, MAP, LOGITS).student
+    plain = detector(seed=4)
+    assert list(student.state_dict()) == list(plain.state_dict())
+    plain.load_state_dict(student.state_dict())
+    assert not any(module._forward_hooks for module in student.modules())
+
+
+def test_in_evaluation_it_is_the_student(batch):
+    distiller = distil(PILLARS).eval()
+    with torch.no_grad():
+        ours, theirs = distiller(dict(batch)), distiller.student(dict(batch))
+    for a, b in zip(ours[0], theirs[0], strict=True):
+        assert torch.equal(a["pred_boxes"], b["pred_boxes"])
+
+
+def test_a_step_leaves_the_batch_as_it_was(batch):
+    before = {key: value.clone() if torch.is_tensor(value) else value for key, value in batch.items()}
+    step(distil(PILLARS, MAP, LOGITS), batch)
+    assert set(batch) == set(before)
+    for key, value in before.items():
+        assert torch.equal(value, batch[key]) if torch.is_tensor(value) else value == batch[key]
+
+
+# ------------------------------------------------------------------------------------------ 3, 4: order and frames
+
+
+@every_kind_of_loss
+def test_the_order_of_voxels_and_frames_does_not_matter(batch, losses):
+    distiller = distil(*losses, TEACHER={"MODE": "eval"})
+    expected = kd_terms(step(distiller, batch))
+    others = [reordered(batch)]
+    if losses[0].get("PRESET") != "official":  # which mixes frames, so that their order breaks ties
+        others.append(reordered(batch, frames=(1, 0)))
+    for other in others:
+        given = kd_terms(step(distiller, other))
+        for key, value in expected.items():
+            if not key.endswith("explained"):
+                assert given[key] == pytest.approx(value, rel=2e-4, abs=1e-6), key
+
+
+def add_frame(batch, other):
+    """``batch`` and the first frame of ``other`` behind it."""
+    frames = batch["batch_size"]
+    rows = other["voxel_coords"][:, 0] == 0
+    extra = {k: other[k][rows].clone() for k in ("voxels", "voxel_coords", "voxel_num_points")}
+    extra["voxel_coords"][:, 0] = frames
+    joined = {k: torch.cat([batch[k], v]) for k, v in extra.items()}
+    joined["gt_boxes"] = torch.cat([batch["gt_boxes"], other["gt_boxes"][:1]])
+    return {**joined, "batch_size": frames + 1}
+
+
+def frozen_pair():
+    """Student and teacher without batch statistics, so that only the distillation could couple frames."""
+    return detector().eval(), wide_detector().eval()
+
+
+def per_frame_terms(loss_node, batches):
+    """The value of one loss, with the same weights, on each batch; the student's norms use running statistics."""
+    student, teacher = frozen_pair()
+    distiller = distil(loss_node, student=student, teacher=teacher)
+    distiller.student.eval()
+    values = []
+    for batch in batches:
+        views = []
+        for model in (distiller.student, distiller.teacher):
+            out = model.forward_features(dict(batch))
+            taps = {k: out[k] for k in ("pillar_features", "spatial_features_2d")}
+            views.append(View(model, out, taps, distiller.geometry))
+        with torch.no_grad():
+            values.append(float(distiller.losses["PointDistiller"](*views)[0]))
+    return values
+
+
+@pytest.mark.parametrize(
+    "node", [PILLARS | WITHOUT_NORM, MAP | WITHOUT_NORM | {"SAMPLE": {"NUM": 30, "BY": "channel_l2"}}]
+)
+def test_another_frame_does_not_change_a_frames_own_terms(batch, node):
+    alone = {k: v[batch["voxel_coords"][:, 0] == 0] for k, v in batch.items() if k.startswith("voxel")}
+    alone |= {"gt_boxes": batch["gt_boxes"][:1], "batch_size": 1}
+    other = pp.random_batch(FACTS, frames=1, points=90, seed=11)
+    first, second, both = per_frame_terms(node, [alone, other, add_frame(alone, other)])
+    assert both == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_batch_flat_sampling_lets_frames_compete_and_per_frame_sampling_does_not():
+    coords = torch.tensor([[0, 0, 0, i] for i in range(6)] + [[1, 0, 0, i] for i in range(6)]).float()
+    count = torch.tensor([9.0] * 6 + [1.0] * 6)
+    geometry = Geometry(point_cloud_range=(0, 0, 0, 8, 8, 1), grid_size=(8, 8, 1))
+    feature = Feature.from_voxels(torch.randn(12, 4), coords, geometry, 2, count)
+    sampling, graph = SampleConfig(num=4), GraphConfig(k=6, space="feature")
+    assert build_graphs(feature, feature.count, sampling, graph).sizes == [4, 4]
+    flat = build_graphs(feature.as_one_frame(), feature.count, sampling, graph)
+    assert flat.sizes == [4] and int(flat.centres.max()) < 6  # all from the dense frame
+    per_frame = build_graphs(feature, feature.count, sampling, graph)
+    assert torch.equal(feature.frame[per_frame.idx], feature.frame[per_frame.centres][:, None].expand(-1, 6))
+
+
+# ------------------------------------------------------------------------------------- 5, 6, 8: values and gradients
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        PILLARS | {"ADAPTER": {"TEACHER": "none", "STUDENT": "none"}},
+        MAP | {"ADAPTER": {"TEACHER": "none", "STUDENT": "none"}},
+        LOGITS,
+    ],
+)
+def test_a_teacher_that_is_its_own_student_has_nothing_to_teach(batch, node):
+    distiller = distil(node, student=detector(seed=2), teacher=detector(seed=2), TEACHER={"MODE": "train"})
+    assert step(distiller, batch)["kd/total"] == pytest.approx(0, abs=1e-10)
+
+
+def test_a_shuffled_student_differs_from_its_teacher(batch):
+    distiller = distil(
+        PILLARS | {"ADAPTER": {"TEACHER": "none", "STUDENT": "none"}}, student=detector(), teacher=detector()
+    )
+    out = distiller.teacher.forward_features(dict(batch))
+    shuffled = out["pillar_features"][torch.randperm(len(out["pillar_features"]))]
+    views = [
+        View(distiller.student, out, {"pillar_features": x}, distiller.geometry)
+        for x in (shuffled, out["pillar_features"])
+    ]
+    assert float(distiller.losses["PointDistiller"](*views)[0].detach()) > 1e-3
+
+
+def test_weights_have_a_mean_of_one_and_the_effective_size_is_logged(batch):
+    distiller = distil(PILLARS)
+    seen = []
+    loss = distiller.losses["PointDistiller"]
+    original = loss._weights
+    loss._weights = lambda *args: seen.append(original(*args)) or seen[-1]
+    tb_dict = step(distiller, batch)
+    (weight,) = seen
+    for frame in weight.split(40):
+        assert float(frame.mean()) == pytest.approx(1, rel=1e-5)
+    assert 1 <= tb_dict["kd/PointDistiller/ess"] <= tb_dict["kd/PointDistiller/nodes"] == 40
+
+
+def test_a_small_temperature_leaves_few_effective_rows(batch):
+    """B3: with the released temperature all the weight is on the pillars with the most points."""
+    sizes = {}
+    for temperature in (0.01, 5.0):
+        node = PILLARS | {"REWEIGHT": {"BY": "num_points", "TEMPERATURE": temperature}}
+        sizes[temperature] = step(distil(node), batch)["kd/PointDistiller/ess"]
+    assert sizes[0.01] < 0.9 * sizes[5.0]
+
+
+@every_kind_of_loss
+def test_gradient_of_the_kd_loss_alone_reaches_the_student_and_every_adapter(batch, losses):
+    distiller = distil(*losses)
+    ret_dict, _, _ = distiller(batch)
+    plain = distiller.student.get_training_loss()[0]
+    (ret_dict["loss"] - plain).backward()
+    gradients = [p.grad for n, p in distiller.student.named_parameters() if n.startswith("vfe") and p.grad is not None]
+    assert sum(float(g.abs().sum()) for g in gradients) > 0
+    for name, parameter in distiller.losses.named_parameters():
+        assert not parameter.requires_grad or float(parameter.grad.abs().sum()) > 0, name
+
+
+# --------------------------------------------------------------------------------------------- 7: few rows and none
+
+
+def empty_batch():
+    """A batch whose frames hold no point and no box."""
+    return {
+        "voxels": torch.zeros(0, 32, 4),
+        "voxel_coords": torch.zeros(0, 4),
+        "voxel_num_points": torch.zeros(0),
+        "gt_boxes": torch.zeros(2, 1, 8),
+        "batch_size": 2,
+    }
+
+
+@every_kind_of_loss
+@pytest.mark.parametrize("points", [0, 1, 5])
+def test_few_rows_or_none_give_finite_losses_and_all_gradients(losses, points):
+    sparse = empty_batch()
+    if points:
+        sparse = add_frame({**empty_batch(), "batch_size": 1, "gt_boxes": torch.zeros(1, 4, 8)}, few_points(points))
+    distiller = distil(*losses)
+    tb_dict = step(distiller, sparse)
+    assert all(torch.tensor(v).isfinite() for v in tb_dict.values()), tb_dict
+    for name, parameter in distiller.losses.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+
+
+def few_points(points):
+    batch = pp.random_batch(FACTS, frames=1, points=400, seed=2)
+    rows = {k: v[:points] for k, v in batch.items() if k.startswith("voxel")}
+    return {**batch, **rows}
+
+
+def test_more_neighbours_and_centres_than_rows_are_clamped(batch):
+    node = PILLARS | {"SAMPLE": {"NUM": 10_000}, "GRAPH": {"K": 2000}}
+    tb_dict = step(distil(node), batch)
+    assert tb_dict["kd/PointDistiller/nodes"] == len(batch["voxels"]) / 2
+
+
+# -------------------------------------------------------------------------------------------------- 9: no collapse
+
+FROZEN = {"ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu", "DIM": 16}}
+TRAINED = {"ADAPTER": {"TEACHER": "linear_bn_relu", "STUDENT": "linear_bn_relu", "DIM": 16}}
+
+
+def train_adapters(node, related, steps=300):
+    """(distiller, first and last log) of training nothing but the adapters on two fixed sets of features."""
+    generator = torch.Generator().manual_seed(0)
+    taught = torch.randn(200, 16, generator=generator).relu()
+    given = torch.randn(200, 8, generator=generator).relu()
+    if related:
+        given = (taught @ torch.randn(16, 8, generator=generator) + 0.3 * given).relu()
+    coords = torch.zeros(200, 4)
+    coords[:, 2], coords[:, 3] = torch.arange(200) // 64, torch.arange(200) % 64
+    batch = {"batch_size": 1, "voxel_coords": coords, "voxel_num_points": torch.full((200,), 32.0)}
+    distiller = distil(node | {"SAMPLE": {"NUM": 100}, "GRAPH": {"K": 8}})
+    loss = distiller.losses["PointDistiller"]
+    views = [View(None, batch, {"pillar_features": x}, distiller.geometry) for x in (given, taught)]
+    optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-2)
+    first = last = None
+    for i in range(steps):
+        value, last = loss(*views, diagnose=i in (0, steps - 1))
+        first = first or last
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    return distiller, first, last
+
+
+@pytest.mark.parametrize("keys, keeps", [({}, True), (FROZEN, True), ({"PRESET": "official"}, False)])
+def test_the_target_keeps_its_variance_against_unrelated_features(keys, keeps, caplog):
+    """B6: with both adapters trained and norms with scale, both outputs go to zero instead of towards each other."""
+    distiller, _, last = train_adapters(PILLARS | keys, related=False)
+    ratio = float(last["target_var_ratio"])
+    assert ratio >= 0.5 if keeps else ratio < 0.05
+    distiller._watch({"kd/PointDistiller/target_var_ratio": ratio})
+    assert ("variance of its target has fallen" in caplog.text) != keeps
+
+
+def test_a_trained_target_forgets_the_teacher_although_it_keeps_its_variance():
+    """Norms without scale are not enough: the adapters agree on what is easy, which only ``explained`` shows."""
+    _, first, last = train_adapters(PILLARS | TRAINED, related=True)
+    assert float(last["target_var_ratio"]) > 0.5
+    assert float(last["explained"]) < 0.85 * float(first["explained"])
+    _, first, last = train_adapters(PILLARS | FROZEN, related=True, steps=3)
+    assert float(last["explained"]) == pytest.approx(float(first["explained"]), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------- 10: the released formula, restated
+
+
+def test_official_preset_equals_an_independent_restatement_of_the_formula(batch):
+    """2 mean(w (T - S)^2) of adapted [neighbour; centre] edges, on the flattened batch (kd.md 1b, steps 1 to 6)."""
+    distiller = distil(PILLARS | {"PRESET": "official", "SAMPLE": {"NUM": 60}, "GRAPH": {"K": 9}})
+    loss = distiller.losses["PointDistiller"]
+    taught = distiller.teacher.train().forward_features(dict(batch))["pillar_features"].detach()
+    given = distiller.student.forward_features(dict(batch))["pillar_features"].detach()
+    # distinct counts, so that the selection is not a matter of ties
+    batch["voxel_num_points"] = torch.randperm(len(given)).float() / 40 + 1
+    views = [View(None, batch, {"pillar_features": x}, distiller.geometry) for x in (given, taught)]
+    value = 2 * loss(*views)[0].detach()
+
+    count = batch["voxel_num_points"]
+    centres = count.topk(60).indices
+    neighbours = torch.cdist(taught[centres], taught).topk(9, largest=False).indices
+    adapted = []
+    for x, adapter in ((taught, loss.teacher_adapter), (given, loss.student_adapter)):
+        edges = torch.cat([x[neighbours], x[centres][:, None].expand(-1, 9, -1)], dim=2) @ adapter.conv.weight.T
+        flat = edges.flatten(0, 1)
+        normed = (flat - flat.mean(0)) / (flat.var(0, unbiased=False) + 1e-5).sqrt()
+        adapted.append((normed * adapter.bn.weight + adapter.bn.bias).relu().view_as(edges))
+    weight = (count[centres] / 0.01).softmax(0) * 60
+    wanted = 2 * (weight[:, None, None] * (adapted[0] - adapted[1]).square()).mean()
+    torch.testing.assert_close(value, wanted.detach(), rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------ the shortcut
+
+
+@pytest.mark.parametrize("edge", ["concat", "diff"])
+def test_the_regression_without_edges_equals_the_one_with_them(batch, edge, monkeypatch):
+    node = PILLARS | {"GRAPH": {"K": 250, "EDGE": edge}}  # more than there are rows, so that some are missing
+    cls = type(distil(node).losses["PointDistiller"])
+    results = []
+    for shortcut in (True, False):
+        monkeypatch.setattr(cls, "_is_linear_regression", shortcut)
+        distiller = distil(node).double()
+        wide = {k: v.double() if torch.is_tensor(v) else v for k, v in batch.items()}
+        value = step(distiller, wide)["kd/PointDistiller"]
+        gradients = [
+            distiller.student.vfe.pfn_layers[0].linear.weight.grad,
+            distiller.losses["PointDistiller"].student_adapter.conv.weight.grad,
+        ]
+        results.append((value, gradients))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)

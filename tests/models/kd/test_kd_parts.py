@@ -1,0 +1,356 @@
+"""Taps, features, sampling, weights and initialisation, each for itself."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, pp, wide_detector
+from torch import nn
+
+from pcdet.models.kd.adapters import EdgeAdapter
+from pcdet.models.kd.diagnostics import explained_variance, target_variance
+from pcdet.models.kd.feature import Feature, Geometry
+from pcdet.models.kd.init import inherit_weights
+from pcdet.models.kd.sampling import (
+    ReweightConfig,
+    effective_sample_size,
+    importance,
+    inside_boxes,
+    sample,
+    softmax_weights,
+)
+from pcdet.models.kd.taps import Taps, TapsFilled, head_taps, probe_channels
+from pcdet.models.kd.view import Pair, View
+
+GEOMETRY = Geometry(point_cloud_range=(0.0, -4.0, -3.0, 8.0, 4.0, 1.0), grid_size=(8, 8, 1))
+
+
+# ------------------------------------------------------------------------------------------------------------- taps
+
+
+def test_keys_and_module_paths_are_both_read(batch):
+    model = detector().eval()
+    names = ("pillar_features", "backbone_2d.blocks.0", "spatial_features_2d")
+    with Taps(model, names) as taps, torch.no_grad():
+        out = model.forward_features(dict(batch))
+    values = taps.complete(out)
+    assert values["pillar_features"] is out["pillar_features"]
+    assert values["spatial_features_2d"] is out["spatial_features_2d"]
+    assert values["backbone_2d.blocks.0"].shape == (2, 8, 32, 32)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_first_value_of_a_key_is_kept_when_a_later_module_overwrites_it():
+    class Writes(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, batch_dict):
+            return {**batch_dict, "point_features": torch.full((1,), self.value)}
+
+    model = nn.Sequential(Writes(1.0), Writes(2.0))
+    with Taps(model, ["point_features"]) as taps:
+        out = model({})
+    assert taps.complete(out)["point_features"].item() == 1
+
+
+def test_the_teacher_stops_after_its_last_tap(batch):
+    distiller = distil(PILLARS)
+    ran = []
+    for name in ("map_to_bev_module", "backbone_2d", "dense_head"):
+        getattr(distiller.teacher, name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    distiller(batch)
+    assert ran == []
+    distiller = distil(MAP)  # samples by the teacher's score
+    distiller.teacher.dense_head.finish = lambda *_: pytest.fail("the teacher decoded its boxes")
+    distiller(batch)
+
+
+def test_a_tap_that_is_nowhere_is_an_error_that_lists_what_there_is(batch):
+    model = detector()
+    with Taps(model, ["spatial_features_3d"]) as taps:
+        out = model.forward_features(dict(batch))
+    with pytest.raises(KeyError, match="PointPillar has no tap 'spatial_features_3d'.*spatial_features_2d"):
+        taps.complete(out)
+
+
+def test_other_exceptions_pass_through_the_taps():
+    with pytest.raises(ValueError), Taps(nn.Identity(), []):
+        raise ValueError
+    with Taps(nn.Identity(), []):
+        raise TapsFilled
+
+
+def test_channels_are_read_off_the_modules():
+    model = wide_detector()
+    assert probe_channels(model, "pillar_features") == 16
+    assert probe_channels(model, "spatial_features") == 16
+    assert probe_channels(model, "spatial_features_2d") == 48
+    assert probe_channels(model, "backbone_2d.blocks.2") == 32
+    assert Pair(detector(), model).channels("spatial_features_2d", "spatial_features_2d") == (24, 48)
+    with pytest.raises(ValueError, match="cannot tell how many channels 'voxels'"):
+        probe_channels(model, "voxels")
+    with pytest.raises(ValueError, match="has no dense_head"):
+        head_taps(nn.Identity())
+    assert head_taps(SimpleNamespace(dense_head=SimpleNamespace())) == ("dense_head",)
+
+
+# --------------------------------------------------------------------------------------------------------- features
+
+
+def test_voxels_stand_at_their_centres_in_canonical_order():
+    coords = torch.tensor([[1, 0, 7, 0], [0, 0, 2, 5], [0, 0, 0, 3]]).float()
+    feature = Feature.from_voxels(torch.arange(3.0)[:, None], coords, GEOMETRY, 2, torch.tensor([3.0, 2.0, 1.0]))
+    assert feature.frame.tolist() == [0, 0, 1]
+    assert feature.x.flatten().tolist() == [2, 1, 0]
+    assert feature.count.tolist() == [1, 2, 3]
+    assert feature.xyz.tolist() == [[3.5, -3.5, -1.0], [5.5, -1.5, -1.0], [0.5, 3.5, -1.0]]
+    assert feature.take(torch.tensor([2])).item() == 0
+    assert (len(feature), feature.channels, feature.frame_sizes()) == (3, 1, [2, 1])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("index", [[0, 5, 17, 20, 30, 31], [3, 16, 18, 30], None])
+def test_cells_of_a_map_are_read_with_their_gradients(memory_format, index):
+    dense = torch.randn(2, 3, 4, 4).contiguous(memory_format=memory_format).requires_grad_()
+    feature = Feature.from_bev(dense, GEOMETRY)
+    index = None if index is None else torch.tensor(index)
+    given = feature.take(index)
+    wanted = dense.permute(0, 2, 3, 1).reshape(-1, 3)[slice(None) if index is None else index]
+    assert torch.equal(given, wanted)
+    weight = torch.randn_like(given)
+    torch.testing.assert_close(
+        torch.autograd.grad((given * weight).sum(), dense)[0], torch.autograd.grad((wanted * weight).sum(), dense)[0]
+    )
+    assert feature.dense is dense and feature.frame_sizes() == [16, 16]
+
+
+def test_cells_of_a_map_know_where_they_are_and_how_many_points_they_hold():
+    coords = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1], [1, 0, 7, 6]]).float()
+    feature = Feature.from_bev(torch.zeros(2, 1, 4, 4), GEOMETRY, coords, torch.tensor([3.0, 4.0, 5.0]))
+    assert feature.xyz[0].tolist() == [1.0, -3.0, -1.0] and feature.xyz[31].tolist() == [7.0, 3.0, -1.0]
+    assert feature.count.nonzero().flatten().tolist() == [0, 16 + 15] and feature.count.max() == 7
+    assert GEOMETRY.cells(feature.xyz, 4, 4).tolist() == 2 * list(range(16))
+
+
+def test_points_and_sparse_tensors_become_features():
+    points = torch.tensor([[1, 0.5, 0, 0], [0, 1.5, 1, 1]])
+    feature = Feature.from_points(torch.tensor([[5.0], [6.0]]), points, 2)
+    assert feature.x.flatten().tolist() == [6, 5] and feature.xyz.tolist() == [[1.5, 1, 1], [0.5, 0, 0]]
+    tensor = SimpleNamespace(
+        features=torch.ones(1, 2), indices=torch.tensor([[0, 1, 1, 1]], dtype=torch.int32), spatial_shape=[2, 4, 4]
+    )
+    view = View(None, {"batch_size": 1}, {"x_conv2": tensor}, GEOMETRY)
+    assert view.feature("x_conv2").xyz.tolist() == [[3.0, -1.0, 0.0]]
+    view = View(None, {"batch_size": 2, "point_coords": points}, {"point_features": torch.zeros(2, 1)}, GEOMETRY)
+    assert view.feature("point_features").num_frames == 2
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Feature.from_voxels(torch.zeros(3, 2), torch.zeros(2, 4), GEOMETRY, 1), "a set of voxels needs"),
+        (lambda: Feature.from_points(torch.zeros(3, 2), torch.zeros(3, 3), 1), "a set of points needs"),
+        (lambda: Feature.from_bev(torch.zeros(3, 2), GEOMETRY), r"shape \(B, C, H, W\), got \[3, 2\]"),
+        (lambda: View(None, {"batch_size": 1}, {"x": {}}, GEOMETRY).feature("x"), "tap 'x' gives dict, not a tensor"),
+    ],
+)
+def test_wrong_shapes_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_half_precision_features_are_compared_in_float32(batch):
+    distiller = distil(PILLARS, MAP, LOGITS)
+    with torch.autocast("cpu", torch.bfloat16):
+        ret_dict, tb_dict, _ = distiller(batch)
+    ret_dict["loss"].backward()
+    assert ret_dict["loss"].dtype == torch.float32 and tb_dict["kd/total"] > 0
+
+
+# --------------------------------------------------------------------------------------------------------- sampling
+
+
+def a_feature(count=None, rows=6):
+    coords = torch.zeros(rows, 4)
+    coords[:, 3] = torch.arange(rows)
+    x = torch.tensor([[3.0, -4.0], [1.0, 1.0], [0.0, 2.0], [6.0, 8.0], [0.0, 0.0], [-5.0, 1.0]])[:rows]
+    return Feature.from_voxels(x, coords, GEOMETRY, 1, count)
+
+
+def test_every_measure_of_importance():
+    feature = a_feature(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 0.0]))
+    assert importance("num_points", feature).tolist() == [1, 2, 3, 4, 5, 0]
+    assert importance("log_points", feature)[[0, 5]].tolist() == [0, 0]
+    assert importance("channel_max", feature).tolist() == [3, 1, 2, 8, 0, 1]
+    assert importance("channel_l2", feature)[3].item() == 10
+    score = torch.rand(6)
+    assert torch.equal(importance("score", feature, score=score), score)
+    inside = torch.tensor([False, True, False, False, True, False])
+    assert importance("foreground", feature, foreground=inside).argsort(descending=True).tolist()[:3] == [1, 4, 3]
+    assert importance("random", feature).shape == (6,)
+    for by, what in (("score", "a dense head"), ("foreground", "gt_boxes")):
+        with pytest.raises(ValueError, match=f"BY: {by} needs {what}"):
+            importance(by, feature)
+    with pytest.raises(ValueError, match="needs the number of points"):
+        importance("num_points", a_feature())
+
+
+def test_sampling_takes_the_best_the_worst_or_half_of_each_of_every_frame():
+    value = torch.tensor([5.0, 1, 4, 2, 3, 9.0, 8.0])
+    rows, sizes = sample(value, [5, 2, 0], 3)
+    assert rows.tolist() == [0, 2, 4, 5, 6] and sizes == [3, 2, 0]
+    assert sorted(sample(value, [5, 2, 0], 2, "bottom")[0].tolist()) == [1, 3, 5, 6]
+    assert sorted(sample(value, [5, 2, 0], 3, "mixed")[0].tolist()) == [0, 1, 2, 5, 6]
+    assert sample(value[:0], [], 3)[0].shape == (0,)
+
+
+def test_weights_are_a_softmax_with_a_mean_of_one_in_every_frame():
+    value = torch.tensor([1.0, 2.0, 3.0, 30.0, 10.0])
+    weight = softmax_weights(value, [3, 2], 2.0)
+    torch.testing.assert_close(weight[:3], (value[:3] / 2).softmax(0) * 3)
+    assert weight[3:].mean().item() == pytest.approx(1)
+    assert effective_sample_size(torch.ones(6), [4, 2, 0]).item() == 3
+    assert effective_sample_size(torch.tensor([4.0, 0, 0, 0]), [4]).item() == 1
+    assert effective_sample_size(torch.zeros(0), []).item() == 0
+
+
+def test_rows_inside_boxes_are_found():
+    xyz = torch.tensor([[2.0, 0.0, 0.0], [2.0, 1.5, 0.0], [6.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    boxes = torch.zeros(2, 2, 8)
+    boxes[0, 0] = torch.tensor([2.0, 0, 0, 4.0, 1.0, 1.0, torch.pi / 2, 1.0])
+    assert inside_boxes(xyz, torch.tensor([0, 0, 0, 1]), boxes).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("by", ["foreground", "random", "score", "channel_max", "log_points"])
+def test_every_measure_works_on_pillars_and_on_maps(batch, by):
+    for node in (PILLARS, MAP):
+        by_too = {"REWEIGHT": {"BY": "graph_max" if by in ("foreground", "random") else by, "TEMPERATURE": 1.0}}
+        tb_dict = distil(node | {"SAMPLE": {"NUM": 30, "BY": by}} | by_too)(batch)[1]
+        assert tb_dict["kd/PointDistiller"] > 0 and tb_dict["kd/PointDistiller/nodes"] == 30
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize("distance", ["mse", "norm", "dist"])
+def test_every_distance_and_pooling_gives_a_positive_loss(batch, pool, distance):
+    node = PILLARS | {"DISTANCE": distance, "GRAPH": {"POOL": pool, "SPACE": "bev"}}
+    assert distil(node)(batch)[1]["kd/PointDistiller"] > 0
+
+
+# ------------------------------------------------------------------------------------------------ adapters, the rest
+
+
+def test_an_adapter_that_changes_nothing_must_keep_the_width():
+    with pytest.raises(ValueError, match="ADAPTER: none gives 8 channels, but 6 are to be compared; use linear"):
+        EdgeAdapter("none", 4, 6, affine=False)
+
+
+def test_a_frozen_adapter_is_stored_but_not_trained():
+    adapter = EdgeAdapter("frozen", 4, 6, affine=True)
+    assert not any(p.requires_grad for p in adapter.parameters()) and adapter.bn.weight is None
+    assert "conv.weight" in adapter.state_dict()
+    assert adapter.out_channels == 6
+
+
+def test_one_edge_is_normalised_with_running_statistics():
+    adapter = EdgeAdapter("linear_bn_relu", 4, 6, affine=False)
+    out = adapter(
+        torch.randn(1, 4), torch.randn(1, 4), torch.zeros(1, 1, dtype=torch.int64), edge="concat", pool="none"
+    )
+    assert out.shape == (1, 1, 6) and bool(out.isfinite().all())
+
+
+def test_diagnostics_are_one_for_a_copy_and_nothing_for_noise():
+    x = torch.randn(500, 6)
+    assert float(explained_variance(x @ torch.randn(6, 6), x)) == pytest.approx(1, abs=1e-2)
+    assert abs(float(explained_variance(torch.randn(500, 6), x))) < 0.1
+    assert float(target_variance(torch.ones(10, 3))) == 0 and float(target_variance(torch.ones(1, 3))) == 0
+    assert float(explained_variance(x[:1], x[:1])) == 0
+
+
+def test_features_of_different_strides_are_refused(batch):
+    coarse = detector(BACKBONE_2D={"LAYER_STRIDES": [2, 2, 2], "UPSAMPLE_STRIDES": [1, 2, 4]})
+    node = MAP | {"FEATURE": "backbone_2d.blocks.0", "TEACHER_FEATURE": "backbone_2d.blocks.1"}
+    with pytest.raises(ValueError, match="needs the same rows on both sides"):
+        distil(node, student=coarse)(batch)
+    node = {"NAME": "FitNet", "FEATURE": node["FEATURE"], "TEACHER_FEATURE": node["TEACHER_FEATURE"]}
+    with pytest.raises(ValueError, match="FitNet needs the same rows"):
+        distil(node, student=coarse)(batch)
+
+
+def test_logits_of_other_classes_or_anchors_are_refused(batch):
+    teacher = wide_detector()
+    teacher.dense_head.num_class = 2
+    with pytest.raises(ValueError, match="the teacher has 2 classes, the student 3"):
+        distil(LOGITS, teacher=teacher)
+    teacher = wide_detector()
+    teacher.dense_head.conv_cls = nn.Conv2d(48, 9, 1)
+    with pytest.raises(ValueError, match="must have the same anchors"):
+        distil(LOGITS, teacher=teacher)(batch)
+    distiller = distil(LOGITS)
+    head = distiller.student.dense_head
+    head.register_forward_hook(lambda *_: head.forward_ret_dict.pop("cls_preds"))
+    distiller.student.get_training_loss = lambda: (torch.zeros(()), {}, {})
+    with pytest.raises(ValueError, match="leaves no single cls_preds map"):
+        distiller(batch)
+
+
+def test_pivots_by_score_are_capped_and_weighted(batch):
+    node = LOGITS | {"PIVOT": "score", "THRESHOLD": 0.0, "NUM": 30, "BY_SCORE": True}
+    tb_dict = distil(node)(batch)[1]
+    assert tb_dict["kd/PivotalLogit/pivots"] == 30
+    assert tb_dict["kd/PivotalLogit"] == pytest.approx(
+        tb_dict["kd/PivotalLogit/cls"] + tb_dict["kd/PivotalLogit/reg"], rel=1e-5
+    )
+
+
+def test_pivotal_logits_equal_their_formula_over_all_anchors(batch):
+    """Weighted mean over positives of 15 MSE(sigmoid) and 0.2 smooth-L1, the heading through a sine (SparseKD)."""
+    distiller = distil(LOGITS)
+    value = distiller(batch)[1]["kd/PivotalLogit"]
+    teacher = distiller.teacher.forward_features(dict(batch)) and distiller.teacher.dense_head.forward_ret_dict
+    student = distiller.student.dense_head.forward_ret_dict
+    positive = student["box_cls_labels"].flatten() > 0
+    scores = [d["cls_preds"].detach().reshape(-1, 3)[positive].sigmoid() for d in (student, teacher)]
+    codes = [d["box_preds"].detach().reshape(-1, 7)[positive] for d in (student, teacher)]
+    delta = codes[0] - codes[1]
+    delta[:, 6] = delta[:, 6].sin()
+    smooth = torch.where(delta.abs() < 1 / 9, 4.5 * delta.square(), delta.abs() - 1 / 18)
+    wanted = 15 * (scores[0] - scores[1]).square().mean() + 0.2 * smooth.mean()
+    assert value == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_sliced_weights_make_a_student_of_the_teachers_own_width_equal_to_it(batch):
+    teacher, student = detector(seed=1), detector(seed=2)
+    assert inherit_weights(student, teacher) > 20
+    student.eval(), teacher.eval()
+    with torch.no_grad():
+        ours, theirs = (m.forward_features(dict(batch))["spatial_features_2d"] for m in (student, teacher))
+    assert torch.equal(ours, theirs)
+
+
+def test_slices_respect_the_parts_that_the_head_reads():
+    teacher, student = wide_detector(), detector()
+    distil(PILLARS, student=student, teacher=teacher, INIT={"NAME": "slice"})
+    whole, cut = teacher.dense_head.conv_cls.weight, student.dense_head.conv_cls.weight
+    assert torch.equal(cut[:, 8:16], whole[:, 16:24])  # the second branch's first half
+    assert torch.equal(student.backbone_2d.blocks[1][1].weight, teacher.backbone_2d.blocks[1][1].weight[:8, :8])
+    with pytest.raises(ValueError, match="KD.INIT slice: .* cannot be cut from the teacher's"):
+        inherit_weights(teacher, detector())
+
+
+def test_global_step_is_the_students(batch):
+    distiller = distil(PILLARS)
+    distiller.update_global_step()
+    assert int(distiller.global_step) == int(distiller.student.global_step) == 1
+
+
+def test_facts_of_a_dataset_are_its_range_and_grid():
+    geometry = Geometry.of(FACTS)
+    assert geometry.grid_size == (64, 64, 1) and geometry.point_cloud_range == pytest.approx(pp.TINY_RANGE)
+
+
+def test_a_config_of_weights_is_checked_where_it_is_made():
+    with pytest.raises(ValueError, match="above 0"):
+        ReweightConfig(temperature=-1.0)

@@ -243,9 +243,15 @@ def _load_stream(stream: BinaryIO, name: str) -> Any:
 
 
 def dumps(data: Any) -> bytes:
-    """``data`` as a pickle that numpy 1.x and 2.x, and OpenPCDet, can read."""
-    pickled = pickle.dumps(data, protocol=3)  # later protocols have frames, whose lengths the next line would break
-    return pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    """``data`` as a pickle that numpy 1.x and 2.x, and OpenPCDet, can read. Equal data give equal bytes.
+
+    What is shared is written as often as it is used; data that contain themselves are refused (RecursionError).
+    """
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, protocol=3)  # later protocols have frames, whose lengths the last line would break
+    pickler.fast = True  # no references back: they would depend on which equal objects happen to be one
+    pickler.dump(data)
+    return stream.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
 
 
 def dump(data: Any, path: str | Path) -> None:

@@ -62,7 +62,7 @@ class KittiDataset(DatasetTemplate):
         super().__init__(dataset_cfg, class_names, training=training, root_path=root_path, logger=logger)
         self.split = self.config.data_split[self.mode]
         self.root_split_path = self.root_path / ("testing" if self.split == "test" else "training")
-        self._info_digest = hashlib.sha256()
+        self._info_digests: list[str] = []
         self.kitti_infos = self._read_infos()
         self.bad_frames: list[str] = []
         if self.config.skip_bad_frames:
@@ -78,7 +78,7 @@ class KittiDataset(DatasetTemplate):
                     f"{path} does not exist; make it with `{CREATE_COMMAND}` (DATA_CONFIG.DATA_PATH is "
                     f"{self.config.data_path!r}, which means {self.root_path.absolute()})"
                 )
-            self._info_digest.update(path.read_bytes())
+            self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
             infos += safe_pickle.load(path)
         return infos
 
@@ -105,9 +105,7 @@ class KittiDataset(DatasetTemplate):
     @property
     def fingerprint(self) -> str:
         """Changes when the info files or the frames that are used change."""
-        digest = self._info_digest.copy()
-        digest.update("\n".join(self.bad_frames).encode())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256("\n".join(self._info_digests + self.bad_frames).encode()).hexdigest()[:16]
 
     # ----------------------------------------------------------------------------------------------------------- files
 

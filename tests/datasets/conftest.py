@@ -1,0 +1,37 @@
+import logging
+import shutil
+from pathlib import Path
+
+import kitti_files
+import pytest
+
+from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos
+
+
+@pytest.fixture(scope="session")
+def written_kitti(tmp_path_factory) -> Path:
+    """A folder in KITTI's layout without infos. Not to be changed."""
+    return kitti_files.write_folder(tmp_path_factory.mktemp("kitti"))
+
+
+@pytest.fixture
+def raw_kitti(written_kitti, tmp_path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(written_kitti, tmp_path / "kitti"))
+
+
+@pytest.fixture(scope="session")
+def prepared_kitti(written_kitti, tmp_path_factory) -> Path:
+    """The folder with its infos and database. Not to be changed."""
+    root = Path(shutil.copytree(written_kitti, tmp_path_factory.mktemp("prepared") / "kitti"))
+    create_kitti_infos(kitti_files.dataset_cfg(), CLASS_NAMES, root, workers=0)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def keep_logger():
+    """Undoes what the command lines do to the project's logger."""
+    logger = logging.getLogger("pcdet")
+    kept = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = kept

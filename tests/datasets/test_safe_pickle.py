@@ -1,0 +1,194 @@
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from pcdet.utils import safe_pickle
+from pcdet.utils.safe_pickle import UnsafePickleError
+
+PLAIN = {
+    "array": np.arange(6.0).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+    "big endian": np.arange(3, dtype=">f4"),
+    "names": np.array(["Car", "Pedestrian"]),
+    "no names": np.array([], dtype="<U1"),
+    "objects": np.array(["x", None, np.float32(3), [1]], dtype=object),
+    "empty": np.zeros((0, 7)),
+    "zero-dimensional": np.array(3),
+    "bool": np.bool_(True),
+    "float64": np.float64(2.5),
+    "text": np.str_("Car"),
+    "int": 5,
+    "huge": 10**40,
+    "bytes": b"abc",
+    "no bytes": b"",
+    "bytearray": bytearray(b"a\xff"),
+    "list": [1, (2, 3), None, True],
+    "set": {1, 2},
+    "frozen": frozenset({3}),
+    "complex": 1 + 2j,
+    "ordered": collections.OrderedDict(a=1),
+    np.str_("numpy key"): 1.5,
+}
+
+
+def same(a, b):
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and all(map(same_item, a.ravel(), b.ravel()))
+    return a == b
+
+
+def same_item(a, b):
+    return a == b
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_comes_back_from_every_protocol(protocol):
+    read = safe_pickle.loads(pickle.dumps(PLAIN, protocol=protocol))
+    assert list(read) == list(PLAIN)
+    for key, value in PLAIN.items():
+        assert type(read[key]) is type(value), key
+        assert same(read[key], value), key
+        if isinstance(value, np.ndarray):
+            assert read[key].flags.writeable, key
+
+
+def test_what_is_shared_stays_shared():
+    array = np.arange(3)
+    read = safe_pickle.loads(pickle.dumps([array, array]))
+    assert read[0] is read[1]
+
+
+def test_files_of_numpy_1_and_of_python_2_are_read():
+    # by hand: what numpy 1.x writes is the same but for the module's name
+    new = pickle.dumps(np.arange(3, dtype=np.int32), protocol=2)
+    old = new.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    np.testing.assert_array_equal(safe_pickle.loads(old), [0, 1, 2])
+    # Python 2 wrote an array's bytes as a string
+    python_2 = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n(S'i2'\nI0\n"
+        b"I1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'\\x01\\x00\\xff\\x00'\ntb."
+    )
+    np.testing.assert_array_equal(safe_pickle.loads(python_2), np.array([1, 255], dtype=np.int16))
+
+
+def test_what_we_write_both_numpys_read(tmp_path):
+    path = tmp_path / "infos.pkl"
+    safe_pickle.dump(PLAIN, path)
+    assert b"numpy._core" not in path.read_bytes()
+    with open(path, "rb") as stream:
+        assert list(pickle.load(stream)) == list(PLAIN)  # the ordinary reader, as OpenPCDet uses it
+    assert list(safe_pickle.load(path)) == list(PLAIN)
+    assert [p.name for p in tmp_path.iterdir()] == ["infos.pkl"]
+
+
+class Attack:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("function", [os.system, eval, exec, open, print, np.load, pickle.loads])
+def test_functions_are_refused_by_name(function, tmp_path):
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"infos": [Attack(function, f"touch {marker}")]}))
+    with pytest.raises(UnsafePickleError, match=rf"evil.pkl cannot be read safely: it asks for .*{function.__name__}"):
+        safe_pickle.load(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros(2, dtype=[("a", "O")]),  # a structured dtype could forge pointers
+        np.zeros(2, dtype=[("a", "f4")]),
+        np.datetime64("2020-01-01"),
+        np.dtype("m8[s]"),
+        pickle.PickleBuffer,
+        Attack,
+        np.float64,
+        range(3),
+    ],
+)
+def test_other_types_are_refused(value):
+    with pytest.raises(UnsafePickleError):
+        safe_pickle.loads(pickle.dumps(value))
+
+
+def array_state(*state):
+    """A pickle that makes an array of the given state, whatever it is."""
+
+    class Forged:
+        def __reduce__(self):
+            reconstruct = np.array([1]).__reduce__()[0]
+            return reconstruct, (np.ndarray, (0,), b"b"), state
+
+    return pickle.dumps(Forged())
+
+
+F8 = np.dtype("<f8")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (1, (1000,), F8, False, b"12345678"),  # more elements than bytes
+        (1, (-1,), F8, False, b"12345678"),
+        (1, ("a",), F8, False, b"12345678"),
+        (1, (1,), "f8", False, b"12345678"),
+        (1, (1,), F8, False, [1.0]),
+        (1, (2,), np.dtype(object), False, [1]),
+        (1, (1,), np.dtype(object), False, b"12345678"),  # bytes as pointers
+        (1, (1,), F8, False),
+        "text",
+    ],
+)
+def test_forged_arrays_are_refused(state):
+    with pytest.raises(UnsafePickleError):
+        safe_pickle.loads(array_state(*state) if isinstance(state, tuple) else array_state(state))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps(list(range(1000)))[:-20],
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"c__builtin__\nbytes\n(I100000000000\ntR.",
+        b"cnumpy\nndarray\n((I10\ntI00\ntR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n)R.",
+        b"cnumpy.core.multiarray\nscalar\n(I1\ntR.",
+        b"cnumpy\ndtype\n(S'V8'\ntR.",
+        b"c_codecs\nencode\n(V\x61\nS'zlib'\ntR.",
+        b"Pabc\n.",
+        b"0.",
+    ],
+)
+def test_damaged_and_strange_files_end_in_one_kind_of_error(data):
+    with pytest.raises(UnsafePickleError):
+        safe_pickle.loads(data)
+
+
+def test_endless_nesting_is_refused():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(UnsafePickleError, match="nested deeper"):
+        safe_pickle.loads(pickle.dumps(loop))
+
+
+def test_a_stream_of_pickles_ends_with_eof(tmp_path):
+    path = tmp_path / "stream"
+    path.write_bytes(safe_pickle.dumps(1) + safe_pickle.dumps([2]))
+    with open(path, "rb") as stream:
+        assert safe_pickle.load(stream) == 1
+        assert safe_pickle.load(stream) == [2]
+        with pytest.raises(EOFError):
+            safe_pickle.load(stream)

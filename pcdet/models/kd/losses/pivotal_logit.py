@@ -68,7 +68,8 @@ class PivotalLogit(KDLoss):
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs pivots (a frame), ess, cls and reg."""
-        given, wanted = _Predictions(student, self.num_class), _Predictions(teacher, self.num_class)
+        given = _Predictions(student, self.num_class, learns=True)
+        wanted = _Predictions(teacher, self.num_class)
         if given.classes.shape != wanted.classes.shape or given.codes.shape != wanted.codes.shape:
             raise ValueError(
                 "teacher and student must have the same anchors, got class maps "
@@ -119,10 +120,11 @@ class _Predictions:
     Anchors are numbered as OpenPCDet flattens them: row, column, anchor of the cell.
     """
 
-    def __init__(self, view: View, num_class: int):
+    def __init__(self, view: View, num_class: int, *, learns: bool = False):
         anchors = view.class_logits.shape[3] // num_class
         self.classes = view.class_logits.unflatten(3, (anchors, num_class))  # (B, H, W, A, classes)
         self.codes = view.box_codes.unflatten(3, (anchors, -1))  # (B, H, W, A, codes)
+        self._recompute = getattr(view.detector.dense_head, "predictions_at", None) if learns else None
 
     def classes_at(self, where: tuple[Tensor, Tensor]) -> Tensor:
         """(n, classes) logits, float32."""
@@ -130,7 +132,11 @@ class _Predictions:
 
     def codes_at(self, where: tuple[Tensor, Tensor]) -> Tensor:
         """(n, codes) box codes, float32."""
-        return self._at(self.codes, where)
+        if self._recompute is None:
+            return self._at(self.codes, where)
+        # A few anchors computed again spare the convolution's backward pass over the whole map.
+        frame, anchor = where
+        return self._recompute(frame * self.classes[0, ..., 0].numel() + anchor)[0].float()
 
     @staticmethod
     def _at(maps: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ missing or ill-typed says nothing: the schema has already complained.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,6 +40,15 @@ SCHEMAS = {
 
 STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cell over metres of voxel
 DATABASE_FILTERS = "pcdet.datasets.augmentor.database_sampler:FILTERS"  # what gt_sampling's PREPARE may name
+# Lists or numbers whose entries must be at least one, wherever they stand under these nodes.
+COUNTS = {
+    "MODEL.VFE": ("NUM_FILTERS",),
+    "MODEL.MAP_TO_BEV": ("NUM_BEV_FEATURES",),
+    "MODEL.BACKBONE_2D": ("LAYER_STRIDES", "NUM_FILTERS", "NUM_UPSAMPLE_FILTERS"),
+    "MODEL.DENSE_HEAD": ("NUM_DIR_BINS", "SHARED_CONV_NUM_FILTER"),
+    "MODEL.POST_PROCESSING.NMS_CONFIG": ("NMS_PRE_MAXSIZE", "NMS_POST_MAXSIZE"),
+}
+VOXEL_COUNTS = ("MAX_POINTS_PER_VOXEL", "MAX_NUMBER_OF_VOXELS")
 WHOLE = 1e-3  # how far from a whole number a count of voxels may be: float32 ranges such as 69.12 / 0.16
 
 
@@ -87,7 +97,7 @@ def _section_problems(config: Mapping) -> Iterator[str]:
     names = config.get("CLASS_NAMES")
     if "MODEL" in config and not (_is_list(names) and names and all(isinstance(n, str) for n in names)):
         yield f"CLASS_NAMES: expected a list of class names, got {names!r}"
-    elif names is not None and len(set(names)) < len(names):
+    elif _is_list(names) and len(set(names)) < len(names):
         yield f"CLASS_NAMES: every class may stand there once, got {list(names)}"
     for section in ("OPTIMIZATION", "KD"):
         if config.get(section) is not None:
@@ -147,7 +157,8 @@ def _model_problems(config: Mapping) -> Iterator[str]:
     except ConfigError as error:
         yield from error.problems
         return
-    if detector.__module__.startswith("pcdet."):  # a user's own detector may read what it likes
+    ours = detector.__module__.startswith("pcdet.")
+    if ours:  # a user's own detector may read what it likes
         known = (NAME_KEY, *SLOTS, "POST_PROCESSING", "WIDTH")
         for key in model:
             if key not in (*known, BASE_KEY):
@@ -159,9 +170,9 @@ def _model_problems(config: Mapping) -> Iterator[str]:
     for slot, registry in SLOTS.items():
         if slot in model:
             yield from R.check_node(model[slot], registry, path=f"MODEL.{slot}")
-    if "POST_PROCESSING" in model:
+    if ours or "POST_PROCESSING" in model:
         schema = load_object(SCHEMAS["MODEL.POST_PROCESSING"])
-        yield from _schema_problems(model["POST_PROCESSING"], schema, "MODEL.POST_PROCESSING")
+        yield from _schema_problems(model.get("POST_PROCESSING"), schema, "MODEL.POST_PROCESSING")
     width = model.get("WIDTH", 1.0)
     if not _is_number(width) or not width > 0:
         yield f"MODEL.WIDTH: must be a factor above 0 (0.5 halves every layer), got {width!r}"
@@ -175,7 +186,8 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a finite number; the schemas refuse the others."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _numbers(value: Any, count: int | None = None) -> list[float] | None:
@@ -231,7 +243,7 @@ def _bev_levels(config: Mapping) -> tuple[list[int], list[float]] | None:
     if _name(config, "BACKBONE_2D") != "BaseBEVBackbone":
         return None
     node = _get(config, "MODEL.BACKBONE_2D")
-    strides, ups = _numbers(node.get("LAYER_STRIDES", [])), _numbers(node.get("UPSAMPLE_STRIDES", []))
+    strides, ups = _numbers(node.get("LAYER_STRIDES") or []), _numbers(node.get("UPSAMPLE_STRIDES") or [])
     if strides is None or ups is None or not all(s >= 1 for s in strides) or not all(u > 0 for u in ups):
         return None
     return strides, ups
@@ -317,11 +329,12 @@ def _bev_levels_meet(config: Mapping) -> Iterator[str]:
     if levels is None:
         return
     node = _get(config, path)
-    counts = {key: len(node[key]) for key in ("LAYER_NUMS", "LAYER_STRIDES", "NUM_FILTERS") if _is_list(node.get(key))}
+    lists = {key: node.get(key) or [] for key in ("LAYER_NUMS", "LAYER_STRIDES", "NUM_FILTERS")}
+    counts = {key: len(value) for key, value in lists.items() if _is_list(value)}
     if len(set(counts.values())) > 1:
         yield f"{path}: an item for each stage is needed in {', '.join(f'{k} ({n})' for k, n in counts.items())}"
     strides, ups = levels
-    filters = node.get("NUM_UPSAMPLE_FILTERS", [])
+    filters = node.get("NUM_UPSAMPLE_FILTERS") or []
     if _is_list(filters) and len(filters) != len(ups):
         yield f"{path}.NUM_UPSAMPLE_FILTERS: has {len(filters)} items, UPSAMPLE_STRIDES has {len(ups)}"
     if len(ups) not in (0, len(strides), len(strides) + 1):
@@ -343,12 +356,12 @@ def _head_stride_is_the_backbones(config: Mapping) -> Iterator[str]:
     stride, head = _head_stride(config), _get(config, "MODEL.DENSE_HEAD")
     if stride is None or not isinstance(head, Mapping):
         return
-    own_blocks = {
+    own_blocks = [
         name
         for _, cfg in _mappings(head.get("RPN_HEAD_CFGS"))
         if cfg.get("LAYER_STRIDES") or cfg.get("UPSAMPLE_STRIDES")
         for name in cfg.get("HEAD_CLS_NAME", [])
-    }
+    ]
     places = [
         (f"MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG[{i}].feature_map_stride", anchor.get("feature_map_stride"))
         for i, anchor in _mappings(head.get("ANCHOR_GENERATOR_CONFIG"))
@@ -391,7 +404,7 @@ def _sparse_depth(nz: int) -> int:
 def _every_class_has_anchors(config: Mapping) -> Iterator[str]:
     path = "MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG"
     names, anchors = config.get("CLASS_NAMES"), _mappings(_get(config, path))
-    if not _is_list(names) or not anchors:
+    if not _is_list(names) or not _is_list(_get(config, path)):
         return
     for i, anchor in anchors:
         name = anchor.get("class_name")
@@ -428,6 +441,13 @@ def _box_codes_fit(config: Mapping) -> Iterator[str]:
         )
 
 
+def _anchor_boxes_are_suppressed(config: Mapping) -> Iterator[str]:
+    path = "MODEL.POST_PROCESSING"
+    anchors = str(_name(config, "DENSE_HEAD")).startswith("AnchorHead")
+    if anchors and isinstance(_get(config, path), Mapping) and _get(config, f"{path}.NMS_CONFIG") is None:
+        yield f"{path}.NMS_CONFIG: missing; an anchor head's boxes overlap"
+
+
 def _features_exist(config: Mapping) -> Iterator[str]:
     encoding, path = _get(config, "DATA_CONFIG.POINT_FEATURE_ENCODING"), "DATA_CONFIG.POINT_FEATURE_ENCODING"
     used, source = _get(encoding, "used_feature_list"), _get(encoding, "src_feature_list")
@@ -444,6 +464,55 @@ def _features_exist(config: Mapping) -> Iterator[str]:
         count = node.get("NUM_POINT_FEATURES")
         if node.get(NAME_KEY) == "gt_sampling" and _is_number(count) and count < len(source):
             yield f"{place}[{i}].NUM_POINT_FEATURES: the points have {len(source)} features, got {count}"
+
+
+def _counts_are_counts(config: Mapping) -> Iterator[str]:
+    places = [(path, _get(config, path), keys) for path, keys in COUNTS.items()]
+    places += [
+        (f"DATA_CONFIG.DATA_PROCESSOR[{i}]", node, VOXEL_COUNTS)
+        for i, node in _mappings(_get(config, "DATA_CONFIG.DATA_PROCESSOR"))
+    ]
+    for path, node, keys in places:
+        for key in keys if isinstance(node, Mapping) else ():
+            if key == "NUM_FILTERS" and node.get(key) == []:
+                yield f"{path}.{key}: must name the channels of at least one layer, got []"
+            for where, value in _entries(node.get(key), f"{path}.{key}"):
+                if _is_number(value) and value < 1:
+                    yield f"{where}: must be at least 1, got {value!r}"
+    for where, value in _entries(_get(config, "MODEL.BACKBONE_2D.LAYER_NUMS"), "MODEL.BACKBONE_2D.LAYER_NUMS"):
+        if _is_number(value) and value < 0:
+            yield f"{where}: must not be negative, got {value!r}"
+    for where, value in _entries(
+        _get(config, "MODEL.BACKBONE_2D.UPSAMPLE_STRIDES"), "MODEL.BACKBONE_2D.UPSAMPLE_STRIDES"
+    ):
+        if _is_number(value) and value <= 0:
+            yield f"{where}: must be above 0, got {value!r}"
+
+
+def _entries(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(path, value) of every leaf."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _entries(item, f"{path}.{key}")
+    elif _is_list(value):
+        for i, item in enumerate(value):
+            yield from _entries(item, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def _augmentors_have_limits(config: Mapping) -> Iterator[str]:
+    place, augmentors = _augmentors(config)
+    for i, node in _mappings(augmentors):
+        for key, value in node.items():
+            numbers = _numbers(value)
+            if key.endswith(("_RANGE", "_ANGLE")) and numbers is not None:
+                if len(numbers) != 2 or numbers[0] > numbers[1]:
+                    yield f"{place}[{i}].{key}: expected [low, high] with low <= high, got {list(value)}"
+            if key == "ALONG_AXIS_LIST" and _is_list(value):
+                wrong = [axis for axis in value if axis not in ("x", "y", "z")]
+                if wrong:
+                    yield f"{place}[{i}].{key}: {wrong[0]!r} is none of x, y, z"
 
 
 def _sampling_is_written_right(config: Mapping) -> Iterator[str]:
@@ -464,8 +533,17 @@ def _sampling_is_written_right(config: Mapping) -> Iterator[str]:
 def _voxels_are_made_if_read(config: Mapping) -> Iterator[str]:
     names = [node.get(NAME_KEY) for _, node in _mappings(_get(config, "DATA_CONFIG.DATA_PROCESSOR"))]
     reader = _name(config, "VFE")
-    if reader in ("PillarVFE", "MeanVFE") and names and "transform_points_to_voxels" not in names:
+    if reader in ("PillarVFE", "MeanVFE") and "transform_points_to_voxels" not in names:
         yield f"DATA_CONFIG.DATA_PROCESSOR: {reader} reads voxels; add transform_points_to_voxels to {names}"
+
+
+def _teacher_file_exists(config: Mapping) -> Iterator[str]:
+    path = "KD.TEACHER.CFG"
+    if isinstance(_get(config, path), str):
+        try:
+            load_object("pcdet.config:find_config_file")(_get(config, path))
+        except FileNotFoundError as error:
+            yield f"{path}: {error}"
 
 
 RULES = (
@@ -478,6 +556,10 @@ RULES = (
     _every_class_has_anchors,
     _box_codes_fit,
     _features_exist,
+    _counts_are_counts,
+    _augmentors_have_limits,
+    _anchor_boxes_are_suppressed,
     _sampling_is_written_right,
+    _teacher_file_exists,
     _voxels_are_made_if_read,
 )

@@ -25,6 +25,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import re
 import types
 import typing
@@ -150,7 +151,7 @@ def build_from_cfg(node: Mapping, registry: Registry, *, path: str = "", **given
     if "model_cfg" in parameters:
         given.setdefault("model_cfg", node)
         return cls(**given)
-    bound = _bind(node, cls, path, frozenset(given) | registry.given)
+    bound = _bind(node, cls, path, frozenset(given) | registry.given, (NAME_KEY, BASE_KEY))
     if bound.problems:
         raise ConfigError(bound.problems)
     return cls(**{**bound.values, **given})
@@ -171,7 +172,7 @@ def check_node(node: Any, registry: Registry, *, path: str = "", given: Iterable
         return error.problems
     if "model_cfg" in _parameters(cls):
         return []
-    return _bind(node, cls, path, frozenset(given) | registry.given).problems
+    return _bind(node, cls, path, frozenset(given) | registry.given, (NAME_KEY, BASE_KEY)).problems
 
 
 def parse_node(node: Mapping | None, schema: type, *, path: str = "") -> Any:
@@ -252,7 +253,7 @@ def _resolve(annotation: Any, scope: dict) -> Any:
         return Any
 
 
-def _bind(node: Mapping, cls: type, path: str, given: frozenset[str]) -> _Bound:
+def _bind(node: Mapping, cls: type, path: str, given: frozenset[str], ignored: Iterable[str] = (BASE_KEY,)) -> _Bound:
     given = given | frozenset(getattr(cls, "GIVEN", ()))
     parameters = _parameters(cls)
     by_key = {name.rstrip("_"): name for name in parameters if name not in given}
@@ -261,7 +262,7 @@ def _bind(node: Mapping, cls: type, path: str, given: frozenset[str]) -> _Bound:
         name = by_key.get(str(key).lower())
         where = _join(path, key)
         if name is None:
-            if key not in (NAME_KEY, BASE_KEY):
+            if key not in ignored:
                 unknown.append(f"{where}: {_unknown(str(key), cls, parameters, by_key)}")
         elif name in values:
             unknown.append(f"{where}: given twice, in different spellings")
@@ -328,7 +329,7 @@ def _convert_scalar(value: Any, annotation: Any, path: str) -> tuple[Any, list[s
     if annotation not in (bool, int, float, str):
         return value, []
     if annotation is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value), []
+        return float(value), [] if math.isfinite(value) else [f"{path}: must be finite, got {value}"]
     if isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool)):
         return value, []
     return value, [_mismatch(value, annotation, path)]
@@ -427,7 +428,7 @@ def _show(value: Any) -> str:
 
 def nearest_name(word: str, known: Iterable[str]) -> str:
     """'did you mean X?', or all there is to choose from."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     by_folded = {k.lower(): k for k in known}
     match = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.6)
     if match:

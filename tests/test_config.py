@@ -409,6 +409,15 @@ def test_a_value_of_the_wrong_type_is_found_wherever_it_is(loaded):
         assert paths_with(find_problems(config), path.split("[")[0]), f"{path}: {node[key]} was not noticed"
 
 
+@pytest.mark.parametrize("junk", [None, -1, "", [], {}, [[1]], {"NAME": 3}, float("nan"), float("inf"), [0, 0, 0]])
+def test_no_value_whatever_breaks_the_check(loaded, junk):
+    for path, _ in list(places(loaded))[::4]:
+        config = copy.deepcopy(loaded)
+        node, key = node_at(config, path)
+        node[key] = EasyDict(junk) if isinstance(junk, dict) else junk
+        assert all(isinstance(problem, str) for problem in find_problems(config))
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
@@ -422,6 +431,18 @@ def test_a_value_of_the_wrong_type_is_found_wherever_it_is(loaded):
         ("CLASS_NAMES", "Car", "expected a list of class names, got 'Car'"),
         ("CLASS_NAMES", ["Car", "Car"], "every class may stand there once, got ['Car', 'Car']"),
         ("DATA_CONFIG", 3, "expected a mapping, got 3"),
+        ("OPTIMIZATION.WEIGHT_DECAY", float("nan"), "must be finite, got nan"),
+        ("MODEL.BACKBONE_2D.LAYER_STRIDES[1]", 0, "must be at least 1, got 0"),
+        ("MODEL.BACKBONE_2D.LAYER_NUMS[1]", -1, "must not be negative, got -1"),
+        ("MODEL.BACKBONE_2D.UPSAMPLE_STRIDES[2]", 0, "must be above 0, got 0"),
+        ("MODEL.VFE.NUM_FILTERS", [], "must name the channels of at least one layer, got []"),
+        ("DATA_CONFIG.DATA_PROCESSOR[2].MAX_NUMBER_OF_VOXELS.train", 0, "must be at least 1, got 0"),
+        ("DATA_CONFIG.DATA_AUGMENTOR.AUG_CONFIG_LIST[3].WORLD_SCALE_RANGE", [1.05, 0.95], "[low, high] with low <="),
+        ("DATA_CONFIG.DATA_AUGMENTOR.AUG_CONFIG_LIST[1].ALONG_AXIS_LIST", ["w"], "'w' is none of x, y, z"),
+        ("MODEL.POST_PROCESSING.NMS_CONFIG", None, "missing; an anchor head's boxes overlap"),
+        ("MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG", [], "'Car' of CLASS_NAMES has no anchors"),
+        ("KD.LOSSES[0].SAMPLE.NAME", "x", "SampleConfig has no such key"),
+        ("KD.TEACHER.CFG", "cfgs/none.yaml", "configuration file 'cfgs/none.yaml' not found; looked for"),
         ("DATA_CONFIG.DATASET", "KitiDataset", "unknown dataset 'KitiDataset'; did you mean KittiDataset?"),
         ("OPTIMIZATION.OPTIMIZER", "adam_oncycle", "unknown optimizer 'adam_oncycle'; did you mean adam_onecycle?"),
         ("OPTIMIZATION.LR_CLIP", "1e-7", "YAML reads this as text, write 1.0e-07"),

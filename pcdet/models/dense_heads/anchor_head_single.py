@@ -82,21 +82,33 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         Reads: ``spatial_features_2d`` (B, C, H, W); ``gt_boxes`` in training.
         Writes: in evaluation ``batch_cls_preds``, ``batch_box_preds``, ``cls_preds_normalized``; see ``finish``.
         """
-        names = ("cls_preds", "box_preds", "dir_cls_preds")
-        convs = (self.conv_cls, self.conv_box, self.conv_dir_cls)
-        maps = _joint_conv1x1(batch_dict["spatial_features_2d"], [conv for conv in convs if conv is not None])
-        self.forward_ret_dict = dict(zip(names, [*maps, None], strict=False))
+        features = batch_dict["spatial_features_2d"]
+        self.forward_ret_dict = {
+            "cls_preds": self.conv_cls(features).permute(0, 2, 3, 1).contiguous(),
+            "box_preds": self.conv_box(features).permute(0, 2, 3, 1).contiguous(),
+            "dir_cls_preds": None,
+        }
+        if self.conv_dir_cls is not None:
+            self.forward_ret_dict["dir_cls_preds"] = self.conv_dir_cls(features).permute(0, 2, 3, 1).contiguous()
+        if self.training:
+            self.forward_ret_dict["spatial_features_2d"] = features
         return self.finish(batch_dict)
 
+    def predictions_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Box codes and directions of a few anchors, computed again from the features of their cells.
 
-def _joint_conv1x1(x: Tensor, convs: Sequence[nn.Conv2d]) -> list[Tensor]:
-    """What each 1x1 convolution makes of ``x`` (B, C, H, W), as (B, H, W, channels).
-
-    They run as one convolution, which reads the map once instead of once each, in the backward pass too; singly where
-    somebody listens to one by a forward hook.
-    """
-    if any(conv._forward_hooks or conv._forward_pre_hooks for conv in convs):
-        return [conv(x).permute(0, 2, 3, 1).contiguous() for conv in convs]
-    weight, bias = torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs])
-    joint = F.conv2d(x, weight, bias).permute(0, 2, 3, 1)
-    return [part.contiguous() for part in joint.split([conv.out_channels for conv in convs], dim=-1)]
+        The gradient of a map of predictions is zero but in a few hundred cells, yet its convolution's backward pass
+        goes over the whole map. Through these it stays in those cells; the maps keep their graph for other losses.
+        """
+        per_cell, (height, width) = self.num_anchors_per_location, self.map_shape
+        cell = torch.div(rows, per_cell, rounding_mode="floor")
+        frame, cell = torch.div(cell, height * width, rounding_mode="floor"), cell % (height * width)
+        features = self.forward_ret_dict["spatial_features_2d"].permute(0, 2, 3, 1)
+        features = features[frame, torch.div(cell, width, rounding_mode="floor"), cell % width]
+        column = rows % per_cell
+        taken = []
+        for conv in (self.conv_box, self.conv_dir_cls):
+            if conv is not None:
+                values = F.linear(features.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+                taken.append(values.view(len(rows), per_cell, conv.out_channels // per_cell)[torch.arange(len(rows), device=rows.device), column])
+        return taken[0], taken[1] if len(taken) > 1 else None

@@ -80,7 +80,7 @@ class AnchorHeadTemplate(nn.Module):
     ``finish``.
 
     Attributes:
-        anchor_table: (ny, nx, A, 7 + extra) buffer, absent from ``state_dict()``.
+        anchor_table: (ny * nx * A, 7 + extra) buffer, absent from ``state_dict()``.
         forward_ret_dict: predictions of the last forward, and in training its targets.
     """
 
@@ -128,9 +128,11 @@ class AnchorHeadTemplate(nn.Module):
             generate_anchors(c, grid_size=grid_size, point_cloud_range=range_, box_size=columns) for c in configs
         ]
         self._anchor_shapes = [tuple(a.shape[3:5]) for a in anchors]  # sizes and rotations of each class
-        table = torch.cat([a[0].flatten(2, 3) for a in anchors], dim=2).contiguous()
-        self.register_buffer("anchor_table", table, persistent=False)
-        self.num_anchors_per_location = table.shape[2]
+        grid = torch.cat([a[0].flatten(2, 3) for a in anchors], dim=2)
+        self.map_shape = tuple(grid.shape[:2])
+        self.num_anchors_per_location = grid.shape[2]
+        # of two dimensions, because .to(memory_format=...) rearranges buffers of four
+        self.register_buffer("anchor_table", grid.flatten(0, 2), persistent=False)
 
     def _build_losses(self, config: AnchorLossConfig) -> None:
         weights = config.loss_weights
@@ -143,9 +145,14 @@ class AnchorHeadTemplate(nn.Module):
         self.reg_loss_func = getattr(loss_utils, config.reg_loss_type)(code_weights=weights.code_weights)
 
     @property
+    def anchor_grid(self) -> Tensor:
+        """(ny, nx, A, 7 + extra) view of the table: A anchors in a cell."""
+        return self.anchor_table.view(*self.map_shape, self.num_anchors_per_location, -1)
+
+    @property
     def anchors(self) -> list[Tensor]:
         """Anchors of each class, (1, ny, nx, sizes, rotations, 7 + extra), as views of the table."""
-        parts = self.anchor_table.split([s * r for s, r in self._anchor_shapes], dim=2)
+        parts = self.anchor_grid.split([s * r for s, r in self._anchor_shapes], dim=2)
         return [part.unflatten(2, shape)[None] for part, shape in zip(parts, self._anchor_shapes, strict=True)]
 
     def finish(self, batch_dict: dict) -> dict:
@@ -158,10 +165,10 @@ class AnchorHeadTemplate(nn.Module):
         """
         predictions = self.forward_ret_dict
         cls_preds = predictions["cls_preds"]
-        if cls_preds.shape[1:3] != self.anchor_table.shape[:2]:
+        if tuple(cls_preds.shape[1:3]) != self.map_shape:
             raise ValueError(
                 f"the feature map has {tuple(cls_preds.shape[1:3])} cells (y, x) but the anchors "
-                f"{tuple(self.anchor_table.shape[:2])}; FEATURE_MAP_STRIDE must equal the backbone's total stride"
+                f"{self.map_shape}; FEATURE_MAP_STRIDE must equal the backbone's total stride"
             )
         if self.training:
             predictions.update(self.assign_targets(batch_dict["gt_boxes"]))
@@ -174,7 +181,7 @@ class AnchorHeadTemplate(nn.Module):
 
     def assign_targets(self, gt_boxes: Tensor) -> dict[str, Tensor]:
         """``box_cls_labels``, ``box_reg_targets`` and ``reg_weights`` of every anchor; see ``AnchorTargets``."""
-        return self.target_assigner.assign_targets(self.anchor_table, gt_boxes)._asdict()
+        return self.target_assigner.assign_targets(self.anchor_grid, gt_boxes)._asdict()
 
     def generate_predicted_boxes(
         self, cls_preds: Tensor, box_preds: Tensor, dir_cls_preds: Tensor | None
@@ -201,18 +208,17 @@ class AnchorHeadTemplate(nn.Module):
         Returns:
             (K, 7 + C), the same rows of ``batch_box_preds``.
         """
-        count, out = self.anchor_table.shape[:3].numel(), self.forward_ret_dict
+        count, out = len(self.anchor_table), self.forward_ret_dict
         codes = out["box_preds"][frame].reshape(count, -1)[rows]
         directions = out["dir_cls_preds"]
         directions = None if directions is None else directions[frame].reshape(count, -1)[rows]
-        return self._decode(codes, directions, self.anchor_table.flatten(0, 2)[rows])
+        return self._decode(codes, directions, self.anchor_table[rows])
 
     def _logits(self, cls_preds: Tensor) -> Tensor:
-        count = self.anchor_table.shape[:3].numel()
-        return loss_utils.at_least_float32(cls_preds).reshape(len(cls_preds), count, -1)
+        return loss_utils.at_least_float32(cls_preds).reshape(len(cls_preds), len(self.anchor_table), -1)
 
     def _boxes(self, box_preds: Tensor, dir_cls_preds: Tensor | None) -> Tensor:
-        frames, anchors = len(box_preds), self.anchor_table.flatten(0, 2)
+        frames, anchors = len(box_preds), self.anchor_table
         directions = None if dir_cls_preds is None else dir_cls_preds.reshape(frames, len(anchors), -1)
         return self._decode(box_preds.reshape(frames, len(anchors), -1), directions, anchors)
 
@@ -251,14 +257,27 @@ class AnchorHeadTemplate(nn.Module):
         rows = positive.view(-1).nonzero().squeeze(1)
         weights = frame_weights[torch.div(rows, count, rounding_mode="floor")]
         targets = out["box_reg_targets"].view(frames * count, -1)[rows]
-        codes = loss_utils.at_least_float32(_rows(out["box_preds"], frames * count, rows))
+        codes, directions = self.predictions_at(rows)
         losses["rpn_loss_loc"] = self._box_loss(codes, targets, weights) / frames * self.loss_weights.loc_weight
-        if out["dir_cls_preds"] is not None:
-            logits = loss_utils.at_least_float32(_rows(out["dir_cls_preds"], frames * count, rows))
-            heading = targets[:, 6] + self.anchor_table.reshape(count, -1)[rows % count, 6]
-            dir_loss = F.cross_entropy(logits, self.directions.bin_of(heading), reduction="none") * weights
+        if directions is not None:
+            heading = targets[:, 6] + self.anchor_table[rows % count, 6]
+            dir_loss = F.cross_entropy(directions, self.directions.bin_of(heading), reduction="none") * weights
             losses["rpn_loss_dir"] = dir_loss.sum() / frames * self.loss_weights.dir_weight
         return losses
+
+    def predictions_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the loss needs of the boxes and directions: those of a few anchors of the last forward.
+
+        Args:
+            rows: (K,) indices of anchors within the batch.
+
+        Returns:
+            (K, code_size) box codes and (K, bins) directions or None; float32 at least.
+        """
+        maps = [self.forward_ret_dict[key] for key in ("box_preds", "dir_cls_preds")]
+        count = len(self.anchor_table) * len(self.forward_ret_dict["cls_preds"])
+        taken = [None if m is None else m.reshape(count, -1).index_select(0, rows) for m in maps]
+        return tuple(None if t is None else loss_utils.at_least_float32(t) for t in taken)
 
     def _box_loss(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         if not self.box_coder.encode_angle_by_sincos:
@@ -269,8 +288,3 @@ class AnchorHeadTemplate(nn.Module):
 def _last_argmax(x: Tensor) -> Tensor:
     """Index of the first maximum along the last axis; PyTorch's is slow on short axes, and two is the usual length."""
     return (x[..., 1] > x[..., 0]).long() if x.shape[-1] == 2 else x.argmax(-1)
-
-
-def _rows(predictions: Tensor, count: int, rows: Tensor) -> Tensor:
-    """Predictions of some anchors: (K, D) of a map (B, H, W, A * D)."""
-    return predictions.reshape(count, -1).index_select(0, rows)

@@ -11,6 +11,7 @@ from pcdet.models.kd.adapters import EdgeAdapter
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
 from pcdet.models.kd.feature import Feature, Geometry
 from pcdet.models.kd.init import inherit_weights
+from pcdet.models.kd.losses import KDLoss
 from pcdet.models.kd.sampling import (
     ReweightConfig,
     effective_sample_size,
@@ -19,8 +20,10 @@ from pcdet.models.kd.sampling import (
     sample,
     softmax_weights,
 )
+from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import Taps, TapsFilled, head_taps, probe_channels
 from pcdet.models.kd.view import Pair, View
+from pcdet.registry import KD_LOSSES
 
 GEOMETRY = Geometry(point_cloud_range=(0.0, -4.0, -3.0, 8.0, 4.0, 1.0), grid_size=(8, 8, 1))
 
@@ -338,6 +341,24 @@ def test_slices_respect_the_parts_that_the_head_reads():
     assert torch.equal(student.backbone_2d.blocks[1][1].weight, teacher.backbone_2d.blocks[1][1].weight[:8, :8])
     with pytest.raises(ValueError, match="KD.INIT slice: .* cannot be cut from the teacher's"):
         inherit_weights(teacher, detector())
+
+
+def test_a_loss_of_ones_own_needs_a_class_and_a_name(batch, monkeypatch):
+    """The example of docs/KD.md."""
+
+    class ChannelMeans(KDLoss):
+        def __init__(self, *, feature: str, weight: float = 1.0, schedule: ScheduleConfig = CONSTANT, pair: Pair):
+            super().__init__(weight=weight, schedule=schedule)
+            self.feature = feature
+            self.student_taps = self.teacher_taps = (feature,)
+
+        def forward(self, student: View, teacher: View, *, diagnose: bool = False):
+            given, wanted = (side.feature(self.feature).x.mean(dim=0) for side in (student, teacher))
+            return (given - wanted).square().mean(), {}
+
+    monkeypatch.setitem(KD_LOSSES._classes, "ChannelMeans", ChannelMeans)
+    distiller = distil({"NAME": "ChannelMeans", "FEATURE": "spatial_features", "WEIGHT": 2.0}, teacher=detector(seed=3))
+    assert distiller(batch)[1]["kd/ChannelMeans"] > 0
 
 
 def test_global_step_is_the_students(batch):

@@ -1,0 +1,42 @@
+"""Two processes under DistributedDataParallel, one of which meets frames without a single point."""
+
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from kd_pairs import FACTS, LOGITS, MAP, PILLARS, distil, pp
+from torch.nn.parallel import DistributedDataParallel
+
+
+def train(rank: int, port: int, folder: str):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    stop = {"SCHEDULE": {"NAME": "stop", "EPOCHS": 1}}
+    distiller = distil(PILLARS, MAP | stop, LOGITS)
+    model = DistributedDataParallel(distiller)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for epoch in range(2):
+        distiller.set_epoch(epoch, 2)
+        for it in range(2):
+            batch = pp.random_batch(FACTS, frames=2, points=200, seed=10 * epoch + 2 * it + rank)
+            if rank == 1 and it == 1:
+                batch |= {k: v[:0] for k, v in batch.items() if k.startswith("voxel")}
+            ret_dict, tb_dict, _ = model(batch)
+            assert tb_dict["kd/total"] >= 0
+            optimizer.zero_grad()
+            ret_dict["loss"].backward()
+            optimizer.step()
+    weights = torch.cat([p.detach().flatten() for p in distiller.parameters()])
+    torch.save(weights, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_keep_equal_weights_when_one_meets_empty_frames(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(train, args=(port, str(tmp_path)), nprocs=2, join=True)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.equal(first, second) and bool(first.isfinite().all())

@@ -6,7 +6,9 @@ import copy
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from easydict import EasyDict
@@ -85,6 +87,32 @@ def test_pointpillar_has_openpcdets_values(monkeypatch):
     assert config.DATA_CONFIG._BASE_CONFIG_ == "cfgs/dataset_configs/kitti_dataset.yaml"  # stays, as in OpenPCDet
     assert config.DATA_CONFIG.FOV_POINTS_ONLY is True  # from the base
     assert config.OPTIMIZATION.LR_CLIP == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("kitti_models/pointpillar", 4_834_888),  # OpenPCDet's
+        ("kitti_models/kd/pointpillar_4x", 1_217_352),  # PointDistiller, section 4.1: 1.3 M and 0.3 M
+        ("kitti_models/kd/pointpillar_16x", 308_680),
+        ("simulated_models/kd/pointpillar_student", 213_800),
+    ],
+)
+def test_models_have_the_parameters_that_their_files_promise(name, parameters):
+    from pcdet.models import build_network
+
+    config = load(CFGS / f"{name}.yaml")
+    data = config.DATA_CONFIG
+    low, high = np.split(np.array(data.POINT_CLOUD_RANGE, np.float32), 2)
+    dataset = SimpleNamespace(
+        class_names=config.CLASS_NAMES,
+        grid_size=np.round((high - low) / data.DATA_PROCESSOR[2].VOXEL_SIZE).astype(np.int64),
+        voxel_size=data.DATA_PROCESSOR[2].VOXEL_SIZE,
+        point_cloud_range=np.concatenate([low, high]),
+        point_feature_encoder=SimpleNamespace(num_point_features=4),
+    )
+    model = build_network(config.MODEL, len(config.CLASS_NAMES), dataset)
+    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_key_order_and_flow_style_do_not_matter(tmp_path):

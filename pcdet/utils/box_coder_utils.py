@@ -6,6 +6,8 @@ their arguments.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -93,3 +95,87 @@ class ResidualCoder:
 
 def _ground_diagonal(dims: Tensor) -> Tensor:
     return torch.sqrt(dims[..., 0:1] ** 2 + dims[..., 1:2] ** 2)
+
+
+class PointResidualCoder:
+    """Boxes as residuals to points: offsets, logarithms of sizes, cosine and sine of the heading.
+
+    Args:
+        code_size: columns of a code: 8, plus further ones, which are copied.
+        use_mean_size: measure offsets and sizes by the mean size of the class.
+        mean_size: metres, [dx, dy, dz] of each class; needed with ``use_mean_size``.
+    """
+
+    def __init__(
+        self, *, code_size: int = 8, use_mean_size: bool = True, mean_size: Sequence[Sequence[float]] | None = None
+    ):
+        if use_mean_size and not mean_size:
+            raise ValueError("MEAN_SIZE must give [dx, dy, dz] of each class where USE_MEAN_SIZE is True, got nothing")
+        self.code_size = code_size
+        self.use_mean_size = use_mean_size
+        self.mean_size = torch.tensor(mean_size, dtype=torch.float32) if use_mean_size else None
+
+    def encode(self, boxes: Tensor, points: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Codes of boxes relative to points, row by row.
+
+        Args:
+            boxes: (N, 7 + C) LiDAR boxes; sizes below 1e-5 m count as 1e-5 m.
+            points: (N, 3).
+            classes: (N,) class ids, counted from 1; needed with ``use_mean_size``.
+
+        Returns:
+            (N, code_size).
+        """
+        scale, size = self._scale(points, classes)
+        dims = boxes[..., 3:6].clamp(min=MIN_DIM)
+        heading = boxes[..., 6:7]
+        offset = (boxes[..., :3] - points) / scale
+        return torch.cat((offset, torch.log(dims / size), heading.cos(), heading.sin(), boxes[..., 7:]), dim=-1)
+
+    def decode(self, codes: Tensor, points: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Boxes (N, 7 + C) that the codes stand for, headings in [-pi, pi]; arguments as in ``encode``."""
+        scale, size = self._scale(points, classes)
+        heading = torch.atan2(codes[..., 7:8], codes[..., 6:7])
+        offset, dims = codes[..., :3] * scale, torch.exp(codes[..., 3:6]) * size
+        return torch.cat((offset + points, dims, heading, codes[..., 8:]), dim=-1)
+
+    def decode_torch(self, codes: Tensor, points: Tensor, classes: Tensor | None = None) -> Tensor:
+        """OpenPCDet's name for ``decode``."""
+        return self.decode(codes, points, classes)
+
+    def encode_torch(self, boxes: Tensor, points: Tensor, classes: Tensor | None = None) -> Tensor:
+        """OpenPCDet's name for ``encode``."""
+        return self.encode(boxes, points, classes)
+
+    def _scale(self, points: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(N, 3) units of the offsets and of the sizes; ones without mean sizes."""
+        if not self.use_mean_size:
+            ones = torch.ones_like(points)
+            return ones, ones
+        size = self.mean_size.to(points)[classes.long() - 1]
+        diagonal = _ground_diagonal(size)
+        return torch.cat((diagonal, diagonal, size[..., 2:3]), dim=-1), size
+
+
+class PreviousResidualDecoder(ResidualCoder):
+    """The coder of OpenPCDet's first releases, whose codes hold width before length; it only decodes."""
+
+    turn = 1  # sign of the coded heading
+
+    def __init__(self, *, code_size: int = 7):
+        super().__init__(code_size=code_size)
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Not available: these codes come from old checkpoints alone."""
+        raise NotImplementedError("codes with width before length are only read, never written; use ResidualCoder")
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes (..., 7 + C); arguments as in ``ResidualCoder``."""
+        swapped = torch.cat((codes[..., :3], codes[..., [4, 3, 5]], self.turn * codes[..., 6:7], codes[..., 7:]), -1)
+        return super().decode(swapped, anchors)
+
+
+class PreviousResidualRoIDecoder(PreviousResidualDecoder):
+    """The same of its second stages, which also count the heading the other way round."""
+
+    turn = -1

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import faulthandler
 import os
 import signal
 import sys
@@ -146,6 +147,7 @@ def timestamp():
 
 def run(main):
     """Calls ``main``; known mistakes end with their message alone, a requested stop with the signal's exit code."""
+    faulthandler.enable()  # a crash in native code says where it was called from
     try:
         main()
     except (ConfigError, CheckpointError, DataError, NonFiniteError, FileNotFoundError) as error:

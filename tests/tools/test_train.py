@@ -1,0 +1,220 @@
+"""train.py, train_kd.py, test.py and their launch scripts, from end to end on a few simulated frames."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from pcdet.testing import tiny_kitti
+
+FLAGS = ["--workers", "0", "--device", "cpu", "--seed", "3", "--logger_iter_interval", "1"]
+
+
+@pytest.fixture(scope="module")
+def tools(repo_root):
+    return repo_root / "tools"
+
+
+@pytest.fixture(scope="module")
+def cfg_file(tmp_path_factory, tools):
+    """A PointPillars of 2 k weights on a tenth of the usual range, over four training frames and two others."""
+    folder = tmp_path_factory.mktemp("tiny")
+    data = tiny_kitti(folder / "kitti", frames=6)
+    dataset_cfg = tools / "cfgs/dataset_configs/simulated_kitti_dataset.yaml"
+    command = ["-m", "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", dataset_cfg, "--data_path", data]
+    run([*command, "--workers", "1"], cwd=tools.parent)
+    base = yaml.safe_load((tools / "cfgs/simulated_models/pointpillar.yaml").read_text())
+    base["DATA_CONFIG"].update(DATA_PATH=str(data), POINT_CLOUD_RANGE=[0, -10.24, -3, 20.48, 10.24, 1])
+    base["MODEL"]["WIDTH"] = 0.125
+    base["OPTIMIZATION"].update(NUM_EPOCHS=2, BATCH_SIZE_PER_GPU=2)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(base))
+    kd = {
+        "_BASE_CONFIG_": str(folder / "tiny.yaml"),
+        "KD": {
+            "TEACHER": {"CFG": str(folder / "tiny.yaml"), "CKPT": None},
+            "LOSSES": [{"NAME": "PivotalLogit", "CLS_WEIGHT": 1.0, "REG_WEIGHT": 0.1}],
+        },
+    }
+    (folder / "tiny_kd.yaml").write_text(yaml.safe_dump(kd))
+    return folder / "tiny.yaml"
+
+
+def run(args, *, cwd, code=0):
+    """Output of a Python command that ends with ``code``."""
+    done = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-12000:]
+    return done.stdout + done.stderr
+
+
+def run_script(name, args, *, tools, code=0):
+    """Output of a launch script, called with tools/ as working directory."""
+    env = {**os.environ, "PYTHON": sys.executable}
+    command = ["bash", f"scripts/{name}", *map(str, args)]
+    done = subprocess.run(command, cwd=tools, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-12000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(cfg_file, tools, tmp_path_factory):
+    """(output folder, log) of two epochs without an interruption."""
+    out = tmp_path_factory.mktemp("trained")
+    return out, run(["train.py", "--cfg_file", cfg_file, "--output_dir", out, *FLAGS, "--save_to_file"], cwd=tools)
+
+
+def test_training_leaves_openpcdets_files_and_lines(trained, cfg_file):
+    out, log = trained
+    assert sorted(p.name for p in (out / "ckpt").iterdir()) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"]
+    assert (out / "tiny.yaml").read_bytes() == cfg_file.read_bytes()
+    assert any((out / "tensorboard").iterdir()) and len(list(out.glob("train_*.log"))) == 1
+    result = out / "eval/eval_with_train/epoch_2/val"
+    assert len(pickle.loads((result / "result.pkl").read_bytes())) == 2
+    assert len(list((result / "final_result/data").glob("*.txt"))) == 2
+    assert (out / "eval/eval_with_train/eval_list_val.txt").read_text() == "2\n"
+    for line in (
+        "CUDA_VISIBLE_DEVICES=",
+        "cfg_file         ",
+        "cfg.MODEL.NAME: PointPillar",
+        "Car AP_R40@0.70, 0.70, 0.70:",
+    ):
+        assert line in log
+    assert len(re.findall(r"Train: +[12]/2 \( *\d+%\) \[ *[12]/2 .*Acc_iter", log)) == 4
+    state = torch.load(out / "ckpt/checkpoint_epoch_2.pth", weights_only=True)
+    assert (state["epoch"], state["it"], state["seed"]) == (2, 4, 3)
+
+
+def test_the_run_record_carries_what_a_result_must(trained):
+    record = json.loads((trained[0] / "run.json").read_text())
+    assert record["train_cpu_s"] > 0 and record["seed"] == 3 and record["world_size"] == 1
+    assert record["command"][0] == "train.py" and record["config"]["OPTIMIZATION"]["NUM_EPOCHS"] == 2
+    assert record["dataset"]["samples"] == 4 and record["dataset"]["fingerprint"]
+    assert "Car_3d/moderate_R40" in record["results"]["2"]
+
+
+def test_a_finished_training_says_so_and_ends(trained, cfg_file, tools):
+    log = run(["train.py", "--cfg_file", cfg_file, "--output_dir", trained[0], *FLAGS], cwd=tools)
+    assert "is already trained 2 epochs; 2 were asked for" in log and "Nothing left to evaluate" in log
+    assert "Train:" not in log
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(trained, cfg_file, tools, tmp_path):
+    command = ["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, *FLAGS, "--skip_eval"]
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=tools, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "Train:" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stdout.read()
+    code = process.wait(60)
+    if code == 0:
+        pytest.fail(f"training ended before the signal came: {rest}")
+    assert code == 128 + signal.SIGTERM and "Saved" in rest
+    stopped = torch.load(tmp_path / "ckpt/latest_model.pth", weights_only=True)
+    assert 0 < stopped["it"] < 4
+    log = run(command, cwd=tools)
+    assert f"loaded {tmp_path / 'ckpt/latest_model.pth'}" in log or "checkpoint_epoch_1" in log
+    expected, found = (
+        torch.load(out / "ckpt/checkpoint_epoch_2.pth", weights_only=True)["model_state"]
+        for out in (trained[0], tmp_path)
+    )
+    for key, value in expected.items():
+        assert torch.equal(value, found[key]), key
+    assert len(json.loads((tmp_path / "run.json").read_text())["sessions"]) == 2
+
+
+def test_an_unreadable_checkpoint_is_an_error_and_not_a_fresh_start(cfg_file, tools, tmp_path):
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt/checkpoint_epoch_1.pth").write_bytes(b"cut short")
+    log = run(["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, *FLAGS], cwd=tools, code=1)
+    assert "checkpoint_epoch_1.pth (9 bytes) cannot be read" in log and "Traceback" not in log
+
+
+def test_a_checkpoint_is_evaluated_alone(trained, cfg_file, tools):
+    out, log = trained
+    ckpt = out / "ckpt/checkpoint_epoch_2.pth"
+    command = ["test.py", "--cfg_file", cfg_file, "--output_dir", out, "--workers", "1", "--device", "cpu"]
+    again = run([*command, "--ckpt", ckpt, "--infer_time", "--batch_size", "1"], cwd=tools)
+    result = out / "eval/epoch_2/val/default"
+    assert (result / "result.pkl").is_file() and any(result.glob("log_eval_*.txt"))
+    assert "ms a batch, 2 batches" in again
+    results = json.loads((result / "run.json").read_text())["results"]["2"]
+    assert results == json.loads((out / "run.json").read_text())["results"]["2"]
+
+
+def test_all_checkpoints_are_evaluated_once_and_waiting_ends(trained, cfg_file, tools):
+    out, _ = trained
+    command = ["test.py", "--cfg_file", cfg_file, "--output_dir", out, "--eval_all", "--workers", "0", "--use_amp"]
+    first = run([*command, "--channels_last", "--device", "cpu"], cwd=tools)
+    assert "EPOCH 1 EVALUATION" in first and "EPOCH 2 EVALUATION" in first
+    started = time.monotonic()
+    second = run([*command, "--max_waiting_mins", "0.02"], cwd=tools)
+    assert "EVALUATION" not in second and "for next check" in second and "Nothing left to evaluate" in second
+    assert time.monotonic() - started < 60
+    assert (out / "eval/eval_all_default/default/eval_list_val.txt").read_text() == "1\n2\n"
+
+
+def test_without_a_checkpoint_test_says_what_it_needs(cfg_file, tools):
+    assert "give --ckpt FILE, or --eval_all" in run(["test.py", "--cfg_file", cfg_file], cwd=tools, code=2)
+
+
+def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):
+    """dist_train_kd.sh with bf16 and channels-last, then dist_test.sh against one process."""
+    kd_file = cfg_file.with_name("tiny_kd.yaml")
+    teacher = trained[0] / "ckpt/checkpoint_epoch_2.pth"
+    common = ["--cfg_file", kd_file, "--output_dir", tmp_path, "--workers", "0", "--device", "cpu"]
+    log = run_script(
+        "dist_train_kd.sh", ["2", *common, "--batch_size", "2", "--use_amp", "--channels_last", "--eval_interval", "1",
+                             "--teacher_ckpt", teacher], tools=tools)  # fmt: skip
+    assert "total_batch_size: 2, 2 processes" in log and "mixed precision torch.bfloat16" in log
+    assert log.count("Train:") == 4  # rank 0 alone logs: two iterations an epoch, first and last
+    assert log.count("EVALUATION *") == 2
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["world_size"] == 2 and record["config"]["KD"]["TEACHER"]["CKPT"] == str(teacher)
+    ckpt = tmp_path / "ckpt/checkpoint_epoch_2.pth"
+    expected = torch.load(teacher, weights_only=True)["model_state"].keys()
+    assert torch.load(ckpt, weights_only=True)["model_state"].keys() == expected
+    run_script("dist_test.sh", ["2", *common, "--ckpt", ckpt], tools=tools)
+    annos = pickle.loads((tmp_path / "eval/epoch_2/val/default/result.pkl").read_bytes())
+    assert [a["frame_id"] for a in annos] == [
+        a["frame_id"] for a in pickle.loads((tmp_path / "eval/eval_with_train/epoch_2/val/result.pkl").read_bytes())
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "KD.TEACHER.CKPT: the teacher has no weights; give --teacher_ckpt FILE"),
+        (["--teacher_ckpt", "nowhere.pth"], "the teacher's checkpoint nowhere.pth does not exist"),
+    ],
+)
+def test_a_missing_teacher_is_a_clear_error(cfg_file, tools, tmp_path, flags, message):
+    command = ["train_kd.py", "--cfg_file", cfg_file.with_name("tiny_kd.yaml"), "--output_dir", tmp_path, *FLAGS]
+    log = run([*command, *flags], cwd=tools, code=1)
+    assert message in log and "Traceback" not in log
+
+
+def test_a_launch_script_without_a_number_says_how_it_is_called(tools):
+    log = run_script("dist_train.sh", ["--cfg_file", "x.yaml"], tools=tools, code=2)
+    assert "usage: bash scripts/dist_train.sh NUM_PROCESSES" in log
+
+
+def test_slurm_scripts_start_one_process_per_gpu(tools, tmp_path, monkeypatch):
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    log = run_script("slurm_train.sh", ["part", "job", "16", "--cfg_file", "x.yaml"], tools=tools)
+    assert "-p part --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8" in log
+    assert re.search(r"train.py --launcher slurm --tcp_port \d+ --cfg_file x.yaml", log)
+    log = run_script("slurm_test_mgpu.sh", ["part", "2", "--ckpt", "a"], tools=tools)
+    assert "--ntasks=2" in log and "test.py --launcher slurm" in log and log.rstrip().endswith("--ckpt a")
+    log = run_script("slurm_test_single.sh", ["part", "--ckpt", "a"], tools=tools)
+    assert "--ntasks=1" in log and log.rstrip().endswith("test.py --ckpt a")

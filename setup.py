@@ -43,9 +43,9 @@ def compile_flags() -> dict[str, list[str]]:
     """Flags for g++ and nvcc.
 
     No -march: the library must run on any CPU of the platform; hot loops pick wider vectors at run time
-    (``pcdet/simd.h``). No contraction into fused multiply-add: it would make a geometric decision depend on the machine.
+    (``pcdet/simd.h``). No contraction into fused multiply-add: a geometric decision would depend on the machine.
     """
-    cxx = ["-O3", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
+    cxx = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
     if sys.platform == "linux":
         cxx.append("-fopenmp")  # not given to the linker: the symbols come from the OpenMP runtime torch has loaded
     if sanitizers := os.environ.get("PCDET_SANITIZE"):

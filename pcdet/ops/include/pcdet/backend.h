@@ -89,10 +89,15 @@ struct DeviceGuard {
   explicit DeviceGuard(const c10::Device&) {}
 };
 
+// Work that is worth a second thread. Waking one takes microseconds on an idle machine, but milliseconds where other
+// processes (data loading workers) hold the cores, so threads get about a millisecond of work or are left alone.
+constexpr int64_t kItemsPerThread = 16384;        // of some 50 ns each
+constexpr int64_t kPairsPerThread = 1024 * 1024;  // of some 1 ns each
+
 // Calls f(i) for every i in [0, n), in parallel over the CPU threads.
 template <typename F>
 void for_each(int64_t n, F f) {
-  at::parallel_for(0, n, /*grain_size=*/256, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, n, kItemsPerThread, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) f(i);
   });
 }
@@ -100,8 +105,8 @@ void for_each(int64_t n, F f) {
 // Calls f(i, j) for every i in [0, n) and j in [0, m), rows in parallel.
 template <typename F>
 void for_each_pair(int64_t n, int64_t m, F f) {
-  const int64_t rows_worth_a_thread = std::max<int64_t>(1, 4096 / std::max<int64_t>(m, 1));
-  at::parallel_for(0, n, rows_worth_a_thread, [&](int64_t begin, int64_t end) {
+  const int64_t rows_per_thread = std::max<int64_t>(1, kPairsPerThread / std::max<int64_t>(m, 1));
+  at::parallel_for(0, n, rows_per_thread, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t j = 0; j < m; ++j) f(i, j);
   });

@@ -1,5 +1,7 @@
 // Which points lie in which boxes, on the CPU: points in blocks, so that most boxes are dismissed a block at a time and
 // the rest of the work runs in vector registers.
+#include <pcdet/simd.h>
+
 #include <vector>
 
 #include "solid_box.h"
@@ -49,26 +51,52 @@ std::vector<SolidBox<T> > solid_boxes(const T* boxes, int64_t count, double marg
 }
 
 template <typename T, typename PerBlock>
-void for_each_block(const T* points, int64_t num_points, PerBlock per_block) {
+void for_each_block(const T* points, int64_t num_points, int64_t num_boxes, PerBlock per_block) {
   const int64_t blocks = (num_points + kBlock - 1) / kBlock;
-  at::parallel_for(0, blocks, /*grain_size=*/8, [&](int64_t begin, int64_t end) {
+  const int64_t blocks_per_thread = std::max<int64_t>(1, 4 * kPairsPerThread / (kBlock * (num_boxes + 4)));
+  at::parallel_for(0, blocks, blocks_per_thread, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
       per_block(b * kBlock, PointBlock<T>(points + b * kBlock * 3, std::min(kBlock, num_points - b * kBlock)));
   });
 }
 
+// row[k] = whether point k of the block lies in the box.
+template <typename T>
+inline void test_points(const PointBlock<T>& block, const SolidBox<T> box, int32_t* row) {
+  for (int64_t k = 0; k < block.size; ++k) row[k] = box.contains(block.x[k], block.y[k], block.z[k]);
+}
+PCDET_WIDE void mask_block(const PointBlock<float>& block, const SolidBox<float>& box, int32_t* row) {
+  test_points(block, box, row);
+}
+PCDET_WIDE void mask_block(const PointBlock<double>& block, const SolidBox<double>& box, int32_t* row) {
+  test_points(block, box, row);
+}
+
+// first[k] = number where point k of the block lies in the box.
+template <typename T>
+inline void number_points(const PointBlock<T>& block, const SolidBox<T> box, int32_t number, int32_t* first) {
+  for (int64_t k = 0; k < block.size; ++k)
+    first[k] = box.contains(block.x[k], block.y[k], block.z[k]) ? number : first[k];
+}
+PCDET_WIDE void number_block(const PointBlock<float>& block, const SolidBox<float>& box, int32_t number,
+                             int32_t* first) {
+  number_points(block, box, number, first);
+}
+PCDET_WIDE void number_block(const PointBlock<double>& block, const SolidBox<double>& box, int32_t number,
+                             int32_t* first) {
+  number_points(block, box, number, first);
+}
+
 template <typename T>
 void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
   const auto solid = solid_boxes(boxes, num_boxes, kMaskMargin);
-  for_each_block(points, num_points, [&](int64_t start, const PointBlock<T>& block) {
+  for_each_block(points, num_points, num_boxes, [&](int64_t start, const PointBlock<T>& block) {
     for (int64_t i = 0; i < num_boxes; ++i) {
       int32_t* row = mask + i * num_points + start;
-      const SolidBox<T> box = solid[i];
-      if (!block.may_touch(box)) {
+      if (block.may_touch(solid[i]))
+        mask_block(block, solid[i], row);
+      else
         std::fill_n(row, block.size, 0);
-        continue;
-      }
-      for (int64_t k = 0; k < block.size; ++k) row[k] = box.contains(block.x[k], block.y[k], block.z[k]);
     }
   });
 }
@@ -78,16 +106,13 @@ void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames,
                 int64_t num_boxes) {
   for (int64_t frame = 0; frame < frames; ++frame) {
     const auto solid = solid_boxes(boxes + frame * num_boxes * 7, num_boxes, kIndexMargin);
-    for_each_block(points + frame * num_points * 3, num_points, [&](int64_t start, const PointBlock<T>& block) {
-      int32_t* out = index + frame * num_points + start;
-      std::fill_n(out, block.size, -1);
-      for (int64_t i = num_boxes - 1; i >= 0; --i) {  // backwards: the first box writes last
-        const SolidBox<T> box = solid[i];
-        if (!block.may_touch(box)) continue;
-        for (int64_t k = 0; k < block.size; ++k)
-          out[k] = box.contains(block.x[k], block.y[k], block.z[k]) ? static_cast<int32_t>(i) : out[k];
-      }
-    });
+    for_each_block(points + frame * num_points * 3, num_points, num_boxes,
+                   [&](int64_t start, const PointBlock<T>& block) {
+                     int32_t* out = index + frame * num_points + start;
+                     std::fill_n(out, block.size, -1);
+                     for (int64_t i = num_boxes - 1; i >= 0; --i)  // backwards: the first box writes last
+                       if (block.may_touch(solid[i])) number_block(block, solid[i], static_cast<int32_t>(i), out);
+                   });
   }
 }
 

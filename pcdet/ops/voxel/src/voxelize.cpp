@@ -121,7 +121,7 @@ Assignment assign_points(const VoxelGrid<T>& grid, const T* points, int64_t n, i
                          int64_t max_voxels) {
   constexpr int64_t kArrayCells = int64_t(1) << 20;  // 4 MB; larger grids are hashed
   std::vector<int64_t> cells(n);
-  at::parallel_for(0, n, /*grain_size=*/16384, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, n, /*grain_size=*/8 * kItemsPerThread, [&](int64_t begin, int64_t end) {
     cells_of(grid, points + begin * stride, stride, end - begin, cells.data() + begin);
   });
   const auto room = static_cast<int32_t>(std::min<int64_t>(max_points, std::numeric_limits<int32_t>::max()));
@@ -138,10 +138,8 @@ void copy_points(const Assignment& to, const T* points, int64_t channels, int64_
     T* row = out + to.voxel_of_point[i] * voxel_stride + to.slot_of_point[i] * channels;
     for (int64_t c = 0; c < channels; ++c) row[c] = points[i * channels + c];
   }
-  at::parallel_for(0, static_cast<int64_t>(to.counts.size()), /*grain_size=*/1024, [&](int64_t begin, int64_t end) {
-    for (int64_t v = begin; v < end; ++v)
-      std::fill(out + v * voxel_stride + to.counts[v] * channels, out + (v + 1) * voxel_stride, T(0));
-  });
+  for (int64_t v = 0, count = static_cast<int64_t>(to.counts.size()); v < count; ++v)
+    std::fill(out + v * voxel_stride + to.counts[v] * channels, out + (v + 1) * voxel_stride, T(0));
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> voxelize(const at::Tensor& points, at::ArrayRef<double> voxel_size,

@@ -1,0 +1,126 @@
+"""Runs contenders side by side: interleaved rounds, median and spread, the machine and the versions beside them.
+
+Beside the wall clock stands the process's CPU time of all threads: on a machine that others use too, where a call of a
+millisecond may wait for its core, it is the figure to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO_ROOT))
+
+import torch
+
+OURS = "pcdet"
+
+
+class Contest:
+    """Collects rows ``case, contender, ms`` and prints them; absent contenders are named once, with the reason."""
+
+    def __init__(self, doc: str, versions: tuple[str, ...] = ()):
+        parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--device", default="cpu", help="cpu or cuda")
+        parser.add_argument("--repeats", type=int, default=9, help="rounds; each runs every contender once")
+        parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+        parser.add_argument("--json", type=Path, help="write machine and rows there too")
+        args = parser.parse_args()
+        self.device, self.repeats, self.json_path = torch.device(args.device), args.repeats, args.json
+        torch.set_num_threads(args.threads)
+        self.rows: list[dict] = []
+        self.absent: dict[str, str] = {}
+        self.machine = {
+            "command": " ".join(["python", f"tools/benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "processor": _processor(),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "threads": args.threads,
+            "load": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in ("torch", "numpy", *versions)},
+        }
+        print("\n".join(f"{key:10s} {value}" for key, value in self.machine.items()))
+
+    def skip(self, contender: str, reason: str) -> None:
+        """Names a contender that cannot take part here."""
+        if contender not in self.absent:
+            self.absent[contender] = reason
+            print(f"skipped    {contender}: {reason}")
+
+    def run(self, case: str, contenders: dict[str, Callable[[], object]], same: Callable | None = None) -> None:
+        """Times the contenders on one case.
+
+        Args:
+            case: what is computed, with its sizes.
+            contenders: name -> call; ``OURS`` among them.
+            same: compares (our result, another's) and returns a word on it; not timed.
+        """
+        results = {name: call() for name, call in contenders.items()}  # warms up too
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+        for _ in range(self.repeats):
+            for name, call in contenders.items():
+                times[name].append(self._time(call))
+        print(f"\n{case}")
+        our_wall, our_cpu = (median(part) for part in zip(*times[OURS], strict=True))
+        for name, pairs in times.items():
+            wall, cpu = zip(*pairs, strict=True)
+            word = "" if same is None or name == OURS else same(results[OURS], results[name])
+            row = {
+                "case": case,
+                "contender": name,
+                "ms": median(wall),
+                "min_ms": min(wall),
+                "max_ms": max(wall),
+                "cpu_ms": median(cpu),
+                "times_ours": median(wall) / our_wall,
+                "cpu_times_ours": median(cpu) / our_cpu,
+                "agreement": word,
+                "n": self.repeats,
+            }
+            self.rows.append(row)
+            spread = f"[{min(wall):.2f} .. {max(wall):.2f}]"
+            ratio = f"{row['times_ours']:7.1f} x ours (cpu {row['cpu_times_ours']:.1f} x)"
+            print(f"  {name:28s} {row['ms']:9.3f} ms {spread:21s} cpu {row['cpu_ms']:9.3f} ms {ratio}  {word}")
+
+    def finish(self) -> None:
+        """Writes the JSON file, if one is wanted."""
+        if self.json_path:
+            result = {**self.machine, "skipped": self.absent, "rows": self.rows}
+            self.json_path.write_text(json.dumps(result, indent=2) + "\n")
+
+    def _time(self, call: Callable[[], object]) -> tuple[float, float]:
+        """Milliseconds of wall clock and of CPU time."""
+        self._wait()
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        self._wait()
+        return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,73 @@
+"""Times rotated IoU matrices and rotated non-maximum suppression.
+
+    python tools/benchmarks/bm_iou3d_nms.py [--device cpu] [--repeats 9] [--threads N] [--json FILE]
+
+Contenders: mmcv's C++ (MMCV_SOURCE, see _mmcv.py), shapely with its search tree.
+"""
+
+from __future__ import annotations
+
+import _mmcv
+import torch
+from _contest import OURS, Contest
+
+from pcdet.ops.iou3d_nms import iou3d_nms_utils as ops
+from pcdet.testing import random_boxes
+
+
+def shapely_iou(boxes: torch.Tensor):
+    """The IoU matrix by polygon clipping of the pairs that a search tree proposes."""
+    import numpy as np
+    import shapely
+
+    from pcdet.ops.iou3d_nms.reference import corners_bev
+
+    polygons = shapely.polygons(corners_bev(boxes.double()).numpy())
+    i, j = shapely.STRtree(polygons).query(polygons)
+    shared = shapely.area(shapely.intersection(polygons[i], polygons[j]))
+    area = shapely.area(polygons)
+    out = np.zeros((len(boxes), len(boxes)), dtype=np.float32)
+    out[i, j] = shared / (area[i] + area[j] - shared)
+    return torch.from_numpy(out)
+
+
+def main() -> None:
+    contest = Contest(__doc__, versions=("shapely",))
+    on_cpu = contest.device.type == "cpu"
+    mmcv = _mmcv.mmcv_kernels() if on_cpu else "CPU only"
+    if isinstance(mmcv, str):
+        contest.skip("mmcv C++", mmcv)
+
+    def farthest(ours, other):
+        return f"max difference {(ours.cpu() - other.cpu()).abs().max():.1e}"
+
+    for label, objects in (("around 50 objects", 50), ("scattered", None)):
+        boxes = random_boxes(1000, contest.device, objects=objects, extent=40)
+        contenders = {OURS: lambda b=boxes: ops.boxes_iou_bev(b, b)}
+        if on_cpu:
+            contenders["shapely + STRtree"] = lambda b=boxes: shapely_iou(b)
+        if not isinstance(mmcv, str):
+            flat = boxes[:, [0, 1, 3, 4, 6]].contiguous()
+            contenders["mmcv C++"] = lambda b=flat: mmcv.iou(b, b)
+        contest.run(f"rotated IoU 1000 x 1000, {label}", contenders, farthest)
+
+    def keep_lists(ours, other):
+        return "same keep list" if torch.equal(ours.cpu(), other.cpu()) else "DIFFERENT keep list"
+
+    for n in (4096, 9000):
+        for objects in (50, 500):
+            for thresh in (0.1, 0.7):
+                boxes = random_boxes(n, contest.device, objects=objects, extent=40)
+                scores = torch.rand(n, generator=torch.Generator().manual_seed(1)).to(contest.device)
+                contenders = {OURS: lambda b=boxes, s=scores, t=thresh: ops.nms_gpu(b, s, t)[0]}
+                if not isinstance(mmcv, str):
+                    flat = boxes[:, [0, 1, 3, 4, 6]].contiguous()
+                    contenders["mmcv C++"] = lambda b=flat, s=scores, t=thresh: mmcv.nms(b, s, t)
+                kept = len(contenders[OURS]())
+                case = f"rotated NMS of {n} around {objects} objects, threshold {thresh}, {kept} kept"
+                contest.run(case, contenders, keep_lists)
+    contest.finish()
+
+
+if __name__ == "__main__":
+    main()

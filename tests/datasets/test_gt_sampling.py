@@ -169,13 +169,19 @@ def test_objects_are_set_on_the_road_with_their_points(prepared_kitti, calib):
 
 
 def test_without_planes_there_is_one_warning_and_no_shift(prepared_kitti, caplog):
-    paste = sampler(prepared_kitti, USE_ROAD_PLANE=True)
-    with caplog.at_level(logging.WARNING):
-        for seed in range(3):
-            sample = paste(empty_scene(), np.random.default_rng(seed))
-    assert [r.message for r in caplog.records if "planes/" in r.message] == [caplog.records[0].message]
-    flat = sampler(prepared_kitti, USE_ROAD_PLANE=False)(empty_scene(), np.random.default_rng(2))
-    np.testing.assert_array_equal(sample["gt_boxes"], flat["gt_boxes"])
+    from pcdet.datasets.kitti.kitti_dataset import KittiDataset
+
+    flat, paste = (sampler(prepared_kitti, USE_ROAD_PLANE=flag) for flag in (False, True))
+    expected = flat(empty_scene(), np.random.default_rng(2))["gt_boxes"]
+    np.testing.assert_array_equal(paste(empty_scene(), np.random.default_rng(2))["gt_boxes"], expected)
+    for use, warnings in ((True, 1), (False, 0)):
+        caplog.clear()
+        augmented = {"DISABLE_AUG_LIST": [], "AUG_CONFIG_LIST": [{**NODE, "USE_ROAD_PLANE": use}]}
+        with caplog.at_level(logging.WARNING):
+            config = kitti_files.dataset_cfg(DATA_AUGMENTOR=augmented)
+            dataset = KittiDataset(config, CLASSES, training=True, root_path=prepared_kitti)
+            [dataset[i] for i in range(4)]
+        assert [("4 of 4 frames have no file in" in r.message) for r in caplog.records] == [True] * warnings
 
 
 # ---------------------------------------------------------------------------------------------------------- complaints

@@ -78,7 +78,7 @@ class DataBaseSampler:
         num_point_features: columns of the objects' files.
         prepare: ``filter_by_min_points`` ("Class:n": fewer points are not used), ``filter_by_difficulty`` (levels that
             are not used).
-        use_road_plane: set objects on the road plane of the scene, where it has one.
+        use_road_plane: set objects on the road plane of the scene, where it has one (the data set tells where not).
         remove_extra_width: metres by which boxes are enlarged (full size) before scene points are removed from them.
         limit_whole_scene: n counts the scene's own objects of the class too.
         database_with_fakelidar: must be False: boxes of that old form are not read.
@@ -117,7 +117,6 @@ class DataBaseSampler:
         groups = parse_counts(sample_groups, "SAMPLE_GROUPS")
         self.sample_groups = {name: count for name, count in groups.items() if name in class_names}
         self.tables = self._prepare(self._read(db_info_path), prepare or {})
-        self._warned_of_plane = False
 
     def _read(self, db_info_path: list[str]) -> dict[str, ObjectTable]:
         """The tables of the wanted classes from all database files."""
@@ -224,15 +223,7 @@ class DataBaseSampler:
 
     def _heights_above_plane(self, boxes: np.ndarray, plane: np.ndarray | None, sample: dict) -> np.ndarray:
         """(K,) metres by which the boxes' bottoms lie above the road; zeros where there is no plane to set them on."""
-        if not self.use_road_plane:
-            return np.zeros(len(boxes), dtype=np.float32)
-        if plane is None:
-            if not self._warned_of_plane:
-                self._warned_of_plane = True
-                self.logger.warning(
-                    f"gt_sampling: USE_ROAD_PLANE is True, but frame {sample.get('frame_id')} has no planes/ file; "
-                    "objects keep the height of their own scene (said once)"
-                )
+        if not self.use_road_plane or plane is None:
             return np.zeros(len(boxes), dtype=np.float32)
         return heights_above_plane(boxes, plane, sample["calib"]).astype(np.float32)
 

@@ -68,6 +68,7 @@ class KittiDataset(DatasetTemplate):
         if self.config.skip_bad_frames:
             self._leave_out_bad_frames()
         self.logger.info(f"KITTI {self.split}: {len(self.kitti_infos)} frames")
+        self._tell_missing_planes()
 
     def _read_infos(self) -> list[dict]:
         infos: list[dict] = []
@@ -101,6 +102,20 @@ class KittiDataset(DatasetTemplate):
         if self.bad_frames:
             self.kitti_infos = [i for i, text in zip(self.kitti_infos, complaints, strict=True) if text is None]
             self.logger.warning(f"SKIP_BAD_FRAMES: left out {len(self.bad_frames)} of {len(complaints)} frames")
+
+    def _tell_missing_planes(self) -> None:
+        """One warning, here and not in every worker and epoch, if objects cannot be set on the road everywhere."""
+        augmentors = self.data_augmentor.data_augmentor_queue if self.training else []
+        if not any(getattr(augmentor, "use_road_plane", False) for augmentor in augmentors):
+            return
+        folder = self.root_split_path / "planes"
+        there = {path.stem for path in folder.glob("*.txt")}
+        lacking = sum(info["point_cloud"]["lidar_idx"] not in there for info in self.kitti_infos)
+        if lacking:
+            self.logger.warning(
+                f"gt_sampling: USE_ROAD_PLANE is True, but {lacking} of {len(self.kitti_infos)} frames have no file in "
+                f"{folder}; objects pasted into them keep the height of their own scene"
+            )
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcdet.ops.edge_conv import edge_conv, edge_features, edge_sum_of_squares, reference
 
@@ -113,3 +114,27 @@ def test_wrong_input_is_named(change, message):
     }
     with pytest.raises(ValueError, match=message):
         edge_conv(**(given | change))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, torch.Tensor)]
+        self.elements = max([self.elements, *(t.numel() for t in tensors)])
+        return out
+
+
+def test_no_tensor_holds_the_edges_inputs():
+    x_base, x_query, idx = graph(base=100, centres=50, k=20, channels=64)
+    with LargestTensor() as largest:
+        edge_conv(x_base, x_query, idx, torch.randn(4, 128).double()).sum().backward()
+    assert largest.elements < 50 * 20 * 128 / 4
+    with LargestTensor() as largest:
+        edge_sum_of_squares(x_base, x_query, idx).sum().backward()
+    assert largest.elements < 50 * 20 * 64 / 4

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcdet.ops.knn import knn
 from pcdet.ops.knn.reference import knn as reference_knn
@@ -97,3 +98,26 @@ def test_wrong_input_is_named(change, message):
     given = {"query": torch.zeros(3, 2), "base": torch.zeros(5, 2), "k": 2} | change
     with pytest.raises(ValueError, match=message):
         knn(**given)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, torch.Tensor)]
+        self.elements = max([self.elements, *(t.numel() for t in tensors)])
+        return out
+
+
+@pytest.mark.parametrize("channels", [3, 32])
+def test_memory_does_not_grow_with_queries_times_rows(monkeypatch, channels):
+    monkeypatch.setattr(knn_module, "BLOCK_ELEMENTS", 50_000)
+    base = rows(2000, channels, "cpu")
+    with LargestTensor() as largest:
+        knn(base, base, 4)
+    assert largest.elements <= max(50_000, base.numel()) < 2000 * 2000 / 10

@@ -1,13 +1,16 @@
 """The ``KD:`` block: what is accepted, what a preset stands for, and how a distiller comes out of it."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from easydict import EasyDict
-from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, wide_detector
+from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, wide_detector
 
+from pcdet.config import cfg_from_yaml_file
+from pcdet.models import build_network
 from pcdet.models.kd import build_distiller
 from pcdet.models.kd.config import KDConfig, resolve
 from pcdet.models.kd.losses.base import feature_kind
@@ -194,3 +197,19 @@ def test_two_training_steps_of_every_preset_lower_the_kd_loss(batch):
             optimizer.step()
             totals.append(tb_dict["kd/total"])
         assert totals[-1] < totals[0], preset
+
+
+def shipped_blocks():
+    folder = Path(__file__).resolve().parents[3] / "tools" / "cfgs"
+    return [path for path in sorted(folder.rglob("*.yaml")) if "KD:" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", shipped_blocks(), ids=lambda path: path.stem)
+def test_every_shipped_block_builds_a_distiller_for_its_model(path):
+    cfg = cfg_from_yaml_file(path, EasyDict())
+    teacher_cfg = cfg_from_yaml_file(cfg.KD.TEACHER.CFG, EasyDict())
+    facts = pp.dataset_facts(pp.SMALL_RANGE if "kitti" in str(path) else pp.TINY_RANGE)
+    student, teacher = (build_network(c.MODEL, num_class=3, dataset=facts) for c in (cfg, teacher_cfg))
+    distiller = build_distiller(cfg, student, facts, teacher=teacher)
+    assert len(distiller.losses) == len(cfg.KD.LOSSES)
+    assert sum(p.numel() for p in student.parameters()) < sum(p.numel() for p in teacher.parameters()) / 3

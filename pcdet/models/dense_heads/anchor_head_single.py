@@ -105,10 +105,10 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         frame, cell = torch.div(cell, height * width, rounding_mode="floor"), cell % (height * width)
         features = self.forward_ret_dict["spatial_features_2d"].permute(0, 2, 3, 1)
         features = features[frame, torch.div(cell, width, rounding_mode="floor"), cell % width]
-        column = rows % per_cell
         taken = []
         for conv in (self.conv_box, self.conv_dir_cls):
             if conv is not None:
                 values = F.linear(features.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
-                taken.append(values.view(len(rows), per_cell, conv.out_channels // per_cell)[torch.arange(len(rows), device=rows.device), column])
+                values = values.view(len(rows), per_cell, conv.out_channels // per_cell)
+                taken.append(values[torch.arange(len(rows), device=rows.device), rows % per_cell])
         return taken[0], taken[1] if len(taken) > 1 else None

@@ -51,8 +51,8 @@ class PFNLayer(nn.Module):
             (V, P, out_channels), or (V, out_channels).
         """
         x = self.linear(points)
-        if self.use_norm:
-            x = self.norm(x.flatten(0, 1)).view_as(x)
+        if self.use_norm:  # which takes no statistics of nothing
+            x = self.norm(x.flatten(0, 1)).view_as(x) if len(x) else x * self.norm.weight + self.norm.bias
         x = F.relu(x)
         pillar = x.amax(dim=1, keepdim=True)
         if self.last_layer:

@@ -281,6 +281,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root = resolve_data_path(options.data_path or config.get("DATA_PATH", REPO_ROOT / "data" / "kitti"))
         create_kitti_infos(config, CLASS_NAMES, root, workers=options.workers, logger=logger)
     except DataError as error:
-        logger.error(f"Nothing was written: {len(error.problems)} problem(s)\n{error}")
+        logger.error(f"No info file was written: {len(error.problems)} problem(s)\n{error}")
         return 1
     return 0

@@ -39,7 +39,7 @@ def common_parser(description):
     add("--pretrained_model", help="weights; test.py lays them over --ckpt")
     add("--launcher", choices=LAUNCHERS, default="none")
     add("--tcp_port", type=int, default=18888, help="slurm only; torchrun finds its own")
-    add("--local_rank", type=int, help="accepted for old launchers; LOCAL_RANK in the environment counts")
+    add("--local_rank", "--local-rank", type=int, help="for old launchers; the environment counts")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--threads", type=int, help="CPU threads per process; one where several processes run, else all CPUs")
     add("--channels_last", action="store_true", help="keep feature maps in channels-last memory")

@@ -76,8 +76,10 @@ def main(build_model=build_detector, distil=False):
         epochs=epochs, grad_norm_clip=session.optim.grad_norm_clip, precision=session.precision,
         merged=args.merge_all_iters_to_one_epoch, seed=seed,
     )  # fmt: skip
-    trainer = Trainer(model, train_loader, optimizer, settings=settings, device=session.device, logger=logger)
-    trainer.scheduler = build_scheduler(optimizer, trainer.iters_per_epoch, epochs, -1, session.optim)
+    scheduler = build_scheduler(optimizer, settings.iters_per_epoch(train_loader), epochs, -1, session.optim)
+    trainer = Trainer(
+        model, train_loader, optimizer, scheduler, settings=settings, device=session.device, logger=logger
+    )  # fmt: skip
     if state is not None:
         trainer.load_state_dict(state, resume_from)
     logger.info(plain_detector(model))

@@ -47,6 +47,10 @@ class TrainSettings:
     merged: bool = False
     seed: int | None = None
 
+    def iters_per_epoch(self, loader: Iterable) -> int:
+        """Iterations of one epoch over ``loader``."""
+        return len(loader) // max(self.epochs, 1) if self.merged else len(loader)
+
 
 @dataclass
 class Iteration:
@@ -84,7 +88,7 @@ class Trainer:
         model: nn.Module,
         loader: Iterable,
         optimizer: torch.optim.Optimizer,
-        scheduler=None,
+        scheduler,
         hooks: Sequence[Hook] = (),
         *,
         settings: TrainSettings,
@@ -108,7 +112,7 @@ class Trainer:
     @property
     def iters_per_epoch(self) -> int:
         """Iterations of one epoch on this process."""
-        return len(self.loader) // max(self.epochs, 1) if self.settings.merged else len(self.loader)
+        return self.settings.iters_per_epoch(self.loader)
 
     # ------------------------------------------------------------------------------------------------------- state
 

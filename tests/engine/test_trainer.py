@@ -24,9 +24,9 @@ def make_trainer(hooks=(), *, epochs=2, seed=0, model=None, loader=None, merged=
     loader = make_loader(10) if loader is None else loader
     node = {**OPTIMIZATION, "NUM_EPOCHS": epochs, "OPTIMIZER": optimizer}
     settings = TrainSettings(epochs=epochs, merged=merged, seed=seed, **kw)
-    trainer = Trainer(model, loader, build_optimizer(model, node), hooks=hooks, settings=settings)
-    trainer.scheduler = build_scheduler(trainer.optimizer, trainer.iters_per_epoch, epochs, -1, node)
-    return trainer
+    optimizer = build_optimizer(model, node)
+    scheduler = build_scheduler(optimizer, settings.iters_per_epoch(loader), epochs, -1, node)
+    return Trainer(model, loader, optimizer, scheduler, hooks, settings=settings)
 
 
 class StopAt(Hook):

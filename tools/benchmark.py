@@ -63,7 +63,7 @@ class Contender:
     def evaluate(self):
         """The data set's result dictionary over its whole test split."""
         annos = []
-        for batch in tqdm(self.loader, desc=self.name, leave=False, dynamic_ncols=True):
+        for batch in tqdm(self.loader, desc=self.name, leave=False, dynamic_ncols=True, disable=None):
             batch_to_device(batch, self.device)
             with torch.no_grad():
                 predictions, _ = self.model(batch)
@@ -101,7 +101,7 @@ class Contender:
 def time_side_by_side(contenders, frames):
     """Median milliseconds per frame of each contender, the contenders taking turns frame by frame."""
     times = {c.name: [] for c in contenders}
-    for index in tqdm(range(frames + 2), desc="timing", leave=False, dynamic_ncols=True):
+    for index in tqdm(range(frames + 2), desc="timing", leave=False, dynamic_ncols=True, disable=None):
         for contender in contenders:
             ms = contender.time_frame(index)
             if index >= 2:  # the first calls pay for allocations and kernel selection

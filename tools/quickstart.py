@@ -30,6 +30,9 @@ STUDENTS = {
 }
 TRAIN_FRAMES, VAL_FRAMES = 400, 200
 
+FAST_ON_ONE_CORE = ["--workers", "0", "--threads", "1", "--use_amp", "--channels_last", "--skip_eval"]
+FAST_ON_ONE_CORE += ["--logger_iter_interval", "10", "--ckpt_save_time_interval", "30", "--max_ckpt_save_num", "1"]
+
 NOTE = (
     "Simulated scenes, for learning and testing the pipeline: no number here is a KITTI result.\n"
     "A distilled sample costs more than a plain one: compare the last column too."
@@ -44,6 +47,7 @@ class Job:
     command: list
     log: Path
     epochs: int
+    checkpoint: Path
     needs: list = field(default_factory=list)
     process: subprocess.Popen | None = None
 
@@ -75,11 +79,6 @@ class Job:
         return min(self.epochs, epoch - 1 + iteration / total)
 
 
-def checkpoint(cfg_file, tag, epochs):
-    folder = ROOT / "output" / Path(*cfg_file.parts[1:-1]) / cfg_file.stem / tag / "ckpt"
-    return folder / f"checkpoint_epoch_{epochs}.pth"
-
-
 def epochs_of(cfg_file):
     """NUM_EPOCHS of a model file, or of the base it builds on."""
     node = yaml.safe_load((TOOLS / cfg_file).read_text())
@@ -88,14 +87,22 @@ def epochs_of(cfg_file):
     return epochs_of(Path(node["_BASE_CONFIG_"]))
 
 
-def training(name, script, cfg_file, seed, teacher_ckpt=None, needs=()):
-    tag = f"seed{seed}"
-    command = [sys.executable, script, "--cfg_file", str(cfg_file), "--extra_tag", tag, "--fix_random_seed"]
-    command += ["--seed", str(seed), "--workers", "0", "--threads", "1", "--skip_eval", "--logger_iter_interval", "10"]
-    if teacher_ckpt is not None:
-        command += ["--teacher_ckpt", str(teacher_ckpt)]
-    log = OUTPUT / "logs" / f"{name}-{tag}.txt"
-    return Job(f"{name} (seed {seed})", command, log, epochs_of(cfg_file), list(needs))
+def training(name, script, cfg_file, seed, teacher=None):
+    """The job that trains a row of the table with one seed; a distilled student needs its teacher."""
+    folder = OUTPUT / name / f"seed{seed}"
+    epochs = epochs_of(cfg_file)
+    command = [sys.executable, script, "--cfg_file", str(cfg_file), "--output_dir", str(folder), "--seed", str(seed)]
+    command += FAST_ON_ONE_CORE
+    if teacher is not None:
+        command += ["--teacher_ckpt", str(teacher.checkpoint)]
+    return Job(
+        name=f"{name} (seed {seed})",
+        command=command,
+        log=folder / "output.txt",
+        epochs=epochs,
+        checkpoint=folder / "ckpt" / f"checkpoint_epoch_{epochs}.pth",
+        needs=[] if teacher is None else [teacher],
+    )
 
 
 def run_jobs(jobs, parallel):
@@ -128,7 +135,7 @@ def prepare_data():
     run = [sys.executable, "-m"]
     frames = ["--frames", str(TRAIN_FRAMES + VAL_FRAMES), "--val-frames", str(VAL_FRAMES), "--seed", "0"]
     subprocess.run([*run, "pcdet.datasets.simulated", "--out", str(DATA), *frames], cwd=ROOT, check=True)
-    dataset_cfg = TOOLS / "cfgs/dataset_configs/simulated_dataset.yaml"
+    dataset_cfg = TOOLS / "cfgs/dataset_configs/simulated_kitti_dataset.yaml"
     infos = [*run, "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", str(dataset_cfg)]
     if not (DATA / "kitti_infos_val.pkl").is_file():
         subprocess.run(infos, cwd=ROOT, check=True)
@@ -145,15 +152,12 @@ def main():
     prepare_data()
     teacher_cfg = CFGS / "pointpillar.yaml"
     teacher = training(TEACHER, "train.py", teacher_cfg, seed=0)
-    teacher_ckpt = checkpoint(teacher_cfg, "seed0", teacher.epochs)
-    jobs, models = [teacher], [(TEACHER, teacher_cfg, teacher_ckpt)]
+    jobs, models = [teacher], [(TEACHER, teacher_cfg, teacher.checkpoint)]
     for seed in range(args.seeds):
         for name, (script, cfg_file) in STUDENTS.items():
-            distilled = script == "train_kd.py"
-            job = training(name, script, cfg_file, seed, teacher_ckpt if distilled else None,
-                           needs=[teacher] if distilled else [])  # fmt: skip
+            job = training(name, script, cfg_file, seed, teacher if script == "train_kd.py" else None)
             jobs.append(job)
-            models.append((name, cfg_file, checkpoint(cfg_file, f"seed{seed}", job.epochs)))
+            models.append((name, cfg_file, job.checkpoint))
     run_jobs(jobs, args.jobs)
 
     compare = [sys.executable, "benchmark.py", "--control", "student"]

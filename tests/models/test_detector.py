@@ -184,8 +184,9 @@ def test_bfloat16_autocast_trains_and_predicts_alike(channels_last):
     assert batch_dict["batch_box_preds"].dtype == batch_dict["batch_cls_preds"].dtype == torch.float32
 
 
-def test_a_detector_can_be_copied_and_pickled():
-    model = _model()
+def test_a_detector_can_be_copied_and_pickled_after_a_forward():
+    model = _model().train()
+    model(random_batch(FACTS))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
         assert twin.module_list[0] is twin.vfe

@@ -114,6 +114,10 @@ class AnchorHeadTemplate(nn.Module):
         self._build_losses(loss_config)
         self.forward_ret_dict: dict[str, Tensor | None] = {}
 
+    def __getstate__(self) -> dict:
+        """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
+        return {**self.__dict__, "forward_ret_dict": {}}
+
     def _build_anchors(
         self, configs: Sequence[AnchorConfig], grid_size: Sequence[int], range_: Sequence[float]
     ) -> None:

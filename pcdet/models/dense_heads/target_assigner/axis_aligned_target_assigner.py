@@ -89,7 +89,8 @@ class AxisAlignedTargetAssigner:
             raise ValueError(f"anchors of {unknown} are for none of CLASS_NAMES {list(class_names)}")
         self.norm_by_num_examples = norm_by_num_examples
         self.match_height = match_height
-        self.box_coder = BOX_CODERS.get(box_coder)(**dataclasses.asdict(box_coder_config or BoxCoderConfig()))
+        coder_options = dataclasses.asdict(box_coder_config or BoxCoderConfig())
+        self.box_coder = BOX_CODERS.get(box_coder, "BOX_CODER")(**coder_options)
         columns = [c for c in anchor_configs for _ in range(c.num_per_location)]
         self._class_id = [list(class_names).index(c.class_name) + 1 for c in columns]
         self._matched = [c.matched_threshold for c in columns]

@@ -189,9 +189,8 @@ def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):
     kd_file = cfg_file.with_name("tiny_kd.yaml")
     teacher = trained[0] / "ckpt/checkpoint_epoch_4.pth"
     common = ["--cfg_file", kd_file, "--output_dir", tmp_path, "--workers", "0", "--device", "cpu"]
-    log = run_script(
-        "dist_train_kd.sh", ["2", *common, "--batch_size", "2", "--use_amp", "--channels_last", "--epochs", "2", "--eval_interval", "1",
-                             "--teacher_ckpt", teacher], tools=tools)  # fmt: skip
+    flags = ["--batch_size", "2", "--use_amp", "--channels_last", "--epochs", "2", "--eval_interval", "1"]
+    log = run_script("dist_train_kd.sh", ["2", *common, *flags, "--teacher_ckpt", teacher], tools=tools)
     assert "total_batch_size: 2, 2 processes" in log and "mixed precision torch.bfloat16" in log
     assert log.count("Train:") == 4  # rank 0 alone logs: two iterations an epoch, first and last
     assert log.count("EVALUATION *") == 2

@@ -27,6 +27,7 @@ STUDENTS = {
     "student": ("train.py", CFGS / "kd/pointpillar_student.yaml"),
     "student+pointdistiller": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller.yaml"),
     "student+pointdistiller+logits": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller_logits.yaml"),
+    "student+pointdistiller+logits+init": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller_logits_init.yaml"),
 }
 TRAIN_FRAMES, VAL_FRAMES = 400, 200
 

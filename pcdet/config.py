@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from pcdet.config_checks import PROGRAM_KEYS, find_problems, validate_config
+from pcdet.config_checks import PROGRAM_KEYS, find_problems, require_sections, validate_config
 from pcdet.registry import BASE_KEY, NAME_KEY, ConfigError, nearest_name
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "find_config_file",
     "log_config_to_file",
     "merge_new_config",
+    "require_sections",
     "validate_config",
 ]
 
@@ -68,7 +69,8 @@ def cfg_from_yaml_file(cfg_file: str | os.PathLike, config: EasyDict) -> EasyDic
     if _is_complete(config):
         validate_config(config)
     elif "DATASET" in config:  # a file of dataset_configs/
-        problems = [p.removeprefix("DATA_CONFIG.") for p in find_problems({"DATA_CONFIG": config})]
+        dataset = {key: value for key, value in config.items() if key not in PROGRAM_KEYS}
+        problems = [p.removeprefix("DATA_CONFIG.") for p in find_problems({"DATA_CONFIG": dataset})]
         if problems:
             raise ConfigError(problems)
     return config
@@ -286,7 +288,7 @@ def _cast(value: Any, old: Any, path: str) -> Any:
 
 
 def _cast_bool(new: Any, value: Any, path: str) -> bool:
-    words = {"true": True, "yes": True, "false": False, "no": False}
+    words = {"yes": True, "no": False}
     if isinstance(new, bool):
         return new
     if str(new).lower() in words:
@@ -307,12 +309,13 @@ def _cast_mapping(new: Any, value: Any, old: Mapping, path: str) -> EasyDict:
 
 
 def _parse(value: Any) -> Any:
-    """What a word of the command line says: Python's literal, else YAML's ``[a, b]`` or ``{a: 1}``, else text."""
+    """What a word of the command line says: Python's or YAML's literal, ``[a, b]`` or ``{a: 1}``, else text."""
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if text.lower() in ("none", "null"):
-        return None
+    words = {"none": None, "null": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

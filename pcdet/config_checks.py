@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pcdet import registry as R
@@ -72,6 +72,15 @@ def validate_config(config: Mapping) -> None:
     problems = find_problems(config)
     if problems:
         raise ConfigError(problems)
+
+
+def require_sections(config: Mapping, sections: Iterable[str]) -> None:
+    """Raises ConfigError where a program's sections are missing, as where a data set's file is given for a model's."""
+    missing = [section for section in sections if config.get(section) is None]
+    if missing:
+        raise ConfigError(
+            f"{section}: missing; a model file such as cfgs/kitti_models/pointpillar.yaml has it" for section in missing
+        )
 
 
 def find_problems(config: Mapping) -> list[str]:
@@ -531,7 +540,10 @@ def _sampling_is_written_right(config: Mapping) -> Iterator[str]:
 
 
 def _voxels_are_made_if_read(config: Mapping) -> Iterator[str]:
-    names = [node.get(NAME_KEY) for _, node in _mappings(_get(config, "DATA_CONFIG.DATA_PROCESSOR"))]
+    steps = _get(config, "DATA_CONFIG.DATA_PROCESSOR")
+    if not _is_list(steps):
+        return
+    names = [node.get(NAME_KEY) for _, node in _mappings(steps)]
     reader = _name(config, "VFE")
     if reader in ("PillarVFE", "MeanVFE") and "transform_points_to_voxels" not in names:
         yield f"DATA_CONFIG.DATA_PROCESSOR: {reader} reads voxels; add transform_points_to_voxels to {names}"

@@ -21,6 +21,7 @@ from pcdet.config import (
     find_config_file,
     log_config_to_file,
     merge_new_config,
+    require_sections,
     validate_config,
 )
 from pcdet.config_checks import find_problems
@@ -262,6 +263,19 @@ def test_a_file_of_dataset_configs_is_checked_with_paths_of_its_own(tmp_path):
     assert caught.value.problems[0].startswith("POINT_CLOUD_RANGE: 70.4 m along x are 1173.33 voxels of 0.06 m")
 
 
+def test_a_file_of_dataset_configs_loads_where_programs_have_set_their_keys():
+    config = EasyDict(ROOT_DIR=REPO_ROOT, LOCAL_RANK=0)
+    assert cfg_from_yaml_file(CFGS / "dataset_configs/kitti_dataset.yaml", config).DATASET == "KittiDataset"
+
+
+def test_a_program_names_all_sections_that_it_misses(pillars):
+    require_sections(pillars, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
+    pillars.pop("DATA_CONFIG"), pillars.pop("OPTIMIZATION")
+    validate_config(pillars)  # what is not there has no wrong keys
+    with pytest.raises(ConfigError, match=r"^DATA_CONFIG: missing; a model file .*\nOPTIMIZATION: missing"):
+        require_sections(pillars, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
+
+
 def test_every_entry_is_logged(caplog):
     with caplog.at_level(logging.INFO):
         log_config_to_file(EasyDict({"A": {"B": 1, "C": {"D": [1, 2]}}, "E": "x"}))
@@ -290,6 +304,7 @@ def test_logging_goes_to_the_logger_that_is_given(caplog):
         ("OPTIMIZATION.LR_WARMUP", "true", True),
         ("OPTIMIZATION.LR_WARMUP", "True", True),
         ("OPTIMIZATION.USE_AMP", "True", True),  # not in the file
+        ("DATA_CONFIG.SKIP_BAD_FRAMES", "true", True),  # nor this; as YAML writes it
         ("OPTIMIZATION.DECAY_STEP_LIST", "10,20", [10, 20]),
         ("OPTIMIZATION.DECAY_STEP_LIST", "[10,20]", [10, 20]),
         ("OPTIMIZATION.DECAY_STEP_LIST", "(10,20)", [10, 20]),

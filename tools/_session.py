@@ -12,7 +12,15 @@ from pathlib import Path
 import _init_path  # noqa: F401
 import torch
 
-from pcdet.config import ConfigError, cfg, cfg_from_list, cfg_from_yaml_file, find_config_file, log_config_to_file
+from pcdet.config import (
+    ConfigError,
+    cfg,
+    cfg_from_list,
+    cfg_from_yaml_file,
+    find_config_file,
+    log_config_to_file,
+    require_sections,
+)
 from pcdet.datasets import build_dataloader
 from pcdet.datasets.errors import DataError
 from pcdet.engine.dist import LAUNCHERS, DistInfo, end_dist, init_dist, split_batch_size
@@ -101,11 +109,17 @@ class Session:
         return use_channels_last(model) if self.args.channels_last else model
 
 
-def open_session(args):
-    """Reads the configuration, joins the other processes and chooses the device."""
+def read_config(args, sections):
+    """Fills ``cfg`` from ``--cfg_file`` and ``--set``; the sections that the tool reads must be there."""
     cfg_from_yaml_file(args.cfg_file, cfg)
     if args.set_cfgs:
         cfg_from_list(args.set_cfgs, cfg)
+    require_sections(cfg, sections)
+
+
+def open_session(args):
+    """Reads the configuration, joins the other processes and chooses the device."""
+    read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
     if getattr(args, "teacher_ckpt", None) and "KD" in cfg:
         cfg.KD.TEACHER.CKPT = args.teacher_ckpt
     path = find_config_file(args.cfg_file)

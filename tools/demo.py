@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pcdet.config import cfg, cfg_from_list, cfg_from_yaml_file, find_config_file
+from pcdet.config import ConfigError, cfg, find_config_file
 from pcdet.datasets.point_folder import PointFolder
 from pcdet.engine.runtime import select_device, set_threads
 from pcdet.models import build_network
@@ -44,13 +44,10 @@ def parse_args(argv=None):
 def main():
     args = parse_args()
     logger = create_logger()
-    cfg_from_yaml_file(args.cfg_file, cfg)
-    if args.set_cfgs:
-        cfg_from_list(args.set_cfgs, cfg)
+    _session.read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL"))
+    device = chosen_device(args)
     out = Path(args.out or Path(cfg.ROOT_DIR) / "output" / "demo" / find_config_file(args.cfg_file).stem)
     out.mkdir(parents=True, exist_ok=True)
-    device = select_device(args.device)
-    set_threads(args.threads)
     clouds = PointFolder(cfg.DATA_CONFIG, cfg.CLASS_NAMES, args.data_path, args.ext, logger)
     model = build_network(model_cfg=cfg.MODEL, num_class=len(cfg.CLASS_NAMES), dataset=clouds)
     model.load_params_from_file(filename=args.ckpt, logger=logger, to_cpu=True)
@@ -65,6 +62,15 @@ def main():
         if not args.no_pictures:
             write_pictures(found, clouds, index, out)
     logger.info(f"{total} boxes with a score of at least {args.score_thresh}; results are in {out}")
+
+
+def chosen_device(args):
+    """The device of ``--device``, with the threads of ``--threads``; a flag that cannot be followed ends the tool."""
+    try:
+        set_threads(args.threads)
+        return select_device(args.device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @torch.no_grad()

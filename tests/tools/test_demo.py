@@ -60,3 +60,9 @@ def test_demo_names_a_missing_cloud_without_a_traceback(ckpt, tmp_path):
 def test_demo_asks_for_a_checkpoint():
     done = run_demo("--data_path", "x")
     assert done.returncode == 2 and "--ckpt" in done.stderr
+
+
+def test_demo_ends_with_a_message_where_a_flag_cannot_be_followed(ckpt, tmp_path):
+    done = run_demo("--ckpt", ckpt, "--data_path", tmp_path, "--out", tmp_path, "--threads", 0)
+    assert done.returncode == 1
+    assert "threads must be at least 1, got 0" in done.stderr and "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from pcdet.datasets.augmentor import DataAugmentor
 from pcdet.datasets.collate import collate_batch
 from pcdet.datasets.config import DataConfig, encoder_node
+from pcdet.datasets.errors import DataError
 from pcdet.datasets.processor import DataProcessor
 from pcdet.datasets.seeding import SAMPLE, draw_seed, generator_for
 from pcdet.registry import POINT_ENCODERS, build_from_cfg, parse_node
@@ -153,7 +154,7 @@ class DatasetTemplate(Dataset):
             rng = self.sample_rng(zlib.crc32(str(data_dict.get("frame_id")).encode()))
         if self.training:
             if "gt_boxes" not in data_dict:
-                raise ValueError(f"frame {data_dict.get('frame_id')} has no labels; training needs gt_boxes")
+                raise DataError(f"frame {data_dict.get('frame_id')} has no labels; training needs gt_boxes")
             data_dict = self.data_augmentor.forward(data_dict, rng)
             data_dict["gt_boxes"][:, 6] = limit_period(data_dict["gt_boxes"][:, 6], offset=0.5, period=2 * np.pi)
         data_dict.setdefault("lidar_aug_matrix", np.eye(4, dtype=np.float32))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pcdet.engine.checkpoint import LATEST, prune_checkpoints, save_checkpoint
 from pcdet.engine.runtime import preserved_rng
+from pcdet.registry import ConfigError
 
 if TYPE_CHECKING:
     from pcdet.engine.trainer import Trainer
@@ -221,7 +222,7 @@ class EndAugmentation(Hook):
 
     def before_train(self, trainer: Trainer) -> None:  # noqa: D102
         if trainer.settings.merged and self.num_last_epochs > 0:
-            raise ValueError(
+            raise ConfigError(
                 "HOOK.DisableAugmentationHook needs separate epochs; leave out --merge_all_iters_to_one_epoch"
             )
         # a resume inside the last epochs: their first loader is made before any before_epoch call

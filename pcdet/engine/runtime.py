@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 from pcdet.utils.common_utils import set_random_seed
 
@@ -155,12 +156,15 @@ def parallelize(
         device: of this process.
         sync_bn: share BatchNorm statistics between GPUs.
         find_unused: some parameters may not take part in a loss; costs time.
+
+    Raises:
+        ConfigError: for ``sync_bn`` without GPUs.
     """
     if commu_utils.get_world_size() == 1:
         return model
     if sync_bn:
         if device.type != "cuda":
-            raise ValueError("--sync_bn needs GPUs: torch's SyncBatchNorm has no CPU version; leave it out")
+            raise ConfigError("--sync_bn needs GPUs: torch's SyncBatchNorm has no CPU version; leave it out")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return nn.parallel.DistributedDataParallel(
         model,

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint, plain_detector, unwrap
 from pcdet.engine.hooks import Hook
 from pcdet.engine.runtime import Precision, set_rng_state
+from pcdet.registry import ConfigError
 from pcdet.utils.common_utils import batch_to_device
 
 
@@ -156,11 +157,12 @@ class Trainer:
         """Trains up to ``settings.epochs``.
 
         Raises:
+            ConfigError: where an epoch would have no iteration.
             Interrupted: after SIGTERM or SIGINT, once the hooks have saved what there is.
             NonFiniteError: where a loss or gradient is not finite; nothing is saved.
         """
         if self.iters_per_epoch == 0 and self.epoch < self.epochs:
-            raise ValueError(
+            raise ConfigError(
                 f"an epoch has no iteration: {len(self.loader)} batches for {self.epochs} epochs; use more samples, a "
                 "smaller batch or fewer processes"
             )

@@ -159,7 +159,7 @@ def test_training_on_an_unlabelled_split_is_refused(raw_kitti):
         "DATA_SPLIT": {"train": "test", "test": "test"},
         "INFO_PATH": {"train": ["kitti_infos_test.pkl"], "test": ["kitti_infos_test.pkl"]},
     }
-    with pytest.raises(ValueError, match="frame 000000 has no labels"):
+    with pytest.raises(DataError, match="frame 000000 has no labels"):
         make(raw_kitti, **split)[0]
     dataset = make(raw_kitti, training=False, **split)
     assert "gt_boxes" not in dataset[0]

@@ -13,6 +13,7 @@ import torch
 
 from pcdet.engine.dist import DistInfo, end_dist, init_dist, split_batch_size
 from pcdet.engine.runtime import parallelize
+from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -159,5 +160,5 @@ def test_the_batch_is_divided_by_the_world_size():
 
 def test_sync_bn_needs_gpus(monkeypatch):
     monkeypatch.setattr(commu_utils, "get_world_size", lambda: 2)
-    with pytest.raises(ValueError, match="--sync_bn needs GPUs"):
+    with pytest.raises(ConfigError, match="--sync_bn needs GPUs"):
         parallelize(torch.nn.Linear(1, 1), torch.device("cpu"), sync_bn=True)

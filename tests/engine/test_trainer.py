@@ -16,6 +16,7 @@ from pcdet.engine.hooks import Checkpoint, EndAugmentation, Evaluate, Hook, Logg
 from pcdet.engine.optim import build_optimizer, build_scheduler
 from pcdet.engine.runtime import Precision, seed_process
 from pcdet.engine.trainer import Interrupted, NonFiniteError, Trainer, TrainSettings, remaining, to_floats
+from pcdet.registry import ConfigError
 
 
 def make_trainer(hooks=(), *, epochs=2, seed=0, model=None, loader=None, merged=False, optimizer="adam_onecycle", **kw):
@@ -271,7 +272,7 @@ def test_a_distiller_is_told_the_epoch_and_saved_as_its_student(tmp_path):
 
 
 def test_an_epoch_without_iterations_is_an_error():
-    with pytest.raises(ValueError, match="an epoch has no iteration"):
+    with pytest.raises(ConfigError, match="an epoch has no iteration"):
         make_trainer(loader=make_loader(1)).run()
 
 
@@ -284,7 +285,7 @@ def test_augmentation_ends_before_the_workers_of_the_last_epochs_start(tmp_path)
 
     make_trainer([EndAugmentation(["gt_sampling"], 2), Watch()], epochs=4, loader=make_loader(4)).run()
     assert seen == [None, None, ["gt_sampling"], ["gt_sampling"]]
-    with pytest.raises(ValueError, match="merge_all_iters_to_one_epoch"):
+    with pytest.raises(ConfigError, match="merge_all_iters_to_one_epoch"):
         make_trainer([EndAugmentation(["gt_sampling"], 2)], merged=True).run()
 
 

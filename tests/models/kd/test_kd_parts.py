@@ -23,6 +23,7 @@ from pcdet.models.kd.sampling import (
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import Taps, TapsFilled, head_taps, probe_channels
 from pcdet.models.kd.view import Pair, View
+from pcdet.ops.edge_conv import edge_graph, reduced
 from pcdet.registry import KD_LOSSES
 
 GEOMETRY = Geometry(point_cloud_range=(0.0, -4.0, -3.0, 8.0, 4.0, 1.0), grid_size=(8, 8, 1))
@@ -258,9 +259,8 @@ def test_a_frozen_adapter_is_stored_but_not_trained():
 
 def test_one_edge_is_normalised_with_running_statistics():
     adapter = EdgeAdapter("linear_bn_relu", 4, 6, affine=False)
-    out = adapter(
-        torch.randn(1, 4), torch.randn(1, 4), torch.zeros(1, 1, dtype=torch.int64), edge="concat", pool="none"
-    )
+    graph = edge_graph(torch.zeros(1, 1, dtype=torch.int64), 1)
+    out = reduced(adapter(torch.randn(1, 4), torch.randn(1, 4), graph, edge="concat"), graph, "none")
     assert out.shape == (1, 1, 6) and bool(out.isfinite().all())
 
 
@@ -297,6 +297,19 @@ def test_logits_of_other_classes_or_anchors_are_refused(batch):
     distiller.student.get_training_loss = lambda: (torch.zeros(()), {}, {})
     with pytest.raises(ValueError, match="leaves no single cls_preds map"):
         distiller(batch)
+
+
+def test_no_pivots_cost_nothing_even_where_the_sum_of_a_half_precision_map_overflows(batch):
+    distiller = distil(LOGITS)
+    distiller({**batch, "gt_boxes": torch.zeros(2, 1, 8)})  # leaves labels without positives
+    shapes = {"dense_head.conv_cls": (2, 18, 32, 32), "dense_head.conv_box": (2, 42, 32, 32)}
+    taps = {k: torch.full(shape, -9.0, dtype=torch.float16, requires_grad=True) for k, shape in shapes.items()}
+    assert all(t.sum().isinf() for t in taps.values())
+    view = View(distiller.student, batch, taps, distiller.geometry)
+    value, logs = distiller.losses["PivotalLogit"](view, view)
+    value.backward()
+    assert value.item() == 0 and logs["pivots"] == 0
+    assert all(not t.grad.any() for t in taps.values())
 
 
 def test_pivots_by_score_are_capped_and_weighted(batch):

@@ -36,6 +36,8 @@ class KDLoss(nn.Module):
 
     def __init__(self, *, weight: float, schedule: ScheduleConfig):
         super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"WEIGHT must be at least 0, got {weight}")
         self.weight = weight
         self.schedule = schedule
         self.student_taps: tuple[str, ...] = ()

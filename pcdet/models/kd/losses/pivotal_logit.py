@@ -55,6 +55,11 @@ class PivotalLogit(KDLoss):
         pair: Pair,
     ):
         super().__init__(weight=weight, schedule=schedule)
+        if num < 1 or not 0 <= threshold <= 1 or not beta >= 0:
+            raise ValueError(
+                "NUM must be at least 1, THRESHOLD a score in [0, 1] and BETA at least 0, "
+                f"got {num}, {threshold} and {beta}"
+            )
         self.pivot, self.by_score, self.threshold, self.num = pivot, by_score, threshold, num
         self.cls_weight, self.reg_weight, self.beta = cls_weight, reg_weight, beta
         head_taps(pair.student)  # that there is a head; its training forward leaves its predictions on it
@@ -79,7 +84,9 @@ class PivotalLogit(KDLoss):
         best = _best_logit(wanted.classes)
         where = self._pivots(best, student)
         if len(where[0]) == 0:
-            return (given.classes.sum() + given.codes.sum()).float() * 0, {"pivots": torch.zeros(())}
+            # float32 first: in float16 the sum of a map's logits overflows, and infinity times zero is NaN
+            nothing = (given.classes.float().sum() + given.codes.float().sum()) * 0
+            return nothing, {"pivots": torch.zeros(())}
         score = best[where].float().sigmoid()
         weight = score if self.by_score else torch.ones_like(score)
         share = weight / weight.sum().clamp(min=1e-6)

@@ -44,15 +44,10 @@ def build_distiller(
         teacher = _load_teacher(kd, dataset, logger)
     if kd.init.name == "slice":
         logger.info("student begins with slices of the teacher: %d tensors", inherit_weights(student, teacher))
-    pair = Pair(student, teacher)
-    losses = {
-        label: build_from_cfg(loss, KD_LOSSES, path=f"KD.LOSSES[{i}]", pair=pair)
-        for i, (label, loss) in enumerate(zip(_labels(kd.losses), kd.losses, strict=True))
-    }
     return Distiller(
         student,
         teacher,
-        losses,
+        _build_losses(kd.losses, Pair(student, teacher)),
         Geometry.of(dataset),
         teacher_mode=kd.teacher.mode,
         log_every=kd.log_every,
@@ -85,6 +80,22 @@ def _load_teacher(kd: KDConfig, dataset: Any, logger: logging.Logger) -> nn.Modu
     )
     teacher.load_params_from_file(filename=kd.teacher.ckpt, logger=logger, to_cpu=True)
     return teacher
+
+
+def _build_losses(nodes: list[dict], pair: Pair) -> dict[str, nn.Module]:
+    """Label -> loss; ConfigError with what every constructor complains about, and where."""
+    losses, problems = {}, []
+    for i, (label, node) in enumerate(zip(_labels(nodes), nodes, strict=True)):
+        path = f"KD.LOSSES[{i}]"
+        try:
+            losses[label] = build_from_cfg(node, KD_LOSSES, path=path, pair=pair)
+        except ConfigError as error:
+            problems += error.problems
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return losses
 
 
 def _labels(losses: list[dict]) -> list[str]:

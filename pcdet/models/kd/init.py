@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pcdet.registry import ConfigError
+
 
 @torch.no_grad()
 def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
@@ -19,7 +21,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
         teacher: as deep as the student, and as wide or wider.
 
     Raises:
-        ValueError: a tensor of the student's is missing in the teacher, of another rank, or larger there.
+        ConfigError: a tensor of the student's is missing in the teacher, of another rank, or larger there.
     """
     given = teacher.state_dict()
     parts = _concatenated(teacher), _concatenated(student)
@@ -34,7 +36,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
             or any(a > b for a, b in zip(own.shape, source.shape, strict=True))
         ):
             found = "is missing" if source is None else f"has shape {list(source.shape)}"
-            raise ValueError(
+            raise ConfigError(
                 f"KD.INIT slice: {name} {list(own.shape)} of the student cannot be cut from the teacher's, which "
                 f"{found}; use a teacher of the same depth, or INIT none"
             )

@@ -8,8 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcdet.registry import nearest_name
+
 # Modules of an anchor head whose outputs are its raw predictions; reading them lets a teacher stop before it decodes.
 HEAD_OUTPUTS = ("conv_cls", "conv_box")
+# Entries of the batch_dict that OpenPCDet's modules write: the slot that does, and where it says how many channels.
+KEYS = {
+    "pillar_features": ("vfe", "get_output_feature_dim"),
+    "voxel_features": ("vfe", "get_output_feature_dim"),
+    "spatial_features": ("map_to_bev_module", "num_bev_features"),
+    "spatial_features_2d": ("backbone_2d", "num_bev_features"),
+    "encoded_spconv_tensor": ("backbone_3d", "num_point_features"),
+    "point_features": ("backbone_3d", "num_point_features"),
+}
 
 
 class TapsFilled(Exception):
@@ -108,28 +119,22 @@ def probe_channels(detector: nn.Module, name: str) -> int:
         ValueError: the modules do not tell.
     """
     found = _channels_of_key(detector, name)
-    if found is None and name in dict(detector.named_modules()):
+    paths = [path for path, _ in detector.named_modules() if path]
+    if found is None and name in paths:
         found = _channels_of_module(detector.get_submodule(name))
     if found is None:
         raise ValueError(
             f"cannot tell how many channels {name!r} of {type(detector).__name__} has; tap the module that makes it "
-            "by its path (backbone_2d.blocks.0)"
+            f"by its path (backbone_2d.blocks.0); {nearest_name(name, paths if '.' in name else KEYS)}"
         )
     return found
 
 
 def _channels_of_key(detector: nn.Module, key: str) -> int | None:
     """Channels of the ``batch_dict`` entries that OpenPCDet's modules write."""
-    if key in ("pillar_features", "voxel_features"):
-        vfe = getattr(detector, "vfe", None)
-        return None if vfe is None else vfe.get_output_feature_dim()
-    owner, attribute = {
-        "spatial_features": ("map_to_bev_module", "num_bev_features"),
-        "spatial_features_2d": ("backbone_2d", "num_bev_features"),
-        "encoded_spconv_tensor": ("backbone_3d", "num_point_features"),
-        "point_features": ("backbone_3d", "num_point_features"),
-    }.get(key, ("", ""))
-    return getattr(getattr(detector, owner, None), attribute, None)
+    owner, attribute = KEYS.get(key, ("", ""))
+    found = getattr(getattr(detector, owner, None), attribute, None)
+    return found() if callable(found) else found
 
 
 def _channels_of_module(module: nn.Module) -> int | None:

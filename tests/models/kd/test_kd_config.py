@@ -58,6 +58,26 @@ def test_all_problems_are_reported_at_once():
     assert len(error.value.problems) == 3
 
 
+def test_what_the_losses_complain_about_is_told_at_once_with_its_path_and_a_way_out():
+    with pytest.raises(ConfigError) as error:
+        distil(
+            PILLARS | {"FEATURE": "pilar_features"},
+            MAP | {"FEATURE": "backbone_2d.block.0"},
+            PILLARS | {"ADAPTER": {"TEACHER": "none", "STUDENT": "none"}},
+            LOGITS | {"NUM": 0},
+            LOGITS | {"WEIGHT": -1.0},
+        )
+    expected = [
+        ("'pilar_features' of PointPillar has", "did you mean pillar_features?"),
+        ("'backbone_2d.block.0' of PointPillar has", "did you mean backbone_2d.blocks.0?"),
+        ("ADAPTER: none gives 16 channels, but 32 are to be compared", "use linear"),
+        ("NUM must be at least 1", "got 0, 0.1"),
+        ("WEIGHT must be at least 0", "got -1.0"),
+    ]
+    for i, (problem, (rule, end)) in enumerate(zip(error.value.problems, expected, strict=True)):
+        assert problem.startswith(f"KD.LOSSES[{i}]: ") and rule in problem and end in problem
+
+
 @pytest.mark.parametrize(
     "kind, feature", [("pillar", "pillar_features"), ("bev", "spatial_features_2d"), ("point", "point_features")]
 )

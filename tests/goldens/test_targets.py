@@ -116,6 +116,16 @@ def test_anchors(goldens, model):
         _close((rows**2).sum(0), data[f"{model}.{i}.sumsq64"])
 
 
+def test_the_anchors_of_a_head_stand_class_by_class_in_each_cell(goldens):
+    data = _load(goldens, "anchors")
+    limits = data["pointpillar.range"].tolist()
+    head = build_network(tiny_model_cfg(), 3, dataset_facts(limits)).dense_head
+    assert [2, 2, 2] == data["pointpillar.num_per_location"].tolist() and head.num_anchors_per_location == 6
+    assert len(head.anchor_table) == int(data["pointpillar.cat.len"])
+    _close(head.anchor_table[:20], data["pointpillar.cat.first20"], atol=1e-5)
+    _close(head.anchor_table[-20:], data["pointpillar.cat.last20"], atol=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------------------- losses
 
 

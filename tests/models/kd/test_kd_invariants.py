@@ -314,7 +314,9 @@ def train_adapters(node, related, steps=300):
     return distiller, first, last
 
 
-@pytest.mark.parametrize("keys, keeps", [({}, True), (FROZEN, True), ({"PRESET": "official"}, False)])
+@pytest.mark.parametrize(
+    "keys, keeps", [({}, True), (FROZEN, True), ({"PRESET": "official"}, False), ({"PRESET": "paper"}, False)]
+)
 def test_the_target_keeps_its_variance_against_unrelated_features(keys, keeps, caplog):
     """B6: with both adapters trained and norms with scale, both outputs go to zero instead of towards each other."""
     distiller, _, last = train_adapters(PILLARS | keys, related=False)

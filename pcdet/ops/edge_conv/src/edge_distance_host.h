@@ -1,0 +1,128 @@
+// The criterion's host functions. Each backend's file defines `DistanceRows` and `sum_distances` first, then includes
+// this.
+#pragma once
+
+#include "adjacency.h"
+
+namespace pcdet::PCDET_BACKEND {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// What both directions are given: an edge of each side is act(base[j] + query[i]).
+struct Sides {
+  at::Tensor base, query, other_base, other_query;  // contiguous; the others undefined where there is one side
+  bool relu, other_relu;
+  bool two() const { return other_base.defined(); }
+};
+
+inline Sides check_sides(const at::Tensor& base, const at::Tensor& query, const OptionalTensor& other_base,
+                         const OptionalTensor& other_query, const at::Tensor& idx, bool relu, bool other_relu) {
+  check_terms(base, query, idx);
+  Sides sides{base.contiguous(), query.contiguous(), {}, {}, relu, other_relu};
+  TORCH_CHECK_VALUE(other_base.has_value() == other_query.has_value(),
+                    "other_base and other_query must be given together or not at all");
+  if (!other_base) return sides;
+  TORCH_CHECK_VALUE(other_base->sizes() == base.sizes() && other_query->sizes() == query.sizes(),
+                    "both sides must have the same shapes, got ", base.sizes(), " and ", other_base->sizes(),
+                    " for base and ", query.sizes(), " and ", other_query->sizes(), " for query");
+  check_same_kind("base", base, "other_base", *other_base);
+  check_same_kind("query", query, "other_query", *other_query);
+  sides.other_base = other_base->contiguous();
+  sides.other_query = other_query->contiguous();
+  return sides;
+}
+
+template <typename T, bool kTwoSides>
+DistanceRows<T, kTwoSides, false> distances_of_centres(const Sides& s, const Adjacency& graph) {
+  return {graph,
+          s.base.size(1),
+          s.query.const_data_ptr<T>(),
+          s.base.const_data_ptr<T>(),
+          kTwoSides ? s.other_query.const_data_ptr<T>() : nullptr,
+          kTwoSides ? s.other_base.const_data_ptr<T>() : nullptr,
+          floor_of<T>(s.relu),
+          floor_of<T>(s.other_relu),
+          nullptr,
+          nullptr,
+          nullptr,
+          nullptr};
+}
+
+template <typename T, bool kTwoSides>
+DistanceRows<T, kTwoSides, true> slopes_of_base_rows(const Sides& s, const Adjacency& graph, const at::Tensor& weight) {
+  return {graph,
+          s.base.size(1),
+          s.base.const_data_ptr<T>(),
+          s.query.const_data_ptr<T>(),
+          kTwoSides ? s.other_base.const_data_ptr<T>() : nullptr,
+          kTwoSides ? s.other_query.const_data_ptr<T>() : nullptr,
+          floor_of<T>(s.relu),
+          floor_of<T>(s.other_relu),
+          weight.const_data_ptr<T>(),
+          nullptr,
+          nullptr,
+          nullptr};
+}
+
+// -> per centre the sum of |d|^2 (G,), and half its gradients by query and other_query (G, C), which cost nothing here.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> edge_distance(const at::Tensor& base, const at::Tensor& query,
+                                                             const OptionalTensor& other_base,
+                                                             const OptionalTensor& other_query, const at::Tensor& idx,
+                                                             const OptionalTensor&, const OptionalTensor&, bool relu,
+                                                             bool other_relu) {
+  const Sides sides = check_sides(base, query, other_base, other_query, idx, relu, other_relu);
+  const DeviceGuard guard(base.device());
+  const at::Tensor table = idx.contiguous();
+  const Adjacency graph = neighbours_of(table, base.size(0));
+  at::Tensor distance = at::zeros({query.size(0)}, base.options()), slope = at::zeros(query.sizes(), base.options());
+  at::Tensor other_slope = at::zeros({sides.two() ? query.size(0) : 0, query.size(1)}, base.options());
+  if (slope.numel() == 0) return {distance, slope, other_slope};
+  AT_DISPATCH_FLOATING_TYPES(base.scalar_type(), "edge_distance", [&] {
+    const auto fill = [&](auto job) {
+      job.slope = slope.mutable_data_ptr<scalar_t>();
+      job.other_slope = sides.two() ? other_slope.mutable_data_ptr<scalar_t>() : nullptr;
+      job.distance = distance.mutable_data_ptr<scalar_t>();
+      sum_distances(job);
+    };
+    sides.two() ? fill(distances_of_centres<scalar_t, true>(sides, graph))
+                : fill(distances_of_centres<scalar_t, false>(sides, graph));
+  });
+  return {distance, slope, other_slope};
+}
+
+// -> sums over the centres of weight * d by base and by other_base (M, C); the second empty unless wanted.
+std::tuple<at::Tensor, at::Tensor> edge_distance_backward(const at::Tensor& weight, const at::Tensor& base,
+                                                          const at::Tensor& query, const OptionalTensor& other_base,
+                                                          const OptionalTensor& other_query, const at::Tensor& idx,
+                                                          const at::Tensor& start, const at::Tensor& edge, bool relu,
+                                                          bool other_relu, bool other_wanted) {
+  const Sides sides = check_sides(base, query, other_base, other_query, idx, relu, other_relu);
+  check_transpose(idx, base.size(0), start, edge);
+  check_same_kind("base", base, "weight", weight);
+  TORCH_CHECK_VALUE(weight.dim() == 1 && weight.size(0) == query.size(0), "weight must have shape (", query.size(0),
+                    ",), got ", weight.sizes());
+  const DeviceGuard guard(base.device());
+  const at::Tensor starts = start.contiguous(), edges = edge.contiguous(), weights = weight.contiguous();
+  const Adjacency graph = centres_of(idx, starts, edges);
+  const bool other = sides.two() && other_wanted;
+  at::Tensor slope = at::zeros(base.sizes(), base.options());
+  at::Tensor other_slope = at::zeros({other ? base.size(0) : 0, base.size(1)}, base.options());
+  if (slope.numel() == 0) return {slope, other_slope};
+  AT_DISPATCH_FLOATING_TYPES(base.scalar_type(), "edge_distance_backward", [&] {
+    const auto fill = [&](auto job) {
+      job.slope = slope.mutable_data_ptr<scalar_t>();
+      job.other_slope = other ? other_slope.mutable_data_ptr<scalar_t>() : nullptr;
+      sum_distances(job);
+    };
+    sides.two() ? fill(slopes_of_base_rows<scalar_t, true>(sides, graph, weights))
+                : fill(slopes_of_base_rows<scalar_t, false>(sides, graph, weights));
+  });
+  return {slope, other_slope};
+}
+
+TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) {
+  m.impl("edge_distance", &edge_distance);
+  m.impl("edge_distance_backward", &edge_distance_backward);
+}
+
+}  // namespace pcdet::PCDET_BACKEND

@@ -312,12 +312,18 @@ def test_the_command_reports_problems_and_fails(tmp_path, capsys):
 def test_the_data_part_of_a_model_file_serves_too(tmp_path, monkeypatch):
     import yaml
 
-    base = write_cfg(tmp_path / "base.yaml")
-    model = tmp_path / "model.yaml"
-    model.write_text(yaml.safe_dump({"DATA_CONFIG": {"_BASE_CONFIG_": str(base), "DATA_PATH": "here"}}))
+    write_cfg(tmp_path / "base.yaml")
+    model, student = tmp_path / "model.yaml", tmp_path / "student.yaml"
+    model.write_text(yaml.safe_dump({"DATA_CONFIG": {"_BASE_CONFIG_": "base.yaml", "DATA_PATH": "here"}}))
     config = kitti_infos.load_dataset_cfg(model)
     assert config["DATA_PATH"] == "here" and config["FOV_POINTS_ONLY"] is True
-    with pytest.raises(DataError, match="nowhere.yaml does not exist"):
+    student.write_text(yaml.safe_dump({"_BASE_CONFIG_": "model.yaml", "DATA_CONFIG": {"SKIP_BAD_FRAMES": True}}))
+    config = kitti_infos.load_dataset_cfg(student)
+    assert config["DATA_PATH"] == "here" and config["SKIP_BAD_FRAMES"] is True
+    student.write_text(yaml.safe_dump({"_BASE_CONFIG_": "model.yaml", "DATA_CONFIG": {"SKIP_BAD_FRAME": True}}))
+    with pytest.raises(DataError, match="SKIP_BAD_FRAME: DataConfig has no such key; did you mean SKIP_BAD_FRAMES"):
+        kitti_infos.load_dataset_cfg(student)
+    with pytest.raises(DataError, match="'nowhere.yaml' not found"):
         kitti_infos.load_dataset_cfg("nowhere.yaml")
     model.write_text("- 1\n")
     with pytest.raises(DataError, match="expected a mapping"):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+from easydict import EasyDict
 from tqdm import tqdm
 
 from pcdet.datasets.dataset import REPO_ROOT, resolve_data_path
@@ -24,6 +24,7 @@ from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.kitti.frame_files import FrameFiles, build_frame
 from pcdet.datasets.kitti.journal import Journal
 from pcdet.datasets.kitti.kitti_utils import DEFAULT_IMAGE, image_shape_of_calibration
+from pcdet.registry import ConfigError, load_object
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
 from pcdet.utils.common_utils import create_logger
@@ -253,18 +254,18 @@ def _write(built: dict[str, tuple[list, list]], save: Path, logger: logging.Logg
 
 
 def load_dataset_cfg(path: str | Path) -> dict:
-    """A data set's YAML file, found from the working directory or from ``tools/``; of a model file, its DATA_CONFIG."""
-    candidates = [Path(path), REPO_ROOT / "tools" / path]
-    file = next((c for c in candidates if c.is_file()), None)
-    if file is None:
-        raise DataError(f"{path} does not exist")
-    config = yaml.safe_load(file.read_text())
-    if not isinstance(config, dict):
-        raise DataError(f"{file}: expected a mapping of keys, got {type(config).__name__}")
-    if "DATA_CONFIG" in config:
-        config = config["DATA_CONFIG"]
-    base = config.pop("_BASE_CONFIG_", None)
-    return config if base is None else {**load_dataset_cfg(base), **config}
+    """A data set's YAML file, with its bases, as the tools read it; of a model file, its DATA_CONFIG.
+
+    Raises:
+        DataError: there is no such file, or with everything that is wrong with it.
+    """
+    try:
+        config = load_object("pcdet.config:cfg_from_yaml_file")(path, EasyDict())
+    except FileNotFoundError as error:
+        raise DataError(str(error)) from error
+    except ConfigError as error:
+        raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
+    return config.get("DATA_CONFIG", config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -257,7 +257,7 @@ def _report(parts: list[_Part], dataset, settings, epoch_id, result_dir: Path, s
     text, metrics = dataset.evaluation(
         annos, list(settings.class_names), eval_metric=settings.eval_metric, output_path=result_dir / "final_result"
     )
-    logger.info(text)
+    logger.info("The split has no labels, so there is no AP and the recall says nothing" if text is None else text)
     result.update(metrics or {})
     logger.info(f"Result is saved to {result_dir}")
     logger.info("****************Evaluation done.*****************")

@@ -72,6 +72,13 @@ def test_seconds_per_example_do_not_depend_on_infer_time(tmp_path, caplog):
     assert 0.025 <= seconds < 0.2
 
 
+def test_a_split_without_labels_is_said_to_be_one(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(ToyDataset, "evaluation", lambda *args, **kwargs: (None, {}))
+    with caplog.at_level(logging.INFO, "pcdet"):
+        result = eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
+    assert set(result) == {"recall/roi_0.3", "recall/rcnn_0.3"} and "The split has no labels" in caplog.text
+
+
 def test_an_empty_data_set_gives_an_empty_result(tmp_path, caplog):
     dataset = ToyDataset(0)
     loader = DataLoader(dataset, batch_size=2, sampler=[], collate_fn=dataset.collate)

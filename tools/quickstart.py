@@ -50,6 +50,7 @@ class Job:
     epochs: int
     checkpoint: Path
     needs: list = field(default_factory=list)
+    processes: int = 1
     process: subprocess.Popen | None = None
 
     def start(self):
@@ -88,11 +89,12 @@ def epochs_of(cfg_file):
     return epochs_of(Path(node["_BASE_CONFIG_"]))
 
 
-def training(name, script, cfg_file, seed, teacher=None):
+def training(name, script, cfg_file, seed, teacher=None, processes=1):
     """The job that trains a row of the table with one seed; a distilled student needs its teacher."""
     folder = OUTPUT / name / f"seed{seed}"
     epochs = epochs_of(cfg_file)
-    command = [sys.executable, script, "--cfg_file", str(cfg_file), "--output_dir", str(folder), "--seed", str(seed)]
+    launch = [sys.executable, script] if processes == 1 else ["bash", "scripts/dist_train.sh", str(processes)]
+    command = [*launch, "--cfg_file", str(cfg_file), "--output_dir", str(folder), "--seed", str(seed)]
     command += FAST_ON_ONE_CORE
     if teacher is not None:
         command += ["--teacher_ckpt", str(teacher.checkpoint)]
@@ -103,18 +105,20 @@ def training(name, script, cfg_file, seed, teacher=None):
         epochs=epochs,
         checkpoint=folder / "ckpt" / f"checkpoint_epoch_{epochs}.pth",
         needs=[] if teacher is None else [teacher],
+        processes=processes,
     )
 
 
 def run_jobs(jobs, parallel):
-    """Runs the jobs, at most ``parallel`` at a time, each after those it needs, under one progress bar."""
+    """Runs the jobs in order, ``parallel`` processes at a time, each after those it needs, under one progress bar."""
     waiting, running = list(jobs), []
     bar = tqdm(total=sum(j.epochs for j in jobs), desc="training", unit="epoch", dynamic_ncols=True,
                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
     try:
         while waiting or running:
             for job in list(waiting):
-                if len(running) < parallel and all(need.finished() for need in job.needs):
+                free = parallel - sum(other.processes for other in running)
+                if job.processes <= free and all(need.finished() for need in job.needs):
                     waiting.remove(job)
                     job.start()
                     running.append(job)
@@ -147,12 +151,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=1, help="repeat the students with this many seeds")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each")
     args = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHON=sys.executable)
 
     prepare_data()
     teacher_cfg = CFGS / "pointpillar.yaml"
-    teacher = training(TEACHER, "train.py", teacher_cfg, seed=0)
+    # Every distilled student waits for the teacher: it gets all the processes.
+    teacher = training(TEACHER, "train.py", teacher_cfg, seed=0, processes=min(args.jobs, 2))
     jobs, models = [teacher], [(TEACHER, teacher_cfg, teacher.checkpoint)]
     for seed in range(args.seeds):
         for name, (script, cfg_file) in STUDENTS.items():

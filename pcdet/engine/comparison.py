@@ -59,6 +59,7 @@ def rows_to_json(rows: Mapping[str, Row]) -> dict:
 
 def write_json(path: str | Path, rows: Mapping[str, Row], **facts) -> None:
     """Writes ``{"rows": ..., **facts}``."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps({"rows": rows_to_json(rows), **facts}, indent=2) + "\n")
 
 
@@ -133,5 +134,6 @@ def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") 
         axis.spines[["top", "right"]].set_visible(False)
     if title:
         fig.suptitle(title, fontsize=10)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=130)
     plt.close(fig)

@@ -1,0 +1,52 @@
+"""A tiny model file on a tiny data set, and the tools as modules."""
+
+import importlib.util
+
+import pytest
+import yaml
+from commands import run
+
+from pcdet.testing import tiny_kitti
+
+
+@pytest.fixture(scope="session")
+def tools(repo_root):
+    return repo_root / "tools"
+
+
+@pytest.fixture
+def tool(tools, monkeypatch):
+    """Imports a file of tools/ under a name that is in nobody's way."""
+    monkeypatch.syspath_prepend(str(tools))
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", tools / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def cfg_file(tmp_path_factory, tools):
+    """A PointPillars of 2 k weights on a tenth of the usual range, over four training frames and two others."""
+    folder = tmp_path_factory.mktemp("tiny")
+    data = tiny_kitti(folder / "kitti", frames=6)
+    dataset_cfg = tools / "cfgs/dataset_configs/simulated_kitti_dataset.yaml"
+    command = ["-m", "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", dataset_cfg, "--data_path", data]
+    run([*command, "--workers", "1"], cwd=tools.parent)
+    base = yaml.safe_load((tools / "cfgs/simulated_models/pointpillar.yaml").read_text())
+    base["DATA_CONFIG"].update(DATA_PATH=str(data), POINT_CLOUD_RANGE=[0, -10.24, -3, 20.48, 10.24, 1])
+    base["MODEL"]["WIDTH"] = 0.125
+    base["OPTIMIZATION"].update(NUM_EPOCHS=4, BATCH_SIZE_PER_GPU=2)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(base))
+    kd = {
+        "_BASE_CONFIG_": str(folder / "tiny.yaml"),
+        "KD": {
+            "TEACHER": {"CFG": str(folder / "tiny.yaml"), "CKPT": None},
+            "LOSSES": [{"NAME": "PivotalLogit", "CLS_WEIGHT": 1.0, "REG_WEIGHT": 0.1}],
+        },
+    }
+    (folder / "tiny_kd.yaml").write_text(yaml.safe_dump(kd))
+    return folder / "tiny.yaml"

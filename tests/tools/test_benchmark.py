@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import torch
+from easydict import EasyDict
+
+from pcdet.config import cfg_from_yaml_file
+from pcdet.datasets import build_dataloader
+from pcdet.models import build_network
+
+# Products counted by hand for the tiny model: maps of 64 x 64, 32 x 32 and 16 x 16 cells with 4, 8 and 16 channels;
+# 1 + 2, 1 + 3 and 1 + 3 convolutions of 3 x 3; branches of 8 channels each by kernels of 1, 2 and 4; 72 outputs.
+BLOCKS = 9 * (4096 * 3 * 4 * 4 + 1024 * (4 * 8 + 3 * 8 * 8) + 256 * (8 * 16 + 3 * 16 * 16))
+BRANCHES = 4096 * 4 * 8 + 1024 * 8 * 8 * 4 + 256 * 16 * 8 * 16
+HEAD = 4096 * 24 * 72
+
+
+@pytest.fixture(scope="module")
+def checkpoints(cfg_file, tmp_path_factory):
+    """Two untrained models of the tiny file in a training's folders; a run record lies beside the second."""
+    cfg = cfg_from_yaml_file(cfg_file, EasyDict())
+    dataset, _, _ = build_dataloader(cfg.DATA_CONFIG, cfg.CLASS_NAMES, 1, False, workers=0, training=False)
+    files = []
+    for name in ("first", "second"):
+        path = tmp_path_factory.mktemp(name) / "ckpt" / "checkpoint_epoch_1.pth"
+        path.parent.mkdir()
+        model = build_network(cfg.MODEL, len(cfg.CLASS_NAMES), dataset)
+        torch.save({"model_state": model.state_dict(), "version": "pcdet+test"}, path)
+        files.append(path)
+    (files[1].parent.parent / "run.json").write_text(json.dumps({"train_cpu_s": 12.5}))
+    return files
+
+
+def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file, tool, tmp_path, capsys):
+    teacher, student = checkpoints
+    models = [("teacher", teacher), ("student", student), ("student", student), ("kd", student), ("kd", teacher)]
+    args = [word for name, path in models for word in ("--model", name, str(cfg_file), str(path))]
+    report, picture = tmp_path / "new" / "results.json", tmp_path / "new" / "comparison.png"
+    settings = ["--device", "cpu", "--workers", "0", "--timed_frames", "1"]
+    tool("benchmark").main([*args, *settings, "--json", str(report), "--plot", str(picture)])
+
+    rows = json.loads(report.read_text())["rows"]
+    assert list(rows) == ["teacher", "student", "kd"]
+    assert [len(rows[name]["3d"]["moderate"]) for name in rows] == [1, 2, 2]
+    assert rows["teacher"]["train_cpu_s"] is None and rows["student"]["train_cpu_s"] == 12.5
+    assert rows["kd"]["train_cpu_s_per_seed"] == [12.5, None]
+    assert all(
+        row["ms_per_frame"] > 0 and set(row["per_class"]) == {"Car", "Pedestrian", "Cyclist"} for row in rows.values()
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "gain over student" in printed and "train CPU s" in printed
+
+
+def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tool, tmp_path):
+    report = tmp_path / "r.json"
+    args = [
+        "--model",
+        "t",
+        str(cfg_file),
+        str(checkpoints[0]),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        "--timed_frames",
+        "1",
+    ]
+    tool("benchmark").main([*args, "--json", str(report)])
+    row = json.loads(report.read_text())["rows"]["t"]
+    pillars = row["macs"] - BLOCKS - BRANCHES - HEAD
+    # What is left is the pillar encoder: ten inputs, four outputs, a whole number of slots.
+    assert pillars > 0 and pillars % 40 == 0

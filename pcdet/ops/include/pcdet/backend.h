@@ -74,9 +74,16 @@ void for_each_pair(int64_t n, int64_t m, F f) {
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
+// The product rounded by itself: nvcc would fuse it into a following sum, and round otherwise than the CPU does.
+__device__ __forceinline__ float unfused_product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double unfused_product(double a, double b) { return __dmul_rn(a, b); }
+
 // Always true: reading the answer would stop the stream. On the GPU a non-finite number spreads into the result
 // instead, as each op's docstring says.
 inline bool all_within(const at::Tensor&, double) { return true; }
+
+// Always true, for the same reason; kernels test each index before they use it.
+inline bool all_rows_of(const at::Tensor&, int64_t) { return true; }
 
 template <typename T>
 __device__ __forceinline__ void atomic_add(T* address, T value) {
@@ -112,6 +119,12 @@ void for_each_pair(int64_t n, int64_t m, F f) {
   });
 }
 
+// The product rounded by itself: on this backend -ffp-contract=off sees to it.
+template <typename T>
+inline T unfused_product(T a, T b) {
+  return a * b;
+}
+
 // True if every entry of a contiguous float tensor lies in [-largest, largest]; NaN does not.
 inline bool all_within(const at::Tensor& x, double largest) {
   bool bad = false;
@@ -119,6 +132,16 @@ inline bool all_within(const at::Tensor& x, double largest) {
     const auto* values = x.const_data_ptr<scalar_t>();
     const auto limit = static_cast<scalar_t>(largest);
     for (int64_t i = 0, n = x.numel(); i < n; ++i) bad |= !(std::abs(values[i]) <= limit);
+  });
+  return !bad;
+}
+
+// True if every entry of a contiguous int32 or int64 tensor lies in [0, n).
+inline bool all_rows_of(const at::Tensor& idx, int64_t n) {
+  bool bad = false;
+  AT_DISPATCH_INDEX_TYPES(idx.scalar_type(), "all_rows_of", [&] {
+    const auto* values = idx.const_data_ptr<index_t>();
+    for (int64_t i = 0, count = idx.numel(); i < count; ++i) bad |= values[i] < 0 || values[i] >= n;
   });
   return !bad;
 }

@@ -1,0 +1,30 @@
+// The op's host function. Each backend's file defines `find_in_balls` first, then includes this.
+#pragma once
+
+#include "point_distance.h"
+
+namespace pcdet::PCDET_BACKEND {
+
+// (B, M, nsample) int32 rows of `xyz`.
+at::Tensor ball_query(const at::Tensor& xyz, const at::Tensor& new_xyz, double radius, int64_t nsample) {
+  check_two_point_sets("xyz", xyz, "new_xyz", new_xyz);
+  TORCH_CHECK_VALUE(radius > 0 && radius <= 1e12, "radius must be positive and at most 1e12, got ", radius);
+  TORCH_CHECK_VALUE(nsample > 0 && nsample <= std::numeric_limits<int32_t>::max(),
+                    "nsample must be positive and below 2^31, got ", nsample);
+  TORCH_CHECK_VALUE(xyz.size(1) > 0 || new_xyz.numel() == 0, "xyz must hold at least one point a frame, got ",
+                    xyz.sizes());
+  const DeviceGuard guard(xyz.device());
+  const at::Tensor points = xyz.contiguous(), centres = new_xyz.contiguous();
+  check_coordinates("xyz", points);
+  check_coordinates("new_xyz", centres);
+  at::Tensor idx = at::empty({centres.size(0), centres.size(1), nsample}, points.options().dtype(at::kInt));
+  if (idx.numel() == 0) return idx;
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "ball_query", [&] {
+    find_in_balls<scalar_t>(points, centres, radius, nsample, idx.mutable_data_ptr<int32_t>());
+  });
+  return idx;
+}
+
+TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) { m.impl("ball_query", &ball_query); }
+
+}  // namespace pcdet::PCDET_BACKEND

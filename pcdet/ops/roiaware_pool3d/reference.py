@@ -26,3 +26,23 @@ def points_in_boxes_index(points: Tensor, boxes: Tensor) -> Tensor:
             first[mask[k] == 1] = k
         frames.append(first)
     return torch.stack(frames)
+
+
+def roiaware_pool3d(
+    rois: Tensor, points: Tensor, features: Tensor, out_size: tuple[int, int, int], most_points: int, method: str
+) -> Tensor:
+    """(N, X, Y, Z, C) maximum or mean of the features (P, C) of the points (P, 3) in each part of each roi (N, 7)."""
+    pooled = features.new_zeros(len(rois), *out_size, features.shape[1])
+    for n, roi in enumerate(rois):
+        members: dict[tuple[int, ...], list[int]] = {}
+        for p in points_in_boxes_mask(points, roi[None], margin=1e-5)[0].nonzero()[:, 0].tolist():
+            dx, dy, dz = (points[p] - roi[:3]).tolist()
+            cos, sin = float(roi[6].cos()), float(roi[6].sin())
+            local = (dx * cos + dy * sin, dy * cos - dx * sin, dz)
+            steps = [(a + float(e) / 2) / (float(e) / s) for a, e, s in zip(local, roi[3:6], out_size, strict=True)]
+            voxel = tuple(min(max(int(step), 0), s - 1) for step, s in zip(steps, out_size, strict=True))
+            if len(members.setdefault(voxel, [])) < most_points:
+                members[voxel].append(p)
+        for voxel, rows in members.items():
+            pooled[(n, *voxel)] = features[rows].amax(dim=0) if method == "max" else features[rows].mean(dim=0)
+    return pooled

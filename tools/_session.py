@@ -121,7 +121,7 @@ def open_session(args):
     """Reads the configuration, joins the other processes and chooses the device."""
     read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
     if getattr(args, "teacher_ckpt", None) and "KD" in cfg:
-        cfg.KD.TEACHER.CKPT = args.teacher_ckpt
+        cfg.KD.TEACHER = {**(cfg.KD.get("TEACHER") or {}), "CKPT": args.teacher_ckpt}
     path = find_config_file(args.cfg_file)
     cfg.TAG, cfg.EXP_GROUP_PATH = path.stem, experiment_group(path)
     optim = parse_node(cfg.OPTIMIZATION, OptimizationConfig, path="OPTIMIZATION")

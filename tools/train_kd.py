@@ -18,7 +18,7 @@ def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
     """The detector of the ``MODEL`` block inside the distiller of the ``KD`` block."""
     if not cfg.get("KD"):
         raise ConfigError("KD: missing, so there is nothing to distil; train the model alone with train.py")
-    ckpt = cfg.KD.TEACHER.get("CKPT")
+    ckpt = (cfg.KD.get("TEACHER") or {}).get("CKPT")
     if not ckpt:
         raise ConfigError("KD.TEACHER.CKPT: the teacher has no weights; give --teacher_ckpt FILE")
     if not Path(ckpt).is_file():

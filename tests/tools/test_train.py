@@ -159,6 +159,7 @@ def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):
     [
         (None, "KD: missing, so there is nothing to distil; train the model alone with train.py"),
         ({"TEACHER": {"CKPT": None}}, "KD.TEACHER.CKPT: the teacher has no weights; give --teacher_ckpt FILE"),
+        ({"LOSSES": []}, "KD.TEACHER.CKPT: the teacher has no weights; give --teacher_ckpt FILE"),
         ({"TEACHER": {"CKPT": "nowhere.pth"}}, "the teacher's checkpoint nowhere.pth does not exist"),
     ],
 )

@@ -113,6 +113,16 @@ def test_a_synchronised_norm_takes_the_plain_path():
     assert vfe(_batch())["pillar_features"].shape[1] == 16
 
 
+def test_a_synchronised_norm_is_asked_for_no_pillars_too(monkeypatch):
+    """The other processes exchange statistics, and would wait for this one."""
+    asked = []
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda _, x: asked.append(tuple(x.shape)) or x)
+    vfe, batch = _build(), _batch(40)
+    vfe.pfn_layers[0].norm = nn.SyncBatchNorm(16)
+    vfe.train()({k: v[:0] if str(k).startswith("voxel") else v for k, v in batch.items()})
+    assert asked == [(0, 16, 32)]
+
+
 def test_a_norm_with_cumulative_statistics():
     own, other = PFNLayer(4, 8, last_layer=True), nn.BatchNorm1d(8, eps=1e-3, momentum=None)
     own.norm.momentum = None

@@ -51,9 +51,11 @@ class PFNLayer(nn.Module):
             (V, P, out_channels), or (V, out_channels).
         """
         x = self.linear(points)
-        if self.use_norm:  # which takes no statistics of nothing
+        if self.use_norm and (len(x) or isinstance(self.norm, nn.SyncBatchNorm)):  # whose other processes wait
             # channels before points: over two axes PyTorch's float32 statistics of 400,000 rows are off by percents
-            x = self.norm(x.transpose(1, 2)).transpose(1, 2) if len(x) else x * self.norm.weight + self.norm.bias
+            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        elif self.use_norm:  # a plain norm takes no statistics of nothing
+            x = x * self.norm.weight + self.norm.bias
         x = F.relu(x)
         pillar = x.amax(dim=1, keepdim=True)
         if self.last_layer:

@@ -179,8 +179,13 @@ def test_bfloat16_autocast_trains_and_predicts_alike(channels_last):
     ret_dict["loss"].backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
     model.eval()
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        batch_dict = model.forward_features(dict(batch))
+    with torch.no_grad():
+        exact = model.forward_features(dict(batch))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            batch_dict = model.forward_features(dict(batch))
+    for key in ("batch_cls_preds", "batch_box_preds"):
+        own, wanted = batch_dict[key][..., :6], exact[key][..., :6]  # a heading may turn where directions nearly tie
+        assert (own - wanted).abs().max() <= 0.01 * wanted.abs().max(), key
     assert batch_dict["batch_box_preds"].dtype == batch_dict["batch_cls_preds"].dtype == torch.float32
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from pcdet.ops.edge_conv import edge_conv, edge_features
+from pcdet.ops.edge_conv import EdgeGraph, EdgeTerms, linear_terms, normed, plain_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +68,10 @@ class EdgeAdapter(nn.Module):
         """Whether anything in it learns."""
         return any(p.requires_grad for p in self.parameters())
 
-    def forward(self, x_base: Tensor, x_query: Tensor, idx: Tensor, *, edge: str, pool: str) -> Tensor:
-        """(M, C), (G, C), (G, K) -> (G, K, C'), or (G, C') pooled."""
+    def forward(self, x_base: Tensor, x_query: Tensor, graph: EdgeGraph, *, edge: str) -> EdgeTerms:
+        """(M, C), (G, C) -> the description of every edge, as tables that no edge has been made of yet."""
         if self.kind == "none":
-            return edge_features(x_base, x_query, idx, edge=edge, reduce=pool)
-        weight, bias = self.conv.weight.to(x_base.dtype), self.conv.bias
-        norm, activation = (None, None) if self.bn is None else (self._norm, torch.relu)
-        return edge_conv(x_base, x_query, idx, weight, bias, edge=edge, norm=norm, activation=activation, reduce=pool)
-
-    def _norm(self, edges: Tensor) -> Tensor:
-        # One edge has no variance; its running estimate stands in.
-        if len(edges) < 2:
-            return nn.functional.batch_norm(
-                edges, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, eps=self.bn.eps
-            )
-        return self.bn(edges)
+            return plain_terms(x_base, x_query, edge=edge)
+        weight = self.conv.weight.to(x_base.dtype)
+        terms = linear_terms(x_base, x_query, weight, self.conv.bias, edge=edge)
+        return terms if self.bn is None else normed(terms, graph, self.bn)._replace(relu=True)

@@ -9,15 +9,15 @@ MAX_ROWS = 2048  # enough for a regression onto some hundred channels, and cheap
 RIDGE = 1e-4  # of the mean diagonal: keeps dead channels solvable
 
 
-@torch.no_grad()
-def target_variance(target: Tensor) -> Tensor:
-    """Variance over rows of a (..., C) target, mean over channels. It goes to 0 when a target collapses.
+def thinned_out(count: int, device: torch.device) -> Tensor:
+    """(n,) int64 rows out of so many, all of them or some thousands, evenly spaced."""
+    return torch.arange(0, count, max(1, count // MAX_ROWS), device=device)
 
-    Many rows are thinned out to some thousands, evenly.
-    """
-    rows = target.detach().flatten(0, -2)
-    rows = rows[:: max(1, len(rows) // MAX_ROWS)]
-    return rows.new_zeros(()) if len(rows) < 2 else rows.var(dim=0, unbiased=False).mean()
+
+@torch.no_grad()
+def target_variance(rows: Tensor) -> Tensor:
+    """Variance over (n, C) rows of a target, mean over channels. It goes to 0 when a target collapses."""
+    return rows.new_zeros(()) if len(rows) < 2 else rows.detach().var(dim=0, unbiased=False).mean()
 
 
 @torch.no_grad()

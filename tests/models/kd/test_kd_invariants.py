@@ -6,10 +6,13 @@ import pytest
 import torch
 from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, wide_detector
 
+from pcdet.models.kd.description import Description
 from pcdet.models.kd.feature import Feature, Geometry
 from pcdet.models.kd.graph import GraphConfig, build_graphs
+from pcdet.models.kd.losses import point_distiller
 from pcdet.models.kd.sampling import SampleConfig
 from pcdet.models.kd.view import View
+from pcdet.ops.edge_conv.reference import edge_conv
 
 EVERYTHING = [
     [PILLARS],
@@ -363,24 +366,66 @@ def test_official_preset_equals_an_independent_restatement_of_the_formula(batch)
     torch.testing.assert_close(value, wanted.detach(), rtol=1e-4, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------------ the shortcut
+# ------------------------------------------------------------------------------------ without and with tensors of edges
+
+
+class WithEdges(Description):
+    """A description that holds every edge, made by the readable edge convolution."""
+
+    @classmethod
+    def of(cls, adapter, rows, centres, graph, *, edge, pool):
+        conv, bn = getattr(adapter, "conv", None), getattr(adapter, "bn", None)
+        weight, bias = (None, None) if conv is None else (conv.weight, conv.bias)
+        act = None if bn is None else torch.relu
+        inputs = rows, rows[centres], graph.idx.long(), weight, bias
+        made = edge_conv(*inputs, edge=edge, norm=bn, activation=act, reduce=pool)
+        return cls(made, graph, None if pool == "none" else made)
+
+    def squares(self, other):
+        return (self.edges - other.edges).square().flatten(1).sum(dim=1)
+
+    def entries(self):
+        there = self.graph.degree.clamp(min=1) if self.pooled is None else 1
+        return self.edges.shape[-1] * there
+
+    def largest(self):
+        return self.edges.flatten(1).amax(dim=1)
+
+    def mean(self):
+        return self.edges if self.pooled is not None else self.edges.mean(dim=1)
+
+    def some_rows(self):
+        return self.edges.flatten(0, -2)
 
 
 @pytest.mark.parametrize("edge", ["concat", "diff"])
-def test_the_regression_without_edges_equals_the_one_with_them(batch, edge, monkeypatch):
-    node = PILLARS | {"GRAPH": {"K": 250, "EDGE": edge}}  # more than there are rows, so that some are missing
-    cls = type(distil(node).losses["PointDistiller"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"DISTANCE": "norm"},
+        {"DISTANCE": "dist", "ADAPTER": {"TEACHER": "linear", "STUDENT": "linear", "DIM": 7}},
+        {"ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu"}},
+        {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear_bn_relu"}},
+        {"PRESET": "official"},
+        {"PRESET": "paper", "REWEIGHT": {"BY": "graph_max", "TEMPERATURE": 0.5}},
+        {"GRAPH": {"POOL": "max"}, "ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear"}},
+        {"GRAPH": {"POOL": "mean"}, "ADAPTER": {"TEACHER": "none", "STUDENT": "linear_bn_relu"}},
+    ],
+    ids=range(9),
+)
+def test_the_loss_without_edges_equals_the_one_with_them(batch, edge, keys, monkeypatch):
+    # more neighbours than there are rows, so that some are missing
+    node = PILLARS | keys | {"GRAPH": {"K": 250, "EDGE": edge} | keys.get("GRAPH", {})}
     results = []
-    for shortcut in (True, False):
-        monkeypatch.setattr(cls, "_is_linear_regression", shortcut)
+    for kind in (Description, WithEdges):
+        monkeypatch.setattr(point_distiller, "Description", kind)
         distiller = distil(node).double()
         wide = {k: v.double() if torch.is_tensor(v) else v for k, v in batch.items()}
         value = step(distiller, wide)["kd/PointDistiller"]
-        gradients = [
-            distiller.student.vfe.pfn_layers[0].linear.weight.grad,
-            distiller.losses["PointDistiller"].student_adapter.conv.weight.grad,
-        ]
-        results.append((value, gradients))
+        loss = distiller.losses["PointDistiller"]
+        gradients = [p.grad for p in (distiller.student.vfe.pfn_layers[0].linear.weight, *loss.parameters())]
+        results.append((value, [g for g in gradients if g is not None], list(loss.buffers())[1:]))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
-    for a, b in zip(results[0][1], results[1][1], strict=True):
+    for a, b in zip(*(gradients + buffers for _, gradients, buffers in results), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)

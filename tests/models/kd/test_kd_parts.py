@@ -23,6 +23,7 @@ from pcdet.models.kd.sampling import (
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import Taps, TapsFilled, head_taps, probe_channels
 from pcdet.models.kd.view import Pair, View
+from pcdet.ops.edge_conv import edge_graph, reduced
 from pcdet.registry import KD_LOSSES
 
 GEOMETRY = Geometry(point_cloud_range=(0.0, -4.0, -3.0, 8.0, 4.0, 1.0), grid_size=(8, 8, 1))
@@ -258,9 +259,8 @@ def test_a_frozen_adapter_is_stored_but_not_trained():
 
 def test_one_edge_is_normalised_with_running_statistics():
     adapter = EdgeAdapter("linear_bn_relu", 4, 6, affine=False)
-    out = adapter(
-        torch.randn(1, 4), torch.randn(1, 4), torch.zeros(1, 1, dtype=torch.int64), edge="concat", pool="none"
-    )
+    graph = edge_graph(torch.zeros(1, 1, dtype=torch.int64), 1)
+    out = reduced(adapter(torch.randn(1, 4), torch.randn(1, 4), graph, edge="concat"), graph, "none")
     assert out.shape == (1, 1, 6) and bool(out.isfinite().all())
 
 

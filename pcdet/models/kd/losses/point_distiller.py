@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
+from pcdet.models.kd.description import Description
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
 from pcdet.models.kd.graph import NEAR_IN_SPACE, GraphConfig, LocalGraphs, build_graphs
 from pcdet.models.kd.losses.base import KDLoss, check_same_rows, frame_mean, zero_of
@@ -28,7 +29,7 @@ from pcdet.models.kd.sampling import (
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import head_taps
 from pcdet.models.kd.view import Pair, RowImportance, View
-from pcdet.ops.edge_conv import edge_sum_of_squares
+from pcdet.ops.edge_conv import edge_graph
 from pcdet.registry import KD_LOSSES
 
 
@@ -98,74 +99,46 @@ class PointDistiller(KDLoss):
         graphs = build_graphs(target, values.of(self.sample.by), self.sample, self.graph)
         if len(graphs.centres) == 0:
             return zero_of(source), {"nodes": torch.zeros(())}
-        source_rows, target_rows = source.take(graphs.base), target.take(graphs.base)
-        if self._is_linear_regression:
-            wanted = target_rows[graphs.centres]
-            per_node = self._regression(source_rows, target_rows, graphs)
-        else:
-            wanted = self._describe(self.teacher_adapter, target_rows, graphs)
-            per_node = self._distance(self._describe(self.student_adapter, source_rows, graphs), wanted, graphs.idx)
-        weight = self._weights(values, wanted, graphs, num_frames)
+        rows = source.take(graphs.base), target.take(graphs.base)
+        graph = edge_graph(graphs.idx, len(rows[0]), gradients=torch.is_grad_enabled())
+        given, wanted = (
+            Description.of(adapter, x, graphs.centres, graph, edge=self.graph.edge, pool=self.graph.pool)
+            for adapter, x in zip((self.student_adapter, self.teacher_adapter), rows, strict=True)
+        )
+        per_node = self._distance(given, wanted)
+        weight = self._weights(values, wanted, graphs, per_node.dtype, num_frames)
         loss = per_node.sum() if self.distance == "dist" else frame_mean(per_node * weight, graphs.sizes)
-        return loss, self._logs(wanted, weight, target_rows[graphs.centres], graphs, diagnose)
-
-    @property
-    def _is_linear_regression(self) -> bool:
-        """Whether the student's linear map of an edge meets the teacher's edge itself, edge by edge, squared."""
-        kinds = self.teacher_adapter.kind, self.student_adapter.kind
-        weighs_edges = self.reweight is not None and self.reweight.by == "graph_max"
-        return kinds == ("none", "linear") and self.graph.pool == "none" and self.distance == "mse" and not weighs_edges
-
-    def _describe(self, adapter: EdgeAdapter, rows: Tensor, graphs: LocalGraphs) -> Tensor:
-        """(G, K, C') or pooled (G, C')."""
-        return adapter(rows, rows[graphs.centres], graphs.idx, edge=self.graph.edge, pool=self.graph.pool)
-
-    def _regression(self, source: Tensor, target: Tensor, graphs: LocalGraphs) -> Tensor:
-        """``_distance`` of the linear student adapter to the teacher's edges, without tensors of edges.
-
-        The difference at an edge is a part of its neighbour plus a part of its centre, and the sum of such squares
-        over a neighbourhood follows from sums over its rows.
-        """
-        conv, centres = self.student_adapter.conv, graphs.centres
-        first, second = conv.weight.to(source.dtype).chunk(2, dim=1)
-        nothing = torch.zeros_like(target)
-        if self.graph.edge == "diff":  # [c - n; c]
-            neighbour = -source @ first.T + torch.cat([target, nothing], dim=1)
-            centre = source[centres] @ (first + second).T - torch.cat([target, target], dim=1)[centres]
-        else:  # [n; c]
-            neighbour = source @ first.T - torch.cat([target, nothing], dim=1)
-            centre = source[centres] @ second.T - torch.cat([nothing, target], dim=1)[centres]
-        edges = (graphs.idx >= 0).sum(dim=1).clamp(min=1)
-        return edge_sum_of_squares(neighbour, centre + conv.bias, graphs.idx) / (edges * centre.shape[1])
+        return loss, self._logs(wanted, weight, rows[1][graphs.centres], graphs, diagnose)
 
     @torch.no_grad()
-    def _weights(self, values: RowImportance, wanted: Tensor, graphs: LocalGraphs, num_frames: int) -> Tensor:
+    def _weights(
+        self, values: RowImportance, wanted: Description, graphs: LocalGraphs, dtype: torch.dtype, num_frames: int
+    ) -> Tensor:
         """(G,) weight of every centre."""
+        centres = graphs.centres
         if self.reweight is None:
-            return wanted.new_ones(len(wanted))
+            return centres.new_ones(len(centres), dtype=dtype)
         if self.reweight.by == "batch_size":
-            return wanted.new_full((len(wanted),), float(num_frames))
+            return centres.new_full((len(centres),), float(num_frames), dtype=dtype)
         if self.reweight.by == "graph_max":
-            value = wanted.flatten(1).amax(dim=1)
+            value = wanted.largest()
         else:
             value = values.of(self.reweight.by)[graphs.rows]
-        return softmax_weights(value.to(wanted.dtype), graphs.sizes, self.reweight.temperature)
+        return softmax_weights(value.to(dtype), graphs.sizes, self.reweight.temperature)
 
-    def _distance(self, given: Tensor, wanted: Tensor, idx: Tensor) -> Tensor:
+    def _distance(self, given: Description, wanted: Description) -> Tensor:
         """(G,) distance of every centre, or (1,) of all for "dist"."""
-        delta = given - wanted
-        if self.distance == "dist":
-            return torch.linalg.vector_norm(delta)[None]
-        if self.distance == "norm":
-            return torch.linalg.vector_norm(delta.flatten(1), dim=1)
-        if delta.dim() == 2:
-            return delta.square().mean(dim=1)
-        return delta.square().mean(dim=2).sum(dim=1) / (idx >= 0).sum(dim=1).clamp(min=1)
+        squares = given.squares(wanted)
+        if self.distance == "mse":
+            return squares / given.entries()
+        squares = squares.sum()[None] if self.distance == "dist" else squares
+        positive = squares > 0
+        return torch.where(positive, squares, 1).sqrt() * positive  # the root's slope at 0 is taken for 0
 
     def _logs(
-        self, wanted: Tensor, weight: Tensor, taught: Tensor, graphs: LocalGraphs, diagnose: bool
+        self, wanted: Description, weight: Tensor, taught: Tensor, graphs: LocalGraphs, diagnose: bool
     ) -> dict[str, Tensor]:
-        variance = target_variance(wanted)
+        variance = target_variance(wanted.some_rows())
         with torch.no_grad():
             self.initial_target_var.copy_(torch.where(self.initial_target_var < 0, variance, self.initial_target_var))
         logs = {
@@ -175,6 +148,5 @@ class PointDistiller(KDLoss):
             "target_var_ratio": variance / self.initial_target_var.clamp(min=1e-12),
         }
         if diagnose and self.teacher_adapter.kind != "none":
-            pooled = wanted.mean(dim=1) if wanted.dim() == 3 else wanted
-            logs["explained"] = explained_variance(pooled.detach(), taught)
+            logs["explained"] = explained_variance(wanted.mean().detach(), taught)
         return logs

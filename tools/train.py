@@ -104,7 +104,9 @@ def start(session: Session):
     session.start_log(session.output_dir / f"train_{_session.timestamp()}.log")
     if session.dist.is_main:
         (session.output_dir / "ckpt").mkdir(exist_ok=True)
-        shutil.copy(find_config_file(session.args.cfg_file), session.output_dir)
+        cfg_file, copy = find_config_file(session.args.cfg_file), session.output_dir
+        if cfg_file.resolve().parent != copy.resolve():  # a run repeated from its own copy
+            shutil.copy(cfg_file, copy)
     return session.logger
 
 

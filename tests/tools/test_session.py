@@ -1,4 +1,5 @@
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,3 +11,16 @@ def test_a_data_sets_file_given_for_a_models_is_told_by_what_it_lacks(tool, tool
     with pytest.raises(ConfigError, match="CLASS_NAMES: missing; a model file such as") as caught:
         tool("_session").read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
     assert len(caught.value.problems) == 4
+
+
+def test_a_run_keeps_its_configuration_and_can_be_repeated_from_that_copy(tool, tmp_path):
+    (tmp_path / "mine.yaml").write_text("A: 1\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    session = SimpleNamespace(
+        dist=SimpleNamespace(is_main=True), output_dir=out, logger=None, start_log=lambda file: None
+    )
+    for cfg_file in (tmp_path / "mine.yaml", out / "mine.yaml"):
+        session.args = Namespace(cfg_file=str(cfg_file))
+        tool("train").start(session)
+        assert (out / "mine.yaml").read_text() == "A: 1\n" and (out / "ckpt").is_dir()

@@ -1,0 +1,53 @@
+"""Peak memory of benchmark contenders: each in a process of its own, so that none reuses what another left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+FLAG = "--peak-of"
+# (device, small) -> contender -> call
+Contenders = Callable[[torch.device, bool], Mapping[str, Callable[[], object]]]
+
+
+def serve_peak(cases: Mapping[str, Contenders]) -> None:
+    """Ends the process with its answer if ``peak_mb`` started it; the first thing a benchmark calls."""
+    if FLAG not in sys.argv:
+        return
+    case, contender, device, threads = sys.argv[sys.argv.index(FLAG) + 1 :]
+    torch.set_num_threads(int(threads))
+    make, where = cases[case], torch.device(device)
+    make(where, True)[contender]()  # loads libraries and starts threads
+    call = make(where, False)[contender]
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+        before = torch.cuda.memory_allocated(where)
+        call()
+        rise = torch.cuda.max_memory_allocated(where) - before
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+        call()
+        rise = _status("VmHWM") - before
+    print(rise / 2**20)
+    sys.exit(0)
+
+
+def peak_mb(case: str, contender: str, device: torch.device) -> float | None:
+    """MB by which the first call of a contender raises the process's memory; None where the system does not tell."""
+    if device.type != "cuda" and not Path("/proc/self/clear_refs").exists():
+        return None
+    command = [sys.executable, sys.argv[0], FLAG, case, contender, str(device), str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")

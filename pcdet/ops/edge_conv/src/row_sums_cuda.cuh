@@ -66,7 +66,7 @@ __global__ void segments_kernel(Adjacency graph, int64_t channels, Term term) {
     }
     for (int64_t c = lane; c < channels; c += kWarp) {
       int64_t row = low, at = begin;
-      while (at < end) {
+      while (at < end && row < graph.rows) {
         const int64_t row_end = min(graph.end(row), end);
         auto sum = term.start(row, c);
 #pragma unroll 4

@@ -187,21 +187,6 @@ class AnchorHeadTemplate(nn.Module):
         """``box_cls_labels``, ``box_reg_targets`` and ``reg_weights`` of every anchor; see ``AnchorTargets``."""
         return self.target_assigner.assign_targets(self.anchor_grid, gt_boxes)._asdict()
 
-    def generate_predicted_boxes(
-        self, cls_preds: Tensor, box_preds: Tensor, dir_cls_preds: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Logits and boxes of every anchor from the maps of predictions.
-
-        Args:
-            cls_preds: (B, H, W, A * num_class).
-            box_preds: (B, H, W, A * code_size).
-            dir_cls_preds: (B, H, W, A * bins), or None without a direction classifier.
-
-        Returns:
-            (B, N, num_class) logits, (B, N, 7 + C) LiDAR boxes; float32 at least.
-        """
-        return self._logits(cls_preds), self._boxes(box_preds, dir_cls_preds)
-
     def decode_rows(self, frame: int, rows: Tensor) -> Tensor:
         """Boxes of some anchors of a frame of the last forward.
 

@@ -63,11 +63,6 @@ class EdgeAdapter(nn.Module):
         if kind == "frozen":
             self.requires_grad_(False)
 
-    @property
-    def trained(self) -> bool:
-        """Whether anything in it learns."""
-        return any(p.requires_grad for p in self.parameters())
-
     def forward(self, x_base: Tensor, x_query: Tensor, graph: EdgeGraph, *, edge: str) -> EdgeTerms:
         """(M, C), (G, C) -> the description of every edge, as tables that no edge has been made of yet."""
         if self.kind == "none":

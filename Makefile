@@ -2,6 +2,7 @@
 # make test         every test that needs no GPU and no downloads
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks
+# make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks
 #
 # Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call sets nothing up again.
@@ -11,7 +12,7 @@ VENV ?= .venv
 SEEDS ?= 1
 JOBS ?= 2
 
-PY := $(VENV)/bin/python
+PY := $(abspath $(VENV))/bin/python
 PYTEST := $(PY) -m pytest
 
 # Which torch and spconv: a machine with an NVIDIA driver gets the CUDA builds. Both can be set by hand.
@@ -48,7 +49,7 @@ $(OPS): $(OPS_SOURCES) $(RUNTIME)
 	touch $@
 
 quickstart: setup
-	cd tools && ../$(PY) quickstart.py --seeds $(SEEDS) --jobs $(JOBS)
+	cd tools && $(PY) quickstart.py --seeds $(SEEDS) --jobs $(JOBS)
 
 test: setup $(DEV)
 	$(PYTEST) -n $(JOBS) --dist loadscope --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"
@@ -59,13 +60,24 @@ lint: $(DEV)
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
 
 bench: setup $(DEV)
-	cd tools/benchmarks && for script in bm_*.py; do ../../$(PY) $$script || exit 1; done
+	cd tools/benchmarks && for script in bm_*.py; do $(PY) $$script || exit 1; done
+
+# A copy of the package with its own library, so that the one in use stays as it is. Python itself is not instrumented:
+# the sanitizers' libraries are loaded ahead of it (with libstdc++, whose exceptions they watch), and leaks, which are
+# Python's and torch's, are not counted.
+SANITIZED := $(CURDIR)/build/sanitize
+sanitize: setup $(DEV)
+	PCDET_SANITIZE=address,undefined FORCE_CUDA=0 $(PY) setup.py --quiet build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp
+	cd $(SANITIZED)/lib && \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" $(CURDIR)/tests/ops
 
 # Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
 gpu-check:
 	FORCE_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace
 	$(PYTHON) -m pytest -m gpu
-	cd tools/benchmarks && for script in bm_*.py; do $(PYTHON) $$script --device cuda || exit 1; done
+	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do $(PYTHON) $$script --device cuda || exit 1; done
 
 clean:
 	rm -rf build pcdet/ops/*.so

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 import _init_path  # noqa: F401
+import _session
 import numpy as np
 import torch
 from easydict import EasyDict
 from tqdm import tqdm
 
-from pcdet.config import cfg_from_list, cfg_from_yaml_file, validate_config
+from pcdet.config import cfg_from_list, cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.engine.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
 from pcdet.models import build_network
@@ -40,7 +41,12 @@ def parse_args(argv=None):
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network")
     parser.add_argument("--set", dest="set_cfgs", nargs=argparse.REMAINDER, default=None)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    names = list(dict.fromkeys(name for name, _, _ in args.model))
+    if args.control is not None and args.control not in names:
+        parser.error(f"--control must be one of the models {names}, got {args.control!r}")
+    args.control = args.control or (names[1] if len(names) > 1 else None)
+    return args
 
 
 class Contender:
@@ -51,7 +57,6 @@ class Contender:
         self.cfg = cfg_from_yaml_file(cfg_file, EasyDict(ROOT_DIR=Path(__file__).resolve().parent.parent, LOCAL_RANK=0))
         if args.set_cfgs:
             cfg_from_list(args.set_cfgs, self.cfg)
-            validate_config(self.cfg)
         self.dataset, self.loader, _ = build_dataloader(
             dataset_cfg=self.cfg.DATA_CONFIG, class_names=self.cfg.CLASS_NAMES, batch_size=args.batch_size, dist=False,
             workers=args.workers, logger=logger, training=False,
@@ -129,9 +134,8 @@ def main(argv=None):
 
     names = list(rows)
     print(comparison_table(rows))
-    control = args.control or (names[1] if len(names) > 1 else None)
-    if control and len(names) > 2:
-        print("\n" + gain_table(rows, control))
+    if args.control and len(names) > 2:
+        print("\n" + gain_table(rows, args.control))
     teacher = first_of[names[0]]
     facts = {
         "command": copy.copy(sys.argv),
@@ -150,4 +154,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    _session.run(main)

@@ -1,11 +1,13 @@
 """Teacher, student and distilled students on simulated data, then one table: the project's main job in miniature.
 
-Run by ``make quickstart``. Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students.
+Run by ``make quickstart``. Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students. Its
+data lie in data/quickstart and everything else in output/quickstart: remove them to start anew.
 """
 
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
-DATA = ROOT / "data" / "simulated_kitti"
+DATA = ROOT / "data" / "quickstart"
 OUTPUT = ROOT / "output" / "quickstart"
 CFGS = Path("cfgs/simulated_models")
 
@@ -33,6 +35,7 @@ TRAIN_FRAMES, VAL_FRAMES = 400, 200
 
 FAST_ON_ONE_CORE = ["--workers", "0", "--threads", "1", "--use_amp", "--channels_last", "--skip_eval"]
 FAST_ON_ONE_CORE += ["--logger_iter_interval", "10", "--ckpt_save_time_interval", "30", "--max_ckpt_save_num", "1"]
+ON_OUR_DATA = ["--set", "DATA_CONFIG.DATA_PATH", str(DATA)]
 
 NOTE = (
     "Simulated scenes, for learning and testing the pipeline: no number here is a KITTI result.\n"
@@ -98,6 +101,7 @@ def training(name, script, cfg_file, seed, teacher=None, processes=1):
     command += FAST_ON_ONE_CORE
     if teacher is not None:
         command += ["--teacher_ckpt", str(teacher.checkpoint)]
+    command += ON_OUR_DATA
     return Job(
         name=f"{name} (seed {seed})",
         command=command,
@@ -132,6 +136,8 @@ def run_jobs(jobs, parallel):
     finally:
         for job in running:
             job.process.terminate()
+        for job in running:
+            job.process.wait()  # a training saves its state when it is told to end
         bar.close()
 
 
@@ -141,8 +147,15 @@ def prepare_data():
     frames = ["--frames", str(TRAIN_FRAMES + VAL_FRAMES), "--val-frames", str(VAL_FRAMES), "--seed", "0"]
     subprocess.run([*run, "pcdet.datasets.simulated", "--out", str(DATA), *frames], cwd=ROOT, check=True)
     dataset_cfg = TOOLS / "cfgs/dataset_configs/simulated_kitti_dataset.yaml"
-    infos = [*run, "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", str(dataset_cfg)]
-    if not (DATA / "kitti_infos_val.pkl").is_file():
+    infos = [
+        *run,
+        "pcdet.datasets.kitti.kitti_dataset",
+        "create_kitti_infos",
+        str(dataset_cfg),
+        "--data_path",
+        str(DATA),
+    ]
+    if not (DATA / "kitti_dbinfos_train.pkl").is_file():  # the last file that is written
         subprocess.run(infos, cwd=ROOT, check=True)
 
 
@@ -151,6 +164,9 @@ def main():
     parser.add_argument("--seeds", type=int, default=1, help="repeat the students with this many seeds")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each")
     args = parser.parse_args()
+    if args.seeds < 1 or args.jobs < 1:
+        parser.error(f"--seeds and --jobs must be at least 1, got {args.seeds} and {args.jobs}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run_jobs then ends the trainings too
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHON=sys.executable)
 
     prepare_data()
@@ -169,6 +185,7 @@ def main():
     compare += ["--json", str(OUTPUT / "results.json"), "--plot", str(OUTPUT / "comparison.png")]
     for entry in models:
         compare += ["--model", *map(str, entry)]
+    compare += ON_OUR_DATA
     print()
     subprocess.run(compare, cwd=TOOLS, check=True)
     print(f"\n{NOTE}\n\n{OUTPUT / 'results.json'}\n{OUTPUT / 'comparison.png'}")

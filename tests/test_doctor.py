@@ -32,9 +32,12 @@ def test_json_holds_the_same(capsys):
 
 def blocked(*names: str) -> subprocess.CompletedProcess:
     """The doctor in a fresh interpreter in which these modules do not import."""
-    code = (
-        f"import sys\nsys.modules.update(dict.fromkeys({names!r}))\nfrom pcdet.doctor import main\nsys.exit(main([]))"
-    )
+    return run_doctor(f"import sys\nsys.modules.update(dict.fromkeys({names!r}))\n")
+
+
+def run_doctor(before: str) -> subprocess.CompletedProcess:
+    """The doctor in a process of its own, after some lines of Python."""
+    code = before + "import sys\nfrom pcdet.doctor import main\nsys.exit(main([]))"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=doctor.REPO_ROOT
     )
@@ -47,7 +50,10 @@ def test_without_torch_it_says_where_to_get_it():
 
 
 def test_without_the_native_ops_it_says_how_to_build_them():
-    done = blocked("pcdet.ops._C")
+    done = run_doctor(
+        "import torch\ndef unloadable(path):\n    raise OSError(f'{path}: undefined symbol')\n"
+        "torch.ops.load_library = unloadable\n"
+    )
     assert done.returncode == 1 and not done.stderr
     assert "TO DO: the native ops do not load: python setup.py build_ext --inplace" in done.stdout
 

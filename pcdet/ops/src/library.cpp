@@ -1,6 +1,6 @@
 // Every native op of pcdet, one schema per line. Kernels register themselves beside their source; fake (shape)
-// functions and gradients are registered in Python beside the docstring.
-#include <Python.h>
+// functions and gradients are registered in Python beside the docstring. Python loads the library as it is, without a
+// module around it, so that building it needs no Python headers.
 #include <torch/library.h>
 
 TORCH_LIBRARY(pcdet, m) {
@@ -46,10 +46,4 @@ TORCH_LIBRARY(pcdet, m) {
       "edge_distance_backward(Tensor weight, Tensor base, Tensor query, Tensor? other_base, Tensor? other_query,"
       " Tensor idx, Tensor start, Tensor edge, bool relu, bool other_relu, bool other_wanted) -> (Tensor, Tensor)");
   m.def("knn(Tensor query, Tensor base, int k, Tensor? query_frame=None, Tensor? base_frame=None) -> (Tensor, Tensor)");
-}
-
-// An empty module: importing it runs the registrations.
-extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C(void) {
-  static PyModuleDef def = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
-  return PyModule_Create(&def);
 }

@@ -66,7 +66,7 @@ bench: setup $(DEV)
 # the sanitizers' libraries are loaded ahead of it (with libstdc++, whose exceptions they watch), and leaks, which are
 # Python's and torch's, are not counted.
 SANITIZED := $(CURDIR)/build/sanitize
-sanitize: setup $(DEV)
+sanitize: $(DEV)
 	PCDET_SANITIZE=address,undefined FORCE_CUDA=0 $(PY) setup.py --quiet build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp
 	cd $(SANITIZED)/lib && \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \

@@ -8,8 +8,8 @@ from torch import Tensor
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """(B, N, M) squared distances of points (B, N, 3) to points (B, M, 3), added in the order x, y, z."""
-    squares = (a[:, :, None] - b[:, None]).square()
-    return (squares[..., 0] + squares[..., 1]) + squares[..., 2]
+    x, y, z = ((a[:, :, None, axis] - b[:, None, :, axis]).square() for axis in range(3))
+    return (x + y) + z
 
 
 def furthest_point_sample(xyz: Tensor, npoint: int) -> Tensor:

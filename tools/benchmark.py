@@ -150,7 +150,7 @@ def main(argv=None):
     if args.json:
         write_json(args.json, rows, **facts)
     if args.plot:
-        plot_comparison(rows, args.plot, title=f"{len(teacher.dataset)} frames of {teacher.cfg.DATA_CONFIG.DATA_PATH}")
+        plot_comparison(rows, args.plot, title=f"{len(teacher.dataset)} frames of {Path(teacher.cfg.DATA_CONFIG.DATA_PATH).name}")
 
 
 if __name__ == "__main__":

@@ -119,10 +119,11 @@ def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") 
         for x, v, mean in zip(at, values, means, strict=True):
             if len(v) > 1:
                 bars.plot([x] * len(v), v, "k.", markersize=5)
-            bars.annotate(f"{mean:.1f}", (x, mean), ha="center", va="bottom", fontsize=8)
+            above = (0, 4 if len(v) > 1 else 1)  # points above the highest seed's dot
+            bars.annotate(f"{mean:.1f}", (x, max(v)), above, textcoords="offset points", ha="center", fontsize=8)
     bars.set_xticks(range(len(names)), [n.replace("+", "\n+ ") for n in names], fontsize=8)
     bars.set_ylabel("mAP, moderate (%)")
-    bars.legend(frameon=False)
+    bars.legend(frameon=False, ncols=len(METRICS), loc="lower left", bbox_to_anchor=(0, 1))
     for name in names:
         values = rows[name].ap["3d"]["moderate"]
         cost.plot(rows[name].macs / 1e9, sum(values) / len(values), "o")

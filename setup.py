@@ -62,7 +62,7 @@ def native_library():
     os.chdir(ROOT)
     with_cuda = wants_cuda()
     sources = [*OPS.rglob("src/*.cpp"), *(OPS.rglob("src/*.cu") if with_cuda else [])]
-    headers = [*OPS.rglob("*.h"), *OPS.rglob("*.cuh"), *OPS.rglob("src/*.cpp")]
+    headers = [*OPS.rglob("*.h"), *OPS.rglob("*.inc"), *OPS.rglob("*.cuh"), *OPS.rglob("src/*.cpp")]
     sanitizers = os.environ.get("PCDET_SANITIZE")
     return (CUDAExtension if with_cuda else CppExtension)(
         "pcdet.ops._C",

@@ -1,15 +1,17 @@
 """K nearest neighbours against the readable version and against the claims of the docstring."""
 
-import importlib
+import math
+import os
+import resource
+import subprocess
+import sys
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcdet.ops.knn import knn
 from pcdet.ops.knn.reference import knn as reference_knn
-
-knn_module = importlib.import_module("pcdet.ops.knn.knn")
+from pcdet.testing import random_cloud
 
 
 def rows(count, channels, device, seed=0, offset=0.0):
@@ -17,15 +19,64 @@ def rows(count, channels, device, seed=0, offset=0.0):
     return (torch.randn(count, channels, generator=generator) + offset).to(device)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 8, 9, 64, 200])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 50, 5), (40, 33, 33), (5, 400, 128)])
+def assert_exact(found, query, base):
+    """Every neighbour is as near as the float64 reference's of the same rank, to float32's rounding of its distance."""
+    dist2, idx = (part.cpu() for part in found)
+    query, base = query.cpu().double(), base.cpu().double()
+    wanted, wanted_idx = reference_knn(query, base, dist2.shape[1])
+    assert torch.equal(idx >= 0, wanted_idx >= 0) and torch.equal(dist2.isinf(), wanted.isinf())
+    there = idx >= 0
+    true = (query[:, None] - base[idx.clamp(min=0)]).square().sum(dim=2)
+    torch.testing.assert_close(true[there], wanted[there], rtol=3e-6, atol=1e-9)
+    torch.testing.assert_close(dist2.double()[there], true[there], rtol=3e-6, atol=1e-9)
+    assert all(len(set(row[row >= 0].tolist())) == (row >= 0).sum() for row in idx)  # no row twice
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 9, 64, 200])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 50, 5), (40, 33, 33), (5, 400, 128), (3, 10, 20)])
 def test_neighbours_equal_the_reference(device, shape, channels):
     queries, bases, k = shape
     query, base = rows(queries, channels, device, 1), rows(bases, channels, device, 2)
-    dist2, idx = knn(query, base, k)
-    wanted, wanted_idx = reference_knn(query.cpu().double(), base.cpu().double(), k)
-    torch.testing.assert_close(dist2.cpu().double(), wanted, rtol=1e-5, atol=1e-5)
-    assert (idx.cpu() == wanted_idx).float().mean() > 0.999
+    found = knn(query, base, k)
+    assert_exact(found, query, base)
+    wanted_idx = reference_knn(query.cpu().double(), base.cpu().double(), k)[1]
+    assert (found[1].cpu() == wanted_idx).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("shape", [(150, 5000, 20, 100), (30, 9000, 40, 512), (500, 700, 64, 3)])
+def test_many_tiles_and_cuts_lose_nothing(device, shape):
+    queries, bases, channels, k = shape
+    query, base = rows(queries, channels, device, 1), rows(bases, channels, device, 2)
+    assert_exact(knn(query, base, k), query, base)
+
+
+def test_tight_clusters_far_from_the_origin_are_resolved(device):
+    centres = rows(5, 32, device, 1) * 10 + 100
+    base = centres.repeat_interleave(300, dim=0) + rows(1500, 32, device, 2) * 0.01
+    assert_exact(knn(base[::7], base, 40), base[::7], base)
+
+
+def test_a_scan_in_space(device):
+    base = random_cloud(6000, device)[:, :3]
+    for channels in (2, 3):
+        points = base[:, :channels]
+        assert_exact(knn(points[::29], points, 50), points[::29], points)
+
+
+def test_float64_on_the_cpu():
+    for channels in (3, 24):
+        query, base = rows(20, channels, "cpu", 1).double(), rows(500, channels, "cpu", 2).double()
+        dist2, idx = knn(query, base, 30)
+        wanted, wanted_idx = reference_knn(query, base, 30)
+        torch.testing.assert_close(dist2, wanted, rtol=1e-12, atol=1e-15)
+        assert torch.equal(idx, wanted_idx)
+
+
+def test_among_equal_distances_the_smaller_row_comes_first(device):
+    for channels in (3, 20):
+        base = torch.zeros(500, channels, device=device)
+        dist2, idx = knn(base[:40], base, 9)
+        assert bool((dist2 == 0).all()) and idx.tolist() == [list(range(9))] * 40
 
 
 def test_distances_ascend_and_a_row_is_its_own_first_neighbour(device):
@@ -36,10 +87,11 @@ def test_distances_ascend_and_a_row_is_its_own_first_neighbour(device):
     assert float(dist2[:, 0].abs().max()) == 0
 
 
-def test_neighbours_come_from_the_querys_own_frame(device):
+@pytest.mark.parametrize("channels", [3, 12])
+def test_neighbours_come_from_the_querys_own_frame(device, channels):
     base_frame = torch.tensor([0] * 20 + [1] * 5 + [3] * 30, device=device)
     query_frame = torch.tensor([0, 0, 1, 2, 3, 3], device=device)
-    query, base = rows(6, 12, device, 3), rows(55, 12, device, 4)
+    query, base = rows(6, channels, device, 3), rows(55, channels, device, 4)
     dist2, idx = knn(query, base, 8, query_frame, base_frame)
     wanted, wanted_idx = reference_knn(query, base, 8, query_frame, base_frame)
     torch.testing.assert_close(dist2, wanted, rtol=1e-4, atol=1e-5)
@@ -48,20 +100,25 @@ def test_neighbours_come_from_the_querys_own_frame(device):
     assert (idx[3] == -1).all() and dist2[3].isinf().all()  # a frame without rows
 
 
+def test_frames_of_different_sizes_equal_one_call_for_each(device):
+    sizes = [700, 3, 0, 1200]
+    frame = torch.repeat_interleave(torch.arange(4), torch.tensor(sizes)).to(device)
+    base = rows(sum(sizes), 24, device, 5)
+    dist2, idx = knn(base[::3], base, 20, frame[::3], frame)
+    for number in range(4):
+        chosen = frame[::3] == number
+        first = int((frame < number).sum())
+        alone, alone_idx = knn(base[::3][chosen], base[frame == number], 20)
+        torch.testing.assert_close(dist2[chosen], alone, rtol=1e-6, atol=0)
+        assert torch.equal(idx[chosen], torch.where(alone_idx < 0, -1, alone_idx + first))
+
+
 @pytest.mark.parametrize("queries, bases", [(0, 5), (4, 0), (0, 0)])
 def test_empty_sets_give_no_neighbours(device, queries, bases):
-    dist2, idx = knn(rows(queries, 3, device), rows(bases, 3, device), 4)
-    assert dist2.shape == idx.shape == (queries, 4)
-    assert bool((idx == -1).all()) == (bases == 0 or queries == 0)
-
-
-def test_blocks_of_queries_do_not_change_the_result(monkeypatch):
-    query, base = rows(100, 16, "cpu", 5), rows(80, 16, "cpu", 6)
-    whole = knn(query, base, 7)
-    monkeypatch.setattr(knn_module, "BLOCK_ELEMENTS", 500)
-    parts = knn(query, base, 7)
-    assert torch.equal(whole[1], parts[1])
-    torch.testing.assert_close(whole[0], parts[0])
+    for channels in (3, 10):
+        dist2, idx = knn(rows(queries, channels, device), rows(bases, channels, device), 4)
+        assert dist2.shape == idx.shape == (queries, 4)
+        assert bool((idx == -1).all()) == (bases == 0 or queries == 0)
 
 
 def test_non_contiguous_rows_are_taken_as_they_are(device):
@@ -70,8 +127,8 @@ def test_non_contiguous_rows_are_taken_as_they_are(device):
     assert torch.equal(knn(strided, strided, 4)[1], knn(base[::3].contiguous(), base[::3].contiguous(), 4)[1])
 
 
-def test_half_precision_is_computed_in_float32():
-    base = rows(50, 16, "cpu").bfloat16()
+def test_half_precision_is_computed_in_float32(device):
+    base = rows(50, 16, device).bfloat16()
     dist2, idx = knn(base, base, 3)
     assert dist2.dtype == torch.float32
     assert torch.equal(idx, knn(base.float(), base.float(), 3)[1])
@@ -82,8 +139,10 @@ def test_half_precision_is_computed_in_float32():
     [
         ({"query": torch.zeros(3)}, r"shapes \(Q, C\) and \(M, C\), got \[3\] and \[5, 2\]"),
         ({"query": torch.zeros(3, 4)}, r"got \[3, 4\] and \[5, 2\]"),
-        ({"query": torch.zeros(3, 2).double()}, "one dtype and device"),
-        ({"query": torch.zeros(3, 2).long(), "base": torch.zeros(5, 2).long()}, "must be floats"),
+        ({"query": torch.zeros(3, 2).double()}, r"base must match query \(Double on cpu\), got Float on cpu"),
+        ({"query": torch.zeros(3, 2).long(), "base": torch.zeros(5, 2).long()}, "query must be float32 or float64"),
+        ({"query": torch.full((3, 2), math.nan)}, "query must be finite"),
+        ({"base": torch.full((5, 2), math.inf)}, "base must be finite"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"query_frame": torch.zeros(3).long()}, "given together"),
         ({"query_frame": torch.zeros(2).long(), "base_frame": torch.zeros(5).long()}, r"query_frame must have shape"),
@@ -100,24 +159,32 @@ def test_wrong_input_is_named(change, message):
         knn(**given)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        tensors = [t for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, torch.Tensor)]
-        self.elements = max([self.elements, *(t.numel() for t in tensors)])
-        return out
+def test_memory_does_not_grow_with_queries_times_rows():
+    base = rows(20_000, 8, "cpu")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    knn(base, base, 4)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 50e6 < base.shape[0] ** 2 * 4 / 30
 
 
-@pytest.mark.parametrize("channels", [3, 32])
-def test_memory_does_not_grow_with_queries_times_rows(monkeypatch, channels):
-    monkeypatch.setattr(knn_module, "BLOCK_ELEMENTS", 50_000)
-    base = rows(2000, channels, "cpu")
-    with LargestTensor() as largest:
-        knn(base, base, 4)
-    assert largest.elements <= max(50_000, base.numel()) < 2000 * 2000 / 10
+@pytest.mark.parametrize("limit", ["avx2", "baseline"])
+def test_older_processors_find_the_same(limit):
+    program = (
+        "import torch; from pcdet.ops.knn import knn\n"
+        "g = torch.Generator().manual_seed(0); base = torch.randn(2500, 21, generator=g)\n"
+        "print(knn(base[:70], base, 30)[1].tolist())"
+    )
+    environment = {**os.environ, "PCDET_SIMD": limit}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(2500, 21, generator=generator)
+    assert run.stdout.strip() == str(knn(base[:70], base, 30)[1].tolist())
+
+
+def test_opcheck_and_one_graph(device):
+    query, base, frame = rows(9, 5, device, 1), rows(30, 5, device, 2), torch.zeros(9, dtype=torch.int64, device=device)
+    base_frame = torch.zeros(30, dtype=torch.int64, device=device)
+    torch.library.opcheck(torch.ops.pcdet.knn.default, (query, base, 4))
+    torch.library.opcheck(torch.ops.pcdet.knn.default, (query, base, 4, frame, base_frame))
+    compiled = torch.compile(knn, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(query, base, 4)[1], knn(query, base, 4)[1])

@@ -1,0 +1,297 @@
+// K nearest neighbours on the GPU. Each warp computes squared distances of a few queries to a tile of base rows in
+// registers and keeps the candidates in shared memory, so that neither the matrix of distances nor a list longer than
+// 4 k leaves the chip. Distances are sums of squared differences: exact to rounding, and nothing needs a second look.
+//
+// Few queries cannot fill the card, so the base rows are then split among blocks and the parts' lists merged.
+#include <ATen/ops/full.h>
+#include <pcdet/warp.h>
+
+#include <bit>
+
+#include "frames.h"
+
+namespace pcdet::PCDET_BACKEND {
+
+constexpr int kWarps = 8;
+constexpr int kRowsPerLane = 4;
+constexpr int kTileRows = kLanes * kRowsPerLane;
+constexpr int kTileChannels = 32;
+constexpr int kMostNeighbours = 512;
+constexpr uint64_t kEmpty = ~uint64_t(0);
+
+// A non-negative distance and a row as one number in the order of (distance, row).
+__device__ inline uint64_t key_of(float distance2, int64_t row) {
+  return static_cast<uint64_t>(__float_as_uint(distance2)) << 32 | static_cast<uint32_t>(row);
+}
+
+// Sorts keys[0, count) by one warp, filling up with kEmpty to `length`, a power of two. A function of its own, not to
+// be copied into every place that may need it: those are many, unrolled, and it runs seldom.
+__device__ __noinline__ void sort_by_warp(uint64_t* keys, int count, int length) {
+  const int lane = threadIdx.x % kLanes;
+  for (int i = count + lane; i < length; i += kLanes) keys[i] = kEmpty;
+  __syncwarp();
+  for (int size = 2; size <= length; size *= 2)  // bitonic
+    for (int stride = size / 2; stride > 0; stride /= 2) {
+      for (int pair = lane; pair < length / 2; pair += kLanes) {
+        const int i = 2 * pair - (pair & (stride - 1)), j = i + stride;
+        const uint64_t a = keys[i], b = keys[j];
+        if ((a > b) == ((i & size) == 0)) {
+          keys[i] = b;
+          keys[j] = a;
+        }
+      }
+      __syncwarp();
+    }
+}
+
+// The k smallest keys of a stream, held by one warp in `length` (a power of two, at least k + 32) words of shared
+// memory.
+struct WarpSelection {
+  uint64_t* keys;
+  int k, length;
+  int count;       // keys held
+  uint64_t bound;  // only smaller keys can still enter
+
+  __device__ void start() {
+    count = 0;
+    bound = kEmpty;
+  }
+
+  // Every lane offers one key; kEmpty is none.
+  __device__ void offer(uint64_t key) {
+    const unsigned takers = __ballot_sync(kAllLanes, key < bound);
+    if (takers == 0) return;
+    const int lane = threadIdx.x % kLanes;
+    if (key < bound) keys[count + __popc(takers & ((1u << lane) - 1))] = key;
+    count += __popc(takers);
+    __syncwarp();
+    if (count > length - kLanes) cut_back();
+  }
+
+  // Sorts the keys; of more than k the rest is dropped.
+  __device__ void cut_back() {
+    sort_by_warp(keys, count, length);
+    if (count < k) return;
+    count = k;
+    bound = keys[k - 1];
+  }
+};
+
+// lower[q], upper[q]: the base rows of the query's frame.
+struct RangeOfQuery {
+  const int64_t *query_frame, *base_frame;  // (Q,), (M,) ascending
+  int64_t num_base;
+  int64_t *lower, *upper;  // (Q,)
+  __device__ int64_t first_not_below(int64_t frame) const {
+    int64_t begin = 0, end = num_base;
+    while (begin < end) {
+      const int64_t middle = begin + (end - begin) / 2;
+      if (base_frame[middle] < frame)
+        begin = middle + 1;
+      else
+        end = middle;
+    }
+    return begin;
+  }
+  __device__ void operator()(int64_t q) const {
+    const int64_t frame = query_frame[q];
+    lower[q] = first_not_below(frame);
+    upper[q] = frame == std::numeric_limits<int64_t>::max() ? num_base : first_not_below(frame + 1);
+  }
+};
+
+struct SearchArgs {
+  const float *query, *base;     // (Q, C), (M, C)
+  const int64_t *lower, *upper;  // (Q,), or null: all base rows
+  int64_t num_queries, num_base, channels;
+  int k, length, splits;
+  uint64_t* found;  // (splits, Q, k) sorted keys, kEmpty at the end
+};
+
+// Grid: (blocks of kWarps * kPerWarp queries, splits).
+template <int kPerWarp>
+__global__ void __launch_bounds__(kWarps* kLanes) search_kernel(SearchArgs args) {
+  constexpr int kBlockQueries = kWarps * kPerWarp;
+  __shared__ float query_tile[kTileChannels][kBlockQueries];
+  __shared__ float base_tile[kTileChannels][kTileRows + 1];  // one more: no two lanes meet in a bank
+  extern __shared__ uint64_t lists[];                        // (kBlockQueries, length)
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int64_t first_query = blockIdx.x * int64_t(kBlockQueries);
+  const int64_t last_query = min(first_query + kBlockQueries, args.num_queries) - 1;
+
+  // Frames ascend, so the block's rows run from its first query's to its last one's.
+  const int64_t rows_begin = args.lower ? args.lower[first_query] : 0;
+  const int64_t rows_end = args.upper ? args.upper[last_query] : args.num_base;
+  const int64_t tiles = (rows_end - rows_begin + kTileRows - 1) / kTileRows;
+  const int64_t tiles_of_split = (tiles + args.splits - 1) / args.splits;
+  const int64_t begin = rows_begin + blockIdx.y * tiles_of_split * kTileRows;
+  const int64_t end = min(begin + tiles_of_split * kTileRows, rows_end);
+
+  WarpSelection selection[kPerWarp];
+  int64_t lower[kPerWarp], upper[kPerWarp];
+#pragma unroll
+  for (int i = 0; i < kPerWarp; ++i) {
+    const int64_t q = first_query + warp * kPerWarp + i;
+    selection[i] = {lists + (warp * kPerWarp + i) * args.length, args.k, args.length};
+    selection[i].start();
+    lower[i] = q > last_query ? 0 : (args.lower ? args.lower[q] : 0);
+    upper[i] = q > last_query ? 0 : (args.upper ? args.upper[q] : args.num_base);
+  }
+
+  for (int64_t first_row = begin; first_row < end; first_row += kTileRows) {
+    float distance2[kPerWarp][kRowsPerLane] = {};
+    for (int64_t first_channel = 0; first_channel < args.channels; first_channel += kTileChannels) {
+      const int64_t channel = first_channel + lane;
+      __syncthreads();
+      for (int q = warp; q < kBlockQueries; q += kWarps)
+        query_tile[lane][q] = channel < args.channels && first_query + q <= last_query
+                                  ? args.query[(first_query + q) * args.channels + channel]
+                                  : 0.0f;
+      for (int r = warp; r < kTileRows; r += kWarps)
+        base_tile[lane][r] = channel < args.channels && first_row + r < end
+                                 ? args.base[(first_row + r) * args.channels + channel]
+                                 : 0.0f;
+      __syncthreads();
+#pragma unroll 8
+      for (int c = 0; c < kTileChannels; ++c) {
+        float b[kRowsPerLane];
+#pragma unroll
+        for (int r = 0; r < kRowsPerLane; ++r) b[r] = base_tile[c][r * kLanes + lane];
+#pragma unroll
+        for (int i = 0; i < kPerWarp; ++i) {
+          const float x = query_tile[c][warp * kPerWarp + i];
+#pragma unroll
+          for (int r = 0; r < kRowsPerLane; ++r) {
+            const float difference = x - b[r];
+            distance2[i][r] = fmaf(difference, difference, distance2[i][r]);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kPerWarp; ++i)
+#pragma unroll
+      for (int r = 0; r < kRowsPerLane; ++r) {
+        const int64_t row = first_row + r * kLanes + lane;
+        const bool valid = row < end && row >= lower[i] && row < upper[i] && isfinite(distance2[i][r]);
+        selection[i].offer(valid ? key_of(distance2[i][r], row) : kEmpty);
+      }
+  }
+
+#pragma unroll
+  for (int i = 0; i < kPerWarp; ++i) {
+    const int64_t q = first_query + warp * kPerWarp + i;
+    selection[i].cut_back();
+    if (q > last_query) continue;
+    uint64_t* out = args.found + (blockIdx.y * args.num_queries + q) * args.k;
+    for (int j = lane; j < args.k; j += kLanes) out[j] = selection[i].keys[j];
+  }
+}
+
+// One warp for each query merges the splits' lists and writes the results. Grid: blocks of kWarps queries.
+__global__ void __launch_bounds__(kWarps* kLanes) merge_kernel(const uint64_t* found, int64_t num_queries, int k,
+                                                               int length, int splits, float* dist2, int64_t* idx) {
+  extern __shared__ uint64_t lists[];  // (kWarps, length)
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  const int64_t q = blockIdx.x * int64_t(kWarps) + warp;
+  if (q >= num_queries) return;
+  WarpSelection selection{lists + warp * length, k, length};
+  selection.start();
+  for (int s = 0; s < splits; ++s)
+    for (int first = 0; first < k; first += kLanes) {
+      const int j = first + lane;
+      selection.offer(j < k ? found[(s * num_queries + q) * k + j] : kEmpty);
+    }
+  selection.cut_back();
+  for (int j = lane; j < k; j += kLanes) {
+    const uint64_t key = selection.keys[j];
+    const bool there = key != kEmpty;
+    dist2[q * k + j] = there ? __uint_as_float(static_cast<uint32_t>(key >> 32)) : INFINITY;
+    idx[q * k + j] = there ? static_cast<int64_t>(key & 0xffffffffu) : -1;
+  }
+}
+
+template <int kPerWarp>
+void launch_search(const SearchArgs& args, cudaStream_t stream) {
+  constexpr int kBlockQueries = kWarps * kPerWarp;
+  const size_t shared = size_t(kBlockQueries) * args.length * sizeof(uint64_t);
+  C10_CUDA_CHECK(cudaFuncSetAttribute(search_kernel<kPerWarp>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(shared)));
+  const dim3 grid(static_cast<unsigned>((args.num_queries + kBlockQueries - 1) / kBlockQueries),
+                  static_cast<unsigned>(args.splits));
+  search_kernel<kPerWarp><<<grid, kWarps * kLanes, shared, stream>>>(args);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// Enough blocks to fill the card twice, but no split of less than eight tiles.
+inline int splits_for(int64_t query_blocks, int64_t num_base, c10::DeviceIndex device) {
+  int processors = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  const int64_t wanted = (4 * processors + query_blocks - 1) / query_blocks;
+  return static_cast<int>(std::clamp<int64_t>(std::min(wanted, num_base / (8 * kTileRows)), 1, 64));
+}
+
+inline void check_ascending(const char* name, const at::Tensor& frame) {
+  const int64_t n = frame.size(0);
+  const bool descends = n > 1 && frame.narrow(0, 1, n - 1).lt(frame.narrow(0, 0, n - 1)).any().item<bool>();
+  TORCH_CHECK_VALUE(!descends, name, " must be non-decreasing; sort the rows by frame first");
+}
+
+std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor& base, int64_t k,
+                                       const std::optional<at::Tensor>& query_frame,
+                                       const std::optional<at::Tensor>& base_frame) {
+  check_knn(query, base, k, query_frame, base_frame);
+  TORCH_CHECK_VALUE(query.scalar_type() == at::kFloat, "query must be float32 on the GPU, got ", query.scalar_type());
+  TORCH_CHECK_VALUE(k <= kMostNeighbours, "k must be at most ", kMostNeighbours, " on the GPU, got ", k);
+  const DeviceGuard guard(query.device());
+  const at::Tensor q = query.contiguous(), b = base.contiguous();
+  const auto longs = q.options().dtype(at::kLong);
+  if (q.size(0) == 0 || b.size(0) == 0)
+    return {at::full({q.size(0), k}, std::numeric_limits<double>::infinity(), q.options()),
+            at::full({q.size(0), k}, -1, longs)};
+
+  at::Tensor lower, upper;
+  if (query_frame) {
+    const at::Tensor q_frame = query_frame->contiguous(), b_frame = base_frame->contiguous();
+    check_ascending("query_frame", q_frame);
+    check_ascending("base_frame", b_frame);
+    lower = at::empty({q.size(0)}, longs);
+    upper = at::empty({q.size(0)}, longs);
+    for_each(q.size(0), RangeOfQuery{q_frame.const_data_ptr<int64_t>(), b_frame.const_data_ptr<int64_t>(), b.size(0),
+                                     lower.mutable_data_ptr<int64_t>(), upper.mutable_data_ptr<int64_t>()});
+  }
+
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const int length = static_cast<int>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(k + kLanes, 2 * k))));
+  const int per_warp = k <= 128 ? 4 : (k <= 256 ? 2 : 1);  // 64 KiB of lists at most
+  const int64_t query_blocks = (q.size(0) + kWarps * per_warp - 1) / (kWarps * per_warp);
+  const int splits = splits_for(query_blocks, b.size(0), q.device().index());
+  at::Tensor found = at::empty({splits, q.size(0), k}, longs);
+  const SearchArgs args{q.const_data_ptr<float>(),
+                        b.const_data_ptr<float>(),
+                        query_frame ? lower.const_data_ptr<int64_t>() : nullptr,
+                        query_frame ? upper.const_data_ptr<int64_t>() : nullptr,
+                        q.size(0),
+                        b.size(0),
+                        q.size(1),
+                        static_cast<int>(k),
+                        length,
+                        splits,
+                        reinterpret_cast<uint64_t*>(found.mutable_data_ptr<int64_t>())};
+  (per_warp == 4 ? launch_search<4> : per_warp == 2 ? launch_search<2> : launch_search<1>)(args, stream);
+
+  at::Tensor dist2 = at::empty({q.size(0), k}, q.options()), idx = at::empty({q.size(0), k}, longs);
+  const size_t shared = size_t(kWarps) * length * sizeof(uint64_t);
+  C10_CUDA_CHECK(
+      cudaFuncSetAttribute(merge_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  const auto blocks = static_cast<unsigned>((q.size(0) + kWarps - 1) / kWarps);
+  merge_kernel<<<blocks, kWarps * kLanes, shared, stream>>>(args.found, q.size(0), static_cast<int>(k), length, splits,
+                                                            dist2.mutable_data_ptr<float>(),
+                                                            idx.mutable_data_ptr<int64_t>());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return {dist2, idx};
+}
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { m.impl("knn", &knn); }
+
+}  // namespace pcdet::PCDET_BACKEND

@@ -116,7 +116,7 @@ PCDET_WIDE void search_three(const KnownPoints<double>& s, const double* queries
 
 template <typename T>
 void find_three(const at::Tensor& unknown, const at::Tensor& known, T* dist2, int32_t* idx) {
-  constexpr int64_t kQueriesPerThread = 2048;  // of about half a microsecond each
+  constexpr int64_t kQueriesPerThread = 4096;  // of about half a microsecond each
   const int64_t n = unknown.size(1), m = known.size(1);
   for (int64_t frame = 0; frame < unknown.size(0); ++frame) {
     const PointBuckets<T> buckets(known.const_data_ptr<T>() + frame * m * 3, m, kFew, kFew);

@@ -168,7 +168,7 @@ def _model_problems(config: Mapping) -> Iterator[str]:
         return
     ours = detector.__module__.startswith("pcdet.")
     if ours:  # a user's own detector may read what it likes
-        known = (NAME_KEY, *SLOTS, "POST_PROCESSING", "WIDTH")
+        known = (NAME_KEY, *SLOTS, "POST_PROCESSING", "WIDTH", "BN_MOMENTUM")
         for key in model:
             if key not in (*known, BASE_KEY):
                 yield f"MODEL.{key}: {model[NAME_KEY]} has no such part; {nearest_name(key, known)}"
@@ -185,6 +185,9 @@ def _model_problems(config: Mapping) -> Iterator[str]:
     width = model.get("WIDTH", 1.0)
     if not _is_number(width) or not width > 0:
         yield f"MODEL.WIDTH: must be a factor above 0 (0.5 halves every layer), got {width!r}"
+    momentum = model.get("BN_MOMENTUM", 0.01)
+    if not _is_number(momentum) or not 0 < momentum <= 1:
+        yield f"MODEL.BN_MOMENTUM: must be above 0 and at most 1 (a new batch's share), got {momentum!r}"
 
 
 # --------------------------------------------------------------------------------------------------------------- facts

@@ -469,6 +469,7 @@ def test_no_value_whatever_breaks_the_check(loaded, junk):
         ("MODEL.NAME", "PointPilar", "unknown detector 'PointPilar'; did you mean PointPillar?"),
         ("MODEL.VFE.NAME", "PilarVFE", "unknown VFE 'PilarVFE'; did you mean PillarVFE?"),
         ("MODEL.WIDTH", 0, "must be a factor above 0 (0.5 halves every layer), got 0"),
+        ("MODEL.BN_MOMENTUM", 0, "must be above 0 and at most 1 (a new batch's share), got 0"),
         ("MODEL.WIDTH", True, "must be a factor above 0 (0.5 halves every layer), got True"),
         ("CLASS_NAME", ["Car"], "there is no such section; did you mean CLASS_NAMES?"),
         ("CLASS_NAMES", "Car", "expected a list of class names, got 'Car'"),

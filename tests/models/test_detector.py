@@ -37,6 +37,20 @@ def test_the_slots_hold_the_modules_in_order():
     assert (model.mode, model.eval().mode) == ("TRAIN", "TEST")
 
 
+def test_batch_norms_take_the_momentum_of_the_block():
+    """Of a running mean that starts at zero, momentum 1 leaves the last batch's mean, 0.25 a quarter of it."""
+    batch, seen = random_batch(FACTS), {}
+    for momentum in (1.0, 0.25):
+        torch.manual_seed(0)
+        model = build_network(EasyDict(tiny_model_cfg(), BN_MOMENTUM=momentum), 3, FACTS).train()
+        model(dict(batch))
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        seen[momentum] = [m.running_mean.clone() for m in norms]
+    for whole, quarter in zip(seen[1.0], seen[0.25], strict=True):
+        torch.testing.assert_close(quarter, whole / 4, rtol=1e-4, atol=1e-6)
+    assert {m.momentum for m in _model().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)} == {0.01}
+
+
 def test_training_returns_openpcdets_triple():
     model = _model().train()
     ret_dict, tb_dict, disp_dict = model(random_batch(FACTS))

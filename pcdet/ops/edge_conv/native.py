@@ -103,8 +103,9 @@ def _moments_backward(ctx, grad_mean, grad_variance, *_):
     slope = 2 * grad_variance / edges
     offset = grad_mean / edges - slope * mean
     met = _ops.edge_sum_backward(query, base, query, idx, start, edge, False)
-    to_base = start.diff().to(base.dtype)[:, None] * (offset + slope * base) + slope * met
-    to_query = count.to(base.dtype)[:, None] * offset + slope * sums
+    times = start.diff().to(base.dtype)[:, None]
+    to_base = met.mul_(slope).addcmul_(times, torch.addcmul(offset, slope, base))
+    to_query = torch.addcmul(count.to(base.dtype)[:, None] * offset, slope, sums)
     return to_base, to_query, None, None, None
 
 

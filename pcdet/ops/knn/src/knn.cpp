@@ -2,6 +2,8 @@
 #include <ATen/ops/full.h>
 #include <pcdet/simd.h>
 
+#include <numeric>
+
 #include "frames.h"
 #include "scan.h"
 #include "tree.h"
@@ -22,6 +24,36 @@ PCDET_WIDE void leaf_distances(const double* x, const double* y, const double* z
   distances_of_leaf(x, y, z, q, out);
 }
 
+template <typename T>
+inline int64_t count_within(const T* values, int64_t count, T limit) {
+  int64_t within = 0;
+  for (int64_t i = 0; i < count; ++i) within += values[i] <= limit;
+  return within;
+}
+PCDET_WIDE int64_t count_at_most(const float* values, int64_t count, float limit) {
+  return count_within(values, count, limit);
+}
+PCDET_WIDE int64_t count_at_most(const double* values, int64_t count, double limit) {
+  return count_within(values, count, limit);
+}
+
+template <typename T>
+inline auto range_of(const T* values, int64_t count) {
+  auto least = Ordered<T>::from(values[0]), greatest = least;
+  for (int64_t i = 1; i < count; ++i) {
+    const auto number = Ordered<T>::from(values[i]);
+    least = number < least ? number : least;
+    greatest = number > greatest ? number : greatest;
+  }
+  return std::pair(least, greatest);
+}
+PCDET_WIDE std::pair<int32_t, int32_t> ordered_range(const float* values, int64_t count) {
+  return range_of(values, count);
+}
+PCDET_WIDE std::pair<int64_t, int64_t> ordered_range(const double* values, int64_t count) {
+  return range_of(values, count);
+}
+
 // Squared distance by differences: what is returned, and what decides among candidates.
 template <typename T>
 inline T squared_distance(const T* a, const T* b, int64_t channels) {
@@ -39,14 +71,44 @@ inline T squared_distance(const T* a, const T* b, int64_t channels) {
     for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
   return sum + lanes[0];
 }
-PCDET_WIDE void distances_to(const float* query, const float* base, int64_t channels, const int64_t* rows,
+
+// out[i] = squared distance of the query to base row rows[i]. The rows lie anywhere: the next ones are asked for early.
+template <typename T>
+inline void distances_to_rows(const T* query, const T* base, int64_t channels, const int32_t* rows, int64_t count,
+                              T* out) {
+  constexpr int64_t kAhead = 6, kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; ++i) {
+    const T* later = base + rows[std::min(i + kAhead, count - 1)] * channels;
+    for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(later + c);
+    out[i] = squared_distance(query, base + rows[i] * channels, channels);
+  }
+}
+PCDET_WIDE void distances_to(const float* query, const float* base, int64_t channels, const int32_t* rows,
                              int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = squared_distance(query, base + rows[i] * channels, channels);
+  distances_to_rows(query, base, channels, rows, count, out);
 }
-PCDET_WIDE void distances_to(const double* query, const double* base, int64_t channels, const int64_t* rows,
+PCDET_WIDE void distances_to(const double* query, const double* base, int64_t channels, const int32_t* rows,
                              int64_t count, double* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = squared_distance(query, base + rows[i] * channels, channels);
+  distances_to_rows(query, base, channels, rows, count, out);
 }
+
+// A distance and a row as one number in the order of (distance, row): sorting compares single numbers.
+template <typename T>
+struct Key {
+  using Type = std::pair<T, int32_t>;
+  static Type make(T distance2, int32_t row) { return {distance2, row}; }
+  static T distance2(const Type& key) { return key.first; }
+  static int32_t row(const Type& key) { return key.second; }
+};
+template <>
+struct Key<float> {
+  using Type = uint64_t;  // distances are not negative, so their bits have their order
+  static Type make(float distance2, int32_t row) {
+    return static_cast<uint64_t>(std::bit_cast<uint32_t>(distance2)) << 32 | static_cast<uint32_t>(row);
+  }
+  static float distance2(Type key) { return std::bit_cast<float>(static_cast<uint32_t>(key >> 32)); }
+  static int32_t row(Type key) { return static_cast<int32_t>(key & 0xffffffffu); }
+};
 
 // One frame: its queries, its base rows, where its results go, and the number of its first base row.
 template <typename T>
@@ -56,10 +118,16 @@ struct Frame {
   T* dist2;      // (Q, k)
   int64_t* idx;  // (Q, k)
 
-  // Writes the smallest k of sorted keys.
-  void write(int64_t q, const typename Key<T>::Type* keys, int64_t count) const {
-    for (int64_t j = 0; j < std::min(count, k); ++j) {
-      dist2[q * k + j] = Key<T>::value(keys[j]);
+  // Sorts the candidates of query q, whose squared distances are given, and writes the best.
+  void write(int64_t q, const T* distances, const int32_t* rows, int64_t count) const {
+    thread_local std::vector<typename Key<T>::Type> keys;
+    keys.resize(count);
+    for (int64_t i = 0; i < count; ++i) keys[i] = Key<T>::make(distances[i], rows[i]);
+    const int64_t wanted = std::min(count, k);
+    if (count > 2 * wanted) std::nth_element(keys.begin(), keys.begin() + wanted, keys.end());
+    std::sort(keys.begin(), count > 2 * wanted ? keys.begin() + wanted : keys.end());
+    for (int64_t j = 0; j < wanted; ++j) {
+      dist2[q * k + j] = Key<T>::distance2(keys[j]);
       idx[q * k + j] = first_row + Key<T>::row(keys[j]);
     }
   }
@@ -77,26 +145,20 @@ void search_space(const Frame<T>& f) {
       for (int64_t d = 0; d < f.channels; ++d) at[d] = f.query[q * f.channels + d];
       found.start(k, std::max(kSpare, k / 2), T(0));
       tree.search(at, found);
-      const auto [keys, count] = found.finish();
-      std::sort(keys, keys + count);
-      f.write(q, keys, count);
+      const int64_t count = found.finish();
+      f.write(q, found.values(), found.rows(), count);
     }
   });
 }
 
-// Sorts the candidates by their exact distances and writes the best.
+// Ranks the candidates by their exact distances and writes the best.
 template <typename T>
 void rank(const Frame<T>& f, int64_t q, Candidates<T>& found) {
-  thread_local std::vector<int64_t> rows;
   thread_local std::vector<T> distances;
-  const auto [keys, count] = found.finish();
-  rows.resize(count);
+  const int64_t count = found.finish();
   distances.resize(count);
-  for (int64_t i = 0; i < count; ++i) rows[i] = Key<T>::row(keys[i]);
-  distances_to(f.query + q * f.channels, f.base, f.channels, rows.data(), count, distances.data());
-  for (int64_t i = 0; i < count; ++i) keys[i] = Key<T>::make(distances[i], static_cast<int32_t>(rows[i]));
-  std::sort(keys, keys + count);
-  f.write(q, keys, count);
+  distances_to(f.query + q * f.channels, f.base, f.channels, found.rows(), count, distances.data());
+  f.write(q, distances.data(), found.rows(), count);
 }
 
 void search_features(const Frame<float>& f) {
@@ -138,8 +200,8 @@ void search_features(const Frame<float>& f) {
 // float64 is for checks: every distance by differences.
 void search_features(const Frame<double>& f) {
   const int64_t k = std::min(f.k, f.num_base);
-  std::vector<int64_t> rows(f.num_base);
-  for (int64_t i = 0; i < f.num_base; ++i) rows[i] = i;
+  std::vector<int32_t> rows(f.num_base);
+  std::iota(rows.begin(), rows.end(), 0);
   at::parallel_for(0, f.num_queries, /*grain_size=*/16, [&](int64_t begin, int64_t end) {
     Candidates<double> found;
     std::vector<double> distances(f.num_base);

@@ -74,13 +74,20 @@ class PackedBase {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
 namespace avx512 {
+inline void push_hits(Candidates<float>& found, __m512 scores, uint32_t hits, int32_t first) {
+  const auto mask = static_cast<__mmask16>(hits);
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(first));
+  _mm512_storeu_ps(found.next_values(), _mm512_maskz_compress_ps(mask, scores));
+  _mm512_storeu_si512(found.next_rows(), _mm512_maskz_compress_epi32(mask, rows));
+  found.pushed(std::popcount(hits));
+}
 #define SCAN_QUERIES 12
 #define SCAN_VECTOR __m512
 #define SCAN_LANES 16
 #define SCAN_LOAD(p) _mm512_loadu_ps(p)
 #define SCAN_SET(x) _mm512_set1_ps(x)
 #define SCAN_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define SCAN_STORE(p, v) _mm512_store_ps(p, v)
 #define SCAN_AT_MOST(a, b) static_cast<uint32_t>(_mm512_cmp_ps_mask(a, b, _CMP_LE_OQ))
 #include "scan.inc"
 #include "scan_undef.inc"
@@ -90,13 +97,17 @@ namespace avx512 {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 namespace avx2 {
+inline void push_hits(Candidates<float>& found, __m256 scores, uint32_t hits, int32_t first) {
+  alignas(32) float values[8];
+  _mm256_store_ps(values, scores);
+  for (; hits; hits &= hits - 1) found.push(values[std::countr_zero(hits)], first + std::countr_zero(hits));
+}
 #define SCAN_QUERIES 6
 #define SCAN_VECTOR __m256
 #define SCAN_LANES 8
 #define SCAN_LOAD(p) _mm256_loadu_ps(p)
 #define SCAN_SET(x) _mm256_set1_ps(x)
 #define SCAN_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define SCAN_STORE(p, v) _mm256_store_ps(p, v)
 #define SCAN_AT_MOST(a, b) static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)))
 #include "scan.inc"
 #include "scan_undef.inc"
@@ -111,13 +122,15 @@ inline uint32_t at_most(Vector a, Vector b) {
   const auto is = a <= b;
   return (is[0] & 1) | (is[1] & 2) | (is[2] & 4) | (is[3] & 8);
 }
+inline void push_hits(Candidates<float>& found, Vector scores, uint32_t hits, int32_t first) {
+  for (; hits; hits &= hits - 1) found.push(scores[std::countr_zero(hits)], first + std::countr_zero(hits));
+}
 #define SCAN_QUERIES 6
 #define SCAN_VECTOR Vector
 #define SCAN_LANES 4
 #define SCAN_LOAD(p) load(p)
 #define SCAN_SET(x) (Vector{} + (x))
 #define SCAN_FMA(a, b, c) ((a) * (b) + (c))
-#define SCAN_STORE(p, v) (*reinterpret_cast<Vector*>(p) = (v))
 #define SCAN_AT_MOST(a, b) at_most(a, b)
 #include "scan.inc"
 #include "scan_undef.inc"

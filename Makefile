@@ -25,7 +25,7 @@ TORCH ?= torch==2.13.0
 SPCONV ?= spconv==2.3.8
 endif
 
-OPS_SOURCES := $(shell find pcdet/ops -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh') setup.py
+OPS_SOURCES := $(shell find pcdet/ops -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' -o -name '*.inc') setup.py
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 OPS := $(VENV)/.ops

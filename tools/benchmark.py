@@ -150,7 +150,8 @@ def main(argv=None):
     if args.json:
         write_json(args.json, rows, **facts)
     if args.plot:
-        plot_comparison(rows, args.plot, title=f"{len(teacher.dataset)} frames of {Path(teacher.cfg.DATA_CONFIG.DATA_PATH).name}")
+        data = Path(teacher.cfg.DATA_CONFIG.DATA_PATH).name
+        plot_comparison(rows, args.plot, title=f"{len(teacher.dataset)} frames of {data}")
 
 
 if __name__ == "__main__":

@@ -2,5 +2,6 @@
 
 from pcdet.models.detectors.detector3d_template import Detector3DTemplate
 from pcdet.models.detectors.pointpillar import PointPillar
+from pcdet.models.detectors.second_net import SECONDNet
 
-__all__ = ["Detector3DTemplate", "PointPillar"]
+__all__ = ["Detector3DTemplate", "PointPillar", "SECONDNet"]

@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet.utils.checkpoint_reader import CheckpointError
+from pcdet.utils.spconv_utils import find_all_spconv_keys
 
 SPCONV_LAYOUTS = {
     "spconv 2.x (out, k, k, k, in)": None,
@@ -63,7 +64,7 @@ def model_state_of(checkpoint: Mapping) -> Mapping[str, Tensor]:
 def compare_weights(model: nn.Module, state: Mapping[str, Tensor]) -> WeightsReport:
     """What of ``state`` fits ``model``, sparse layouts adapted."""
     target = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    sparse = _sparse_names(model) & state.keys()
+    sparse = find_all_spconv_keys(model) & state.keys()
     layout = _spconv_layout({name: (tuple(state[name].shape), target[name]) for name in sorted(sparse)})
     fitting, wrong_shape = {}, {}
     for name in target.keys() & state.keys():
@@ -115,15 +116,6 @@ def to_spconv2(weight: Tensor, layout: str) -> Tensor:
     kernel = range(weight.dim() - 2)
     first, last = (-1, -2) if order == "in_out" else (-2, -1)
     return weight.permute(weight.dim() + first, *kernel, weight.dim() + last).contiguous()
-
-
-def _sparse_names(model: nn.Module) -> set[str]:
-    """Names of the weights of sparse convolutions, which alone can come in another layout."""
-    return {
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
-        if type(module).__module__.split(".")[0] == "spconv" and isinstance(getattr(module, "weight", None), Tensor)
-    }
 
 
 def _spconv_layout(shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> str | None:

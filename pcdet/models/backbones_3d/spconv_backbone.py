@@ -1,0 +1,217 @@
+"""The sparse 3D backbones of SECOND (Yan et al., Sensors 2018): stages of strides 1, 2, 4 and 8, then height alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn as nn
+
+from pcdet.models.width import scale_channels
+from pcdet.registry import BACKBONES_3D
+from pcdet.utils.spconv_utils import is_sparse_convolution, load_spconv, replace_feature
+
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.01
+STRIDES = {"x_conv1": 1, "x_conv2": 2, "x_conv3": 4, "x_conv4": 8}
+ENCODED_STRIDE = 8
+
+
+class SparseSequential(nn.Sequential):
+    """Modules one after the other on a sparse tensor; those that know no sparse tensors get its features (N, C)."""
+
+    def forward(self, x: Any) -> Any:
+        """The sparse tensor that leaves the last module; ``x`` keeps its features."""
+        for module in self:
+            if is_sparse_convolution(module) or isinstance(module, (SparseSequential, SparseBasicBlock)):
+                x = module(x)
+            else:
+                x = replace_feature(x, module(x.features))
+        return x
+
+
+class SparseBasicBlock(nn.Module):
+    """Two submanifold convolutions and a shortcut (He et al., 2016, in the sparse form of OpenPCDet).
+
+    Args:
+        channels: in and out.
+        bias: of the convolutions.
+        indice_key: under which the neighbours are found again.
+    """
+
+    def __init__(self, channels: int, *, bias: bool, indice_key: str):
+        super().__init__()
+        spconv = load_spconv()
+        self.conv1 = spconv.SubMConv3d(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
+        self.bn1 = _norm(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = spconv.SubMConv3d(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
+        self.bn2 = _norm(channels)
+
+    def forward(self, x: Any) -> Any:
+        """A sparse tensor with as many channels at the same places."""
+        out = self.conv1(x)
+        out = replace_feature(out, self.relu(self.bn1(out.features)))
+        out = self.conv2(out)
+        return replace_feature(out, self.relu(self.bn2(out.features) + x.features))
+
+
+class _VoxelBackbone(nn.Module):
+    """What both backbones share: widths, strided layers and the forward pass.
+
+    Args:
+        defaults: channels of the stages at width 1.
+        layers_of: the submanifold layers of a stage, from its channels and the key of its neighbours.
+
+    The others are those of the subclasses.
+    """
+
+    def __init__(
+        self,
+        defaults: Sequence[int],
+        layers_of: Callable[[int, str], list[nn.Module]],
+        *,
+        num_filters: list[int] | None,
+        out_channels: int | None,
+        width: float,
+        last_pad: int | list[int],
+        input_channels: int,
+        grid_size: Sequence[int],
+    ):
+        super().__init__()
+        filters = list(num_filters or scale_channels(list(defaults), width))
+        if len(filters) != len(defaults) or min(filters) < 1:
+            raise ValueError(f"NUM_FILTERS must be {len(defaults)} positive numbers, one for each stage, got {filters}")
+        out_channels = scale_channels(128, width) if out_channels is None else out_channels
+        spconv = load_spconv()
+        # one layer more in height than the grid has: 41 halves to 21, 11, 5, 2
+        self.sparse_shape = [int(grid_size[2]) + 1, int(grid_size[1]), int(grid_size[0])]
+        self.conv_input = _sparse_layer(spconv.SubMConv3d, input_channels, filters[0], 3, padding=1, indice_key="subm1")
+        self.conv1 = SparseSequential(*layers_of(filters[0], "subm1"))
+        for i, padding in ((2, 1), (3, 1), (4, (0, 1, 1))):
+            before, channels = filters[i - 2 : i]
+            keys = {"stride": 2, "padding": padding, "indice_key": f"spconv{i}"}
+            down = _sparse_layer(spconv.SparseConv3d, before, channels, 3, **keys)
+            self.add_module(f"conv{i}", SparseSequential(down, *layers_of(channels, f"subm{i}")))
+        keys = {"stride": (2, 1, 1), "padding": last_pad, "indice_key": "spconv_down2"}
+        self.conv_out = _sparse_layer(spconv.SparseConv3d, filters[-1], out_channels, (3, 1, 1), **keys)
+        self.num_point_features = out_channels
+        self.backbone_channels = dict(zip(STRIDES, filters, strict=True))
+
+    def forward(self, batch_dict: dict) -> dict:
+        """Runs the stages.
+
+        Reads: ``voxel_features`` (V, C), ``voxel_coords`` (V, 4) [frame, z, y, x], ``batch_size``.
+        Writes: ``encoded_spconv_tensor``, a sparse tensor of ``num_point_features`` channels on the grid of
+        ``encoded_spconv_tensor_stride`` 8; ``multi_scale_3d_features``, the stages' sparse tensors ``x_conv1`` to
+        ``x_conv4``, and their strides in ``multi_scale_3d_strides``. Float32 on a CPU, whatever autocast says.
+        """
+        x = load_spconv().SparseConvTensor(
+            features=batch_dict["voxel_features"],
+            indices=batch_dict["voxel_coords"].int().contiguous(),
+            spatial_shape=self.sparse_shape,
+            batch_size=int(batch_dict["batch_size"]),
+        )
+        x = self.conv_input(x)
+        scales = {}
+        for name in STRIDES:
+            x = self.get_submodule(name.removeprefix("x_"))(x)
+            scales[name] = x
+        batch_dict["encoded_spconv_tensor"] = self.conv_out(x)
+        batch_dict["encoded_spconv_tensor_stride"] = ENCODED_STRIDE
+        batch_dict["multi_scale_3d_features"] = scales
+        batch_dict["multi_scale_3d_strides"] = dict(STRIDES)
+        return batch_dict
+
+
+@BACKBONES_3D.register
+class VoxelBackBone8x(_VoxelBackbone):
+    """SECOND's backbone: after each strided convolution two submanifold ones.
+
+    Args:
+        num_filters: channels of the four stages; [16, 32, 64, 64] unless given. The first is also that of the layer
+            before them.
+        out_channels: channels of what leaves; 128 unless given.
+        width: factor on those of the two that are not given.
+        last_pad: padding of the last convolution, which halves the height.
+        input_channels: channels of a voxel.
+        grid_size: cells, [x, y, z].
+    """
+
+    def __init__(
+        self,
+        *,
+        num_filters: list[int] | None = None,
+        out_channels: int | None = None,
+        width: float = 1.0,
+        last_pad: int | list[int] = 0,
+        input_channels: int,
+        grid_size: Sequence[int],
+    ):
+        def layers_of(channels: int, key: str) -> list[nn.Module]:
+            layer = load_spconv().SubMConv3d
+            count = 1 if key == "subm1" else 2
+            return [_sparse_layer(layer, channels, channels, 3, padding=1, indice_key=key) for _ in range(count)]
+
+        super().__init__(
+            (16, 32, 64, 64),
+            layers_of,
+            num_filters=num_filters,
+            out_channels=out_channels,
+            width=width,
+            last_pad=last_pad,
+            input_channels=input_channels,
+            grid_size=grid_size,
+        )
+
+
+@BACKBONES_3D.register
+class VoxelResBackBone8x(_VoxelBackbone):
+    """The residual backbone of the nuScenes and Waymo models: two residual blocks in each stage.
+
+    Args:
+        num_filters: channels of the four stages; [16, 32, 64, 128] unless given.
+        out_channels: channels of what leaves; 128 unless given.
+        width: factor on those of the two that are not given.
+        use_bias: of the convolutions in the blocks; those of the strided layers never have one.
+        last_pad: padding of the last convolution, which halves the height.
+        input_channels: channels of a voxel.
+        grid_size: cells, [x, y, z].
+    """
+
+    def __init__(
+        self,
+        *,
+        num_filters: list[int] | None = None,
+        out_channels: int | None = None,
+        width: float = 1.0,
+        use_bias: bool | None = None,
+        last_pad: int | list[int] = 0,
+        input_channels: int,
+        grid_size: Sequence[int],
+    ):
+        bias = use_bias is None or use_bias
+
+        def layers_of(channels: int, key: str) -> list[nn.Module]:
+            return [SparseBasicBlock(channels, bias=bias, indice_key=key) for _ in range(2)]
+
+        super().__init__(
+            (16, 32, 64, 128),
+            layers_of,
+            num_filters=num_filters,
+            out_channels=out_channels,
+            width=width,
+            last_pad=last_pad,
+            input_channels=input_channels,
+            grid_size=grid_size,
+        )
+
+
+def _norm(channels: int) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
+def _sparse_layer(layer: type, in_channels: int, out_channels: int, kernel: Any, **keys: Any) -> SparseSequential:
+    """A sparse convolution, normalisation and ReLU."""
+    conv = layer(in_channels, out_channels, kernel, bias=False, **keys)
+    return SparseSequential(conv, _norm(out_channels), nn.ReLU(inplace=True))

@@ -128,7 +128,7 @@ def main(argv=None):
         if name not in first_of:
             first_of[name] = contender
             row.params = count_parameters(contender.model)
-            row.macs = count_macs(contender.model, contender.frame(0))
+            row.macs, row.sparse_macs = count_macs(contender.model, contender.frame(0))
     for name, ms in time_side_by_side(list(first_of.values()), args.timed_frames).items():
         rows[name].ms_per_frame = ms
 

@@ -21,7 +21,8 @@ class Row:
         ap: metric -> difficulty -> mAP in percent over the classes (40 recall points), one number a seed.
         per_class: class -> metric -> difficulty -> AP in percent, one number a seed.
         params: learnable values.
-        macs: multiply-accumulates of one forward pass on the frame named in the report.
+        macs: multiply-accumulates of one forward pass on the frame named in the report, sparse convolutions left out.
+        sparse_macs: those of its sparse convolutions.
         ms_per_frame: milliseconds for one frame, network and post-processing, batch size 1.
         train_cpu_s: CPU seconds of training, one number a seed; ``None`` where no record of the training was found.
     """
@@ -30,6 +31,7 @@ class Row:
     per_class: dict = field(default_factory=dict)
     params: int = 0
     macs: int = 0
+    sparse_macs: int = 0
     ms_per_frame: float = 0.0
     train_cpu_s: list = field(default_factory=list)
 
@@ -45,7 +47,7 @@ class Row:
 
 
 def rows_to_json(rows: Mapping[str, Row]) -> dict:
-    """``name -> {3d, bev, per_class, params, macs, ms_per_frame, train_cpu_s, train_cpu_s_per_seed}``."""
+    """``name -> {3d, bev, per_class, params, macs, sparse_macs, ms_per_frame, train_cpu_s, train_cpu_s_per_seed}``."""
     out = {}
     for name, row in rows.items():
         entry = asdict(row)
@@ -69,12 +71,15 @@ def comparison_table(rows: Mapping[str, Row]) -> str:
     Means over seeds, with the sample standard deviation where a row has several.
     """
     summary = []
+    sparse = any(row.sparse_macs for row in rows.values())
     for name, row in rows.items():
         known = [t for t in row.train_cpu_s if t is not None]
         aps = [mean_and_spread(row.ap[m][d]) for m in METRICS for d in DIFFICULTIES]
-        cost = [human_count(row.params), human_count(row.macs), f"{row.ms_per_frame:.1f}"]
+        macs = human_count(row.macs) + (f" + {human_count(row.sparse_macs)}" if sparse else "")
+        cost = [human_count(row.params), macs, f"{row.ms_per_frame:.1f}"]
         summary.append([name, *aps, *cost, f"{sum(known) / len(known):.0f}" if known else "-"])
-    header = ["mAP (R40)", *(f"{m} {d[:4]}" for m in METRICS for d in DIFFICULTIES), "params", "MACs", "ms/frame"]
+    header = ["mAP (R40)", *(f"{m} {d[:4]}" for m in METRICS for d in DIFFICULTIES), "params"]
+    header += ["MACs, dense + sparse" if sparse else "MACs", "ms/frame"]
     classes = list(next(iter(rows.values())).per_class)
     by_class = [
         [name, *(mean_and_spread(row.per_class[c][m]["moderate"]) for c in classes for m in METRICS)]
@@ -126,8 +131,9 @@ def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") 
     bars.legend(frameon=False, ncols=len(METRICS), loc="lower left", bbox_to_anchor=(0, 1))
     for name in names:
         values = rows[name].ap["3d"]["moderate"]
-        cost.plot(rows[name].macs / 1e9, sum(values) / len(values), "o")
-        cost.annotate(" " + name, (rows[name].macs / 1e9, sum(values) / len(values)), fontsize=8)
+        point = (rows[name].macs + rows[name].sparse_macs) / 1e9, sum(values) / len(values)
+        cost.plot(*point, "o")
+        cost.annotate(" " + name, point, fontsize=8)
     cost.set_xlabel("GMACs per frame")
     cost.set_ylabel("3D mAP, moderate (%)")
     cost.margins(x=0.35)

@@ -57,7 +57,13 @@ def test_tables_line_up(rows):
     for table in (first, second):
         lines = table.splitlines()
         assert len({len(line) for line in lines}) == 1
-    assert "4.83 M" in first and "34.17 G" in first
+    assert "4.83 M" in first and "34.17 G" in first and "sparse" not in first
+
+
+def test_sparse_macs_stand_beside_the_dense_ones_where_there_are_any(rows):
+    rows["teacher"].sparse_macs = 2_500_000_000
+    lines = comparison_table(rows).split("\n\n")[0].splitlines()
+    assert "MACs, dense + sparse" in lines[0] and "34.17 G + 2.50 G" in "".join(lines)
 
 
 def test_a_picture_is_written_without_a_display(rows, tmp_path):

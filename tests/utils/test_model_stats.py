@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
-from pcdet.utils.model_stats import count_macs, count_parameters
+from pcdet.utils.model_stats import Macs, count_macs, count_macs_by_part, count_pairs, count_parameters
+from pcdet.utils.spconv_utils import load_spconv
 
 
 def test_parameters_of_a_convolution_by_hand():
@@ -10,8 +12,81 @@ def test_parameters_of_a_convolution_by_hand():
 
 def test_macs_of_a_convolution_are_output_cells_times_kernel_times_channels():
     model = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-    assert count_macs(model, torch.zeros(1, 3, 10, 12)) == 10 * 12 * 8 * 3 * 9
+    assert count_macs(model, torch.zeros(1, 3, 10, 12)) == (10 * 12 * 8 * 3 * 9, 0)
 
 
 def test_macs_of_a_linear_layer_are_rows_times_inputs_times_outputs():
-    assert count_macs(nn.Linear(5, 7), torch.zeros(11, 5)) == 11 * 5 * 7
+    assert count_macs(nn.Linear(5, 7), torch.zeros(11, 5)) == (11 * 5 * 7, 0)
+
+
+def test_macs_are_told_part_by_part():
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2))
+    expected = {"0": Macs(11 * 5 * 7, 0), "1": Macs(0, 0), "2": Macs(11 * 7 * 2, 0)}
+    assert count_macs_by_part(model, torch.zeros(11, 5)) == expected
+
+
+@pytest.fixture(scope="module")
+def spconv():
+    pytest.importorskip("spconv")
+    return load_spconv()
+
+
+def sites(shape, share, frames=2, seed=0):
+    """(M, 4) int32 random occupied sites [frame, z, y, x] of a grid, every site once."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(frames, *shape, generator=generator) < share).nonzero().int().contiguous()
+
+
+def sparse_tensor(spconv, indices, shape, channels, frames=2):
+    features = torch.randn(len(indices), channels, generator=torch.Generator().manual_seed(1))
+    return spconv.SparseConvTensor(features, indices, list(shape), frames)
+
+
+def test_pairs_of_a_submanifold_convolution_by_hand(spconv):
+    """Three sites in a row and a lonely one: 2 + 3 + 2 + 1 pairs, of 3 times 5 channels."""
+    indices = torch.tensor([[0, 2, 2, 1], [0, 2, 2, 2], [0, 2, 2, 3], [0, 7, 7, 7]], dtype=torch.int32)
+    layer = spconv.SubMConv3d(3, 5, 3, bias=False)
+    assert count_macs(layer, sparse_tensor(spconv, indices, (8, 8, 8), 3, frames=1)) == (0, 8 * 3 * 5)
+
+
+def test_on_a_full_grid_sparse_macs_are_those_of_the_dense_convolution_inside_its_edges(spconv):
+    """Without padding every output has all its taps: outputs times taps times channels."""
+    x = sparse_tensor(spconv, sites((5, 7, 9), share=2), (5, 7, 9), 2)
+    layer = spconv.SparseConv3d(2, 3, 3, stride=2, bias=False)
+    assert count_macs(layer, x) == (0, 2 * (2 * 3 * 4) * 27 * 2 * 3)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": (0, 1, 1)},
+        {"kernel_size": (3, 1, 1), "stride": (2, 1, 1)},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+    ],
+)
+def test_pairs_are_those_that_spconv_lists(spconv, keys):
+    layer = spconv.SparseConv3d(2, 3, bias=False, indice_key="down", algo=spconv.ConvAlgo.Native, **keys)
+    x = sparse_tensor(spconv, sites((8, 9, 7), share=0.1), (8, 9, 7), 2)
+    out = layer(x)
+    listed = int(out.find_indice_pair("down").indice_pair_num.sum())
+    assert count_pairs(layer, x, out) == listed > 0
+    inverse = spconv.SparseInverseConv3d(3, 2, keys["kernel_size"], indice_key="down", bias=False)
+    if keys.get("dilation") is None:
+        assert count_pairs(inverse, out, inverse(out)) == listed
+
+
+def test_sparse_and_dense_parts_are_told_apart(spconv):
+    """spconv's own matrix products, which PyTorch's counter sees on a CPU, do not count as dense."""
+    x = sparse_tensor(spconv, sites((6, 6, 6), share=0.2), (6, 6, 6), 4)
+    layers = spconv.SubMConv3d(4, 4, 3, bias=False), nn.Linear(4, 6)
+    model = spconv.SparseSequential(*layers)
+    parts = count_macs_by_part(model, x)
+    assert parts["0"].dense == 0 and parts["0"].sparse == count_pairs(layers[0], x, x) * 16
+    assert parts["1"] == (len(x.indices) * 4 * 6, 0)
+    assert count_macs(model, x).total == parts["0"].sparse + parts["1"].dense
+
+
+def test_no_sites_are_no_macs(spconv):
+    x = sparse_tensor(spconv, torch.zeros(0, 4, dtype=torch.int32), (4, 4, 4), 2)
+    assert count_pairs(spconv.SubMConv3d(2, 2, 3), x, x) == 0

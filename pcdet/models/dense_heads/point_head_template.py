@@ -1,0 +1,165 @@
+"""What point heads share: fully connected layers, the targets of points, losses, and boxes from predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from pcdet.models.model_utils.precision import full_precision
+from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils
+from pcdet.utils import loss_utils
+from pcdet.utils.box_coder_utils import PointResidualCoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointCoderConfig:
+    """Arguments of ``PointResidualCoder``."""
+
+    code_size: int = 8
+    use_mean_size: bool = True
+    mean_size: list[list[float]] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointTargetConfig:
+    """``TARGET_CONFIG`` of a point head.
+
+    Attributes:
+        gt_extra_width: metres added to a box's length, width and height; points that only the larger box holds are
+            ignored.
+        box_coder: name of the coder.
+        box_coder_config: its arguments.
+    """
+
+    gt_extra_width: list[float]
+    box_coder: Literal["PointResidualCoder"] = "PointResidualCoder"
+    box_coder_config: PointCoderConfig = dataclasses.field(default_factory=PointCoderConfig)
+
+    def __post_init__(self):
+        if len(self.gt_extra_width) != 3 or min(self.gt_extra_width) < 0:
+            raise ValueError(f"GT_EXTRA_WIDTH: expected three lengths from 0 on, got {self.gt_extra_width}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointLossWeights:
+    """Weights of the parts of the loss; ``code_weights`` weigh the columns of a box code."""
+
+    point_cls_weight: float = 1.0
+    point_box_weight: float = 1.0
+    code_weights: list[float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointLossConfig:
+    """``LOSS_CONFIG`` of a point head."""
+
+    loss_reg: Literal["WeightedSmoothL1Loss", "WeightedL1Loss"] = "WeightedSmoothL1Loss"
+    loss_weights: PointLossWeights
+
+
+class PointHeadTemplate(nn.Module):
+    """Classes and boxes of single points: targets, losses and decoding.
+
+    Subclasses predict in ``forward`` and put ``point_cls_preds`` (B * N, num_class) and ``point_box_preds`` (B * N,
+    code_size) into ``forward_ret_dict``, in training with the targets of ``assign_targets``.
+
+    Attributes:
+        forward_ret_dict: predictions of the last forward, and in training its targets.
+    """
+
+    def __init__(self, *, target_config: PointTargetConfig, loss_config: PointLossConfig, num_class: int):
+        super().__init__()
+        self.num_class = num_class
+        self.gt_extra_width = target_config.gt_extra_width
+        coder = target_config.box_coder_config
+        if coder.use_mean_size and len(coder.mean_size or ()) < num_class:
+            raise ValueError(
+                f"TARGET_CONFIG.BOX_CODER_CONFIG.mean_size must have a row for each of {num_class} classes, got "
+                f"{len(coder.mean_size or ())}"
+            )
+        self.box_coder = PointResidualCoder(**dataclasses.asdict(coder))
+        weights = loss_config.loss_weights
+        if len(weights.code_weights) != self.box_coder.code_size:
+            raise ValueError(
+                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {self.box_coder.code_size} items, one for each "
+                f"column of a box code, got {len(weights.code_weights)}"
+            )
+        self.loss_weights = weights
+        self.reg_loss_func = getattr(loss_utils, loss_config.loss_reg)(code_weights=weights.code_weights)
+        self.forward_ret_dict: dict[str, Tensor] = {}
+
+    def __getstate__(self) -> dict:
+        """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
+        return {**self.__dict__, "forward_ret_dict": {}}
+
+    @torch.no_grad()
+    def assign_targets(self, point_coords: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:
+        """What every point should predict: the first object that holds it.
+
+        Args:
+            point_coords: (B * N, 4) [frame, x, y, z], N points of each frame after each other.
+            gt_boxes: (B, M, 8 + C) LiDAR boxes with the class id, counted from 1, last; rows of class 0 are padding.
+
+        Returns:
+            ``point_cls_labels`` (B * N,) int64: -1 ignored, 0 background, else the class; ``point_box_labels``
+            (positives, code_size), codes of the objects of the positive points in the order of the points.
+        """
+        frames = len(gt_boxes)
+        points = point_coords[:, 1:4].reshape(frames, -1, 3).float()
+        # row 0 stands for "no object", and rows of padding, whose class is 0 too, mean the same
+        boxes = torch.cat([gt_boxes.new_zeros(frames, 1, gt_boxes.shape[2]), gt_boxes], dim=1)
+        classes = boxes[..., -1].long().clamp(min=0, max=self.num_class)
+        inside = self._first_box(points, gt_boxes)
+        labels = classes.gather(1, inside)
+        extra = gt_boxes.new_zeros(gt_boxes.shape[2])
+        extra[3:6] = gt_boxes.new_tensor(self.gt_extra_width)
+        around = classes.gather(1, self._first_box(points, gt_boxes + extra))
+        labels = torch.where((labels == 0) & (around > 0), -1, labels)
+        frame, point = (labels > 0).nonzero().unbind(1)
+        positive = labels[frame, point]
+        owner = boxes[frame, inside[frame, point], :7]
+        codes = self.box_coder.encode(owner, points[frame, point].to(owner), positive)
+        return {"point_cls_labels": labels.view(-1), "point_box_labels": codes}
+
+    @staticmethod
+    def _first_box(points: Tensor, boxes: Tensor) -> Tensor:
+        """(B, N) one more than the index of the first box that holds a point; 0 for none."""
+        boxes = boxes[..., :7].float().contiguous()
+        return roiaware_pool3d_utils.points_in_boxes_gpu(points, boxes).long() + 1
+
+    @torch.no_grad()
+    def generate_predicted_boxes(self, points: Tensor, cls_preds: Tensor, box_preds: Tensor) -> Tensor:
+        """Boxes (N, 7) that the codes (N, code_size) of points (N, 3) mean, for their best class of (N, num_class)."""
+        classes = cls_preds.argmax(dim=-1) + 1
+        return self.box_coder.decode(loss_utils.at_least_float32(box_preds), points, classes)
+
+    def get_loss(self, tb_dict: dict | None = None) -> tuple[Tensor, dict]:
+        """Loss of the last forward, and as numbers ``point_loss_{cls,box}`` and ``point_pos_num``."""
+        out, weights = self.forward_ret_dict, self.loss_weights
+        labels = out["point_cls_labels"]
+        positive = labels > 0
+        with full_precision(labels.device):
+            count = positive.sum()
+            share = 1.0 / count.clamp(min=1).to(out["point_box_labels"].dtype)
+            cls_loss = loss_utils.sigmoid_focal_sum(out["point_cls_preds"][None], labels[None], share[None])
+            # the other points cost nothing
+            codes = loss_utils.at_least_float32(out["point_box_preds"][positive])
+            box_loss = self.reg_loss_func(codes, out["point_box_labels"]).sum() * share
+            cls_loss, box_loss = cls_loss * weights.point_cls_weight, box_loss * weights.point_box_weight
+        values = torch.stack([cls_loss, count.to(cls_loss.dtype), box_loss]).detach().tolist()
+        tb_dict = {} if tb_dict is None else tb_dict
+        tb_dict.update(zip(("point_loss_cls", "point_pos_num", "point_loss_box"), values, strict=True))
+        return cls_loss + box_loss, tb_dict
+
+
+def make_fc_layers(channels: list[int], input_channels: int, output_channels: int) -> nn.Sequential:
+    """Linear layers with batch normalisation and ReLU, and a last, plain one."""
+    layers: list[nn.Module] = []
+    for width in channels:
+        layers += [nn.Linear(input_channels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+        input_channels = width
+    return nn.Sequential(*layers, nn.Linear(input_channels, output_channels))

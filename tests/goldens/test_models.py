@@ -1,11 +1,11 @@
 """Whole detectors against OpenPCDet's numbers (goldens/reference/models), from weights drawn by the README's rule."""
 
 import json
-import zlib
 
 import numpy as np
 import pytest
 import torch
+from goldens.filling import assert_filled, fill
 from models.pointpillars import SMALL_RANGE, collate, dataset_facts, model_cfg
 
 from pcdet.models import build_network
@@ -13,34 +13,6 @@ from pcdet.models import build_network
 FORWARD = 1e-4  # of the reference's largest value
 GRADIENT_NORM = 1e-2  # float32: ReLUs and maxima flip
 EXACT = 1e-5  # losses, and everything in float64
-
-
-def fill(model, salt):
-    """Weights that follow from names and shapes."""
-    state = model.state_dict()
-    for name, value in state.items():
-        if name == "global_step" or name.endswith("num_batches_tracked"):
-            continue
-        seed = zlib.crc32(f"{salt}:{name}".encode())
-        drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(tuple(value.shape))
-        state[name] = torch.from_numpy(_shaped(name, drawn).astype(np.float32))
-    model.load_state_dict(state)
-    return model
-
-
-def _shaped(name, n):
-    if name.endswith("running_mean"):
-        return 0.1 * n
-    if name.endswith("running_var"):
-        return 1 + 0.1 * np.abs(n)
-    if name.endswith("conv_cls.bias"):
-        return -2.0 + 0.05 * n
-    if name.endswith("bias"):
-        return 0.05 * n
-    if n.ndim == 1:
-        return 1 + 0.1 * n
-    gain = 0.5 if "dense_head." in name else 4.0 if n.ndim == 5 else 2.0
-    return n * np.sqrt(gain / (n.size // n.shape[0]))
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +35,7 @@ def _build(data):
 
 
 def test_the_filling_rule(data):
-    state = _build(data).state_dict()
-    assert list(state) == data["fill.names"].tolist()
-    sums = np.array([float(v.double().sum()) for v in state.values()])
-    np.testing.assert_allclose(sums, data["fill.sums"], rtol=1e-6, atol=1e-4)
+    assert_filled(_build(data).state_dict(), data)
 
 
 SLICES = {

@@ -101,35 +101,28 @@ class PointHeadTemplate(nn.Module):
         """What every point should predict: the first object that holds it.
 
         Args:
-            point_coords: (B * N, 4) [frame, x, y, z], N points of each frame after each other.
+            point_coords: (sum N, 4) [frame, x, y, z], frame after frame.
             gt_boxes: (B, M, 8 + C) LiDAR boxes with the class id, counted from 1, last; rows of class 0 are padding.
 
         Returns:
-            ``point_cls_labels`` (B * N,) int64: -1 ignored, 0 background, else the class; ``point_box_labels``
+            ``point_cls_labels`` (sum N,) int64: -1 ignored, 0 background, else the class; ``point_box_labels``
             (positives, code_size), codes of the objects of the positive points in the order of the points.
         """
-        frames = len(gt_boxes)
-        points = point_coords[:, 1:4].reshape(frames, -1, 3).float()
+        frame, points = point_coords[:, 0].long(), point_coords[:, 1:4]
         # row 0 stands for "no object", and rows of padding, whose class is 0 too, mean the same
-        boxes = torch.cat([gt_boxes.new_zeros(frames, 1, gt_boxes.shape[2]), gt_boxes], dim=1)
+        boxes = torch.cat([gt_boxes.new_zeros(len(gt_boxes), 1, gt_boxes.shape[2]), gt_boxes], dim=1)
         classes = boxes[..., -1].long().clamp(min=0, max=self.num_class)
-        inside = self._first_box(points, gt_boxes)
-        labels = classes.gather(1, inside)
-        extra = gt_boxes.new_zeros(gt_boxes.shape[2])
-        extra[3:6] = gt_boxes.new_tensor(self.gt_extra_width)
-        around = classes.gather(1, self._first_box(points, gt_boxes + extra))
-        labels = torch.where((labels == 0) & (around > 0), -1, labels)
-        frame, point = (labels > 0).nonzero().unbind(1)
-        positive = labels[frame, point]
-        owner = boxes[frame, inside[frame, point], :7]
-        codes = self.box_coder.encode(owner, points[frame, point].to(owner), positive)
-        return {"point_cls_labels": labels.view(-1), "point_box_labels": codes}
-
-    @staticmethod
-    def _first_box(points: Tensor, boxes: Tensor) -> Tensor:
-        """(B, N) one more than the index of the first box that holds a point; 0 for none."""
-        boxes = boxes[..., :7].float().contiguous()
-        return roiaware_pool3d_utils.points_in_boxes_gpu(points, boxes).long() + 1
+        larger = gt_boxes.clone()
+        larger[..., 3:6] += gt_boxes.new_tensor(self.gt_extra_width)
+        counts = torch.bincount(frame, minlength=len(gt_boxes)).tolist()
+        inside = _first_boxes(points, counts, gt_boxes)
+        labels = classes[frame, inside]
+        around = classes[frame, _first_boxes(points, counts, larger)] > 0
+        labels = torch.where((labels == 0) & around, -1, labels)
+        rows = (labels > 0).nonzero().squeeze(1)
+        owner = boxes[frame[rows], inside[rows], :7]
+        codes = self.box_coder.encode(owner, points[rows].to(owner), labels[rows])
+        return {"point_cls_labels": labels, "point_box_labels": codes}
 
     @torch.no_grad()
     def generate_predicted_boxes(self, points: Tensor, cls_preds: Tensor, box_preds: Tensor) -> Tensor:
@@ -154,6 +147,21 @@ class PointHeadTemplate(nn.Module):
         tb_dict = {} if tb_dict is None else tb_dict
         tb_dict.update(zip(("point_loss_cls", "point_pos_num", "point_loss_box"), values, strict=True))
         return cls_loss + box_loss, tb_dict
+
+
+def _first_boxes(points: Tensor, counts: list[int], boxes: Tensor) -> Tensor:
+    """One more than the index, within its frame, of the first box that holds each point; 0 for none.
+
+    Args:
+        points: (sum N, 3), frame after frame.
+        counts: points of each frame.
+        boxes: (B, M, 7 + C).
+    """
+    found = [
+        roiaware_pool3d_utils.points_in_boxes_gpu(p.float().contiguous()[None], b[None, :, :7].float().contiguous())[0]
+        for p, b in zip(points.split(counts), boxes, strict=True)
+    ]
+    return torch.cat(found).long() + 1
 
 
 def make_fc_layers(channels: list[int], input_channels: int, output_channels: int) -> nn.Sequential:

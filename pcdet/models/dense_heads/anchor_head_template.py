@@ -239,7 +239,7 @@ class AnchorHeadTemplate(nn.Module):
         frames, count = labels.shape
         positive = labels > 0
         frame_weights = 1.0 / positive.sum(1).clamp(min=1).to(self.anchor_table.dtype)
-        cls_loss = loss_utils.sigmoid_focal_sum(out["cls_preds"].reshape(frames, count, -1), labels, frame_weights)
+        cls_loss = self._cls_loss(labels, frame_weights)
         losses = {"rpn_loss_cls": cls_loss / frames * self.loss_weights.cls_weight}
 
         # background and ignored anchors cost nothing below, so they are left out
@@ -253,6 +253,11 @@ class AnchorHeadTemplate(nn.Module):
             dir_loss = F.cross_entropy(directions, self.directions.bin_of(heading), reduction="none") * weights
             losses["rpn_loss_dir"] = dir_loss.sum() / frames * self.loss_weights.dir_weight
         return losses
+
+    def _cls_loss(self, labels: Tensor, frame_weights: Tensor) -> Tensor:
+        """Sum of the class losses of all anchors: ``labels`` (B, N), ``frame_weights`` (B,)."""
+        logits = self.forward_ret_dict["cls_preds"].reshape(*labels.shape, -1)
+        return loss_utils.sigmoid_focal_sum(logits, labels, frame_weights)
 
     def predictions_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the loss needs of the boxes and directions: those of a few anchors of the last forward.

@@ -21,6 +21,7 @@ class PostProcessingConfig:
         score_thresh: lowest score of a final box.
         output_raw_score: final scores are logits instead of probabilities.
         eval_metric: name of the metric, read by the data set's evaluation.
+        multi_classes_nms: read by nothing, but named in some of OpenPCDet's files; that in ``nms_config`` counts.
         nms_config: how to suppress; None where the head does so itself.
     """
 
@@ -28,6 +29,7 @@ class PostProcessingConfig:
     score_thresh: float | None = None
     output_raw_score: bool = False
     eval_metric: str = "kitti"
+    multi_classes_nms: bool = False
     nms_config: NMSConfig | None = None
 
 

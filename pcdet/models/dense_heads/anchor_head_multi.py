@@ -1,0 +1,294 @@
+"""The anchor head with a branch for each group of classes, for classes of different size (CBGS, Zhu et al., 2019)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from pcdet.models.backbones_2d.base_bev_backbone import BN_EPS, BN_MOMENTUM
+from pcdet.models.dense_heads.anchor_head_branch import (
+    BranchPredictions,
+    RPNHeadConfig,
+    SeparateRegConfig,
+    SingleHead,
+)
+from pcdet.models.dense_heads.anchor_head_template import (
+    AnchorHeadTemplate,
+    AnchorLossConfig,
+    DirectionBins,
+    LossWeights,
+)
+from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors
+from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, build_from_cfg
+from pcdet.utils import loss_utils
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiHeadLossWeights(LossWeights):
+    """Weights of the parts of the loss; those of positive and background anchors weigh the class loss."""
+
+    pos_cls_weight: float = 1.0
+    neg_cls_weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiHeadLossConfig(AnchorLossConfig):
+    """``LOSS_CONFIG`` of a head with branches."""
+
+    loss_weights: MultiHeadLossWeights
+
+
+@DENSE_HEADS.register
+class AnchorHeadMulti(AnchorHeadTemplate):
+    """Anchors whose classes, boxes and directions are predicted by a branch for each group of classes.
+
+    The anchors are ordered by branch, class, size, rotation, y, x. Branches may have maps of different strides.
+
+    Args:
+        class_agnostic: one class for all; the detector then gives ``num_class`` 1.
+        use_direction_classifier: tell the two directions of a box apart by a classifier. False means none (in OpenPCDet
+            the key's mere presence means one).
+        dir_offset, dir_limit_offset, num_dir_bins: see ``DirectionBins``.
+        use_multihead: must be True, as it is in OpenPCDet's files.
+        separate_multihead: each branch tells its own classes apart; otherwise every branch tells all.
+        shared_conv_num_filter: channels of a convolution before the branches; None for none.
+        rpn_head_cfgs: the branches; each class stands in one.
+        separate_reg_config: separate convolutions in the branches.
+        anchor_generator_config: anchors of each class.
+        target_assigner_config: node of the target assigner, which names the box coder.
+        loss_config: weights of the loss.
+        input_channels: channels of ``spatial_features_2d``.
+        num_class, class_names, grid_size, point_cloud_range: what the data set says.
+        predict_boxes_when_training: decode boxes in training too, for a second stage.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_agnostic: bool = False,
+        use_direction_classifier: bool = False,
+        dir_offset: float = 0.0,
+        dir_limit_offset: float = 0.0,
+        num_dir_bins: int = 2,
+        use_multihead: bool = True,
+        separate_multihead: bool = False,
+        shared_conv_num_filter: int | None = None,
+        rpn_head_cfgs: list[RPNHeadConfig],
+        separate_reg_config: SeparateRegConfig | None = None,
+        anchor_generator_config: list[AnchorConfig],
+        target_assigner_config: Annotated[dict, TARGET_ASSIGNERS],
+        loss_config: MultiHeadLossConfig,
+        input_channels: int,
+        num_class: int,
+        class_names: Sequence[str],
+        grid_size: Sequence[int],
+        point_cloud_range: Sequence[float],
+        predict_boxes_when_training: bool = False,
+    ):
+        if not use_multihead:
+            raise ValueError("USE_MULTIHEAD must be True for AnchorHeadMulti; AnchorHeadSingle has no branches")
+        bins = DirectionBins(num_dir_bins, dir_offset, dir_limit_offset) if use_direction_classifier else None
+        groups = _anchors_of_branches(rpn_head_cfgs, anchor_generator_config, class_names)
+        super().__init__(
+            anchor_configs=[config for group in groups for config in group],
+            target_assigner_config=target_assigner_config,
+            loss_config=loss_config,
+            directions=bins,
+            num_class=num_class,
+            class_names=class_names,
+            grid_size=grid_size,
+            point_cloud_range=point_cloud_range,
+            predict_boxes_when_training=predict_boxes_when_training,
+        )
+        self.separate_multihead = separate_multihead
+        self._build_class_assigners([config for group in groups for config in group], target_assigner_config)
+        self.shared_conv = None
+        if shared_conv_num_filter is not None:
+            self.shared_conv = nn.Sequential(
+                nn.Conv2d(input_channels, shared_conv_num_filter, 3, padding=1, bias=False),
+                nn.BatchNorm2d(shared_conv_num_filter, eps=BN_EPS, momentum=BN_MOMENTUM),
+                nn.ReLU(inplace=True),
+            )
+        self.rpn_heads = nn.ModuleList(
+            SingleHead(
+                config,
+                input_channels=shared_conv_num_filter or input_channels,
+                num_class=len(config.head_cls_name) if separate_multihead and num_class > 1 else num_class,
+                num_anchors=sum(anchors.num_per_location for anchors in group),
+                code_size=self.box_coder.code_size,
+                num_dir_bins=num_dir_bins if bins else 0,
+                label_indices=[self.class_names.index(name) + 1 for name in config.head_cls_name],
+                separate_reg=separate_reg_config,
+            )
+            for config, group in zip(rpn_head_cfgs, groups, strict=True)
+        )
+        self._branch_maps = [self._map_of(group, grid_size) for group in groups]
+
+    def _map_of(self, group: Sequence[AnchorConfig], grid_size: Sequence[int]) -> tuple[int, int]:
+        """(ny, nx) of the map on which a branch's anchors stand."""
+        strides = {config.feature_map_stride for config in group}
+        if len(strides) != 1:
+            raise ValueError(
+                f"FEATURE_MAP_STRIDE must be the same for the classes of a branch, got {sorted(strides)} for "
+                f"{[config.class_name for config in group]}"
+            )
+        (stride,) = strides
+        return int(grid_size[1]) // stride, int(grid_size[0]) // stride
+
+    def _build_anchors(
+        self, configs: Sequence[AnchorConfig], grid_size: Sequence[int], range_: Sequence[float]
+    ) -> None:
+        columns = self.box_coder.box_size
+        anchors = [
+            generate_anchors(c, grid_size=grid_size, point_cloud_range=range_, box_size=columns)[0] for c in configs
+        ]
+        self._class_shapes = [tuple(a.shape[:4]) for a in anchors]  # (ny, nx, sizes, rotations)
+        table = torch.cat([a.permute(2, 3, 0, 1, 4).flatten(0, 3) for a in anchors])
+        self.register_buffer("anchor_table", table, persistent=False)
+
+    def _build_class_assigners(self, configs: Sequence[AnchorConfig], node: dict) -> None:
+        self._class_assigners = [
+            build_from_cfg(
+                node,
+                TARGET_ASSIGNERS,
+                path="MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG",
+                class_names=self.class_names,
+                anchor_configs=[config],
+            )
+            for config in configs
+        ]
+
+    @property
+    def anchors(self) -> list[Tensor]:
+        """Anchors of each class, (1, ny, nx, sizes, rotations, 7 + extra), as views of the table."""
+        parts = self.anchor_table.split([math.prod(shape) for shape in self._class_shapes])
+        return [
+            part.view(sizes, rotations, ny, nx, -1).permute(2, 3, 0, 1, 4)[None]
+            for part, (ny, nx, sizes, rotations) in zip(parts, self._class_shapes, strict=True)
+        ]
+
+    def forward(self, batch_dict: dict) -> dict:
+        """Predicts for every anchor.
+
+        Reads: ``spatial_features_2d`` (B, C, H, W); ``gt_boxes`` (B, M, 8 + C) in training; ``decode_boxes``, see
+        ``finish`` of the base class.
+        Writes, in evaluation or if ``predict_boxes_when_training``: ``batch_cls_preds`` (B, N, num_class) logits, or
+        with separate branches a list of (B, N_h, classes of the branch) and ``multihead_label_mapping``, a list of
+        their class ids; ``batch_box_preds`` (B, N, 7 + C); ``cls_preds_normalized`` False.
+        """
+        features = batch_dict["spatial_features_2d"]
+        if self.shared_conv is not None:
+            features = self.shared_conv(features)
+        branches = []
+        for head, anchors_map in zip(self.rpn_heads, self._branch_maps, strict=True):
+            predictions, own_map = head(features)
+            if own_map != anchors_map:
+                raise ValueError(
+                    f"the map of a branch has {own_map} cells (y, x) but its anchors {anchors_map}; FEATURE_MAP_STRIDE "
+                    "must equal the total stride of the backbones and of the branch"
+                )
+            branches.append(predictions)
+        self.forward_ret_dict = {key: self._joined(branches, key) for key in BranchPredictions._fields}
+        return self.finish(batch_dict)
+
+    def _joined(self, branches: list[BranchPredictions], key: str) -> list[Tensor] | Tensor | None:
+        parts = [getattr(branch, key) for branch in branches]
+        if parts[0] is None:
+            return None
+        return parts if self.separate_multihead else torch.cat(parts, dim=1)
+
+    def finish(self, batch_dict: dict) -> dict:
+        """Adds targets in training, and boxes where they are wanted; see ``forward``."""
+        predictions = self.forward_ret_dict
+        if self.training:
+            predictions.update(self.assign_targets(batch_dict["gt_boxes"]))
+        if not self.training or self.predict_boxes_when_training:
+            batch_dict["cls_preds_normalized"] = False
+            if self.separate_multihead:
+                batch_dict["batch_cls_preds"] = [loss_utils.at_least_float32(c) for c in predictions["cls_preds"]]
+                batch_dict["multihead_label_mapping"] = [head.head_label_indices for head in self.rpn_heads]
+            else:
+                batch_dict["batch_cls_preds"] = loss_utils.at_least_float32(predictions["cls_preds"])
+            if batch_dict.get("decode_boxes", True):
+                batch_dict["batch_box_preds"] = self._boxes(self._all("box_preds"), self._all("dir_cls_preds"))
+        return batch_dict
+
+    def assign_targets(self, gt_boxes: Tensor) -> dict[str, Tensor]:
+        """``box_cls_labels``, ``box_reg_targets`` and ``reg_weights`` of every anchor; see ``AnchorTargets``."""
+        parts: dict[str, list[Tensor]] = {}
+        for assigner, anchors in zip(self._class_assigners, self.anchors, strict=True):
+            grid = anchors[0].flatten(2, 3)
+            for key, value in assigner.assign_targets(grid, gt_boxes)._asdict().items():
+                by_anchor = value.unflatten(1, grid.shape[:3]).movedim(3, 1).flatten(1, 3)
+                parts.setdefault(key, []).append(by_anchor)
+        return {key: torch.cat(values, dim=1) for key, values in parts.items()}
+
+    def decode_rows(self, frame: int, rows: Tensor) -> Tensor:
+        """See the base class."""
+        codes, directions = (self._all(key, frame) for key in ("box_preds", "dir_cls_preds"))
+        return self._decode(codes[rows], None if directions is None else directions[rows], self.anchor_table[rows])
+
+    def predictions_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See the base class."""
+        taken = [self._all(key) for key in ("box_preds", "dir_cls_preds")]
+        return tuple(
+            None if t is None else loss_utils.at_least_float32(t.flatten(0, 1).index_select(0, rows)) for t in taken
+        )
+
+    def _all(self, key: str, frame: int | None = None) -> Tensor | None:
+        """(B, N, columns) predictions of all branches, or (N, columns) of one frame; None where there are none."""
+        value = self.forward_ret_dict[key]
+        if isinstance(value, list):
+            return torch.cat(value, dim=1) if frame is None else torch.cat([v[frame] for v in value])
+        return value if value is None or frame is None else value[frame]
+
+    def _cls_loss(self, labels: Tensor, frame_weights: Tensor) -> Tensor:
+        logits = self.forward_ret_dict["cls_preds"]
+        if not self.separate_multihead:
+            return self._weighed_focal(logits, labels, frame_weights)
+        total, start = frame_weights.new_zeros(()), 0
+        for head, part in zip(self.rpn_heads, logits, strict=True):
+            own = labels[:, start : start + part.shape[1]]
+            start += part.shape[1]
+            if self.num_class > 1:
+                # ids as the branch counts its classes; -1 and 0 stay
+                table = torch.arange(-1, self.num_class + 1, device=labels.device)
+                ids = torch.arange(1, len(head.head_label_indices) + 1, device=labels.device)
+                table[head.head_label_indices + 1] = ids
+                own = table[own.long() + 1]
+            total = total + self._weighed_focal(part, own, frame_weights)
+        return total
+
+    def _weighed_focal(self, logits: Tensor, labels: Tensor, frame_weights: Tensor) -> Tensor:
+        weights = self.loss_weights
+        loss = weights.neg_cls_weight * loss_utils.sigmoid_focal_sum(logits, labels, frame_weights)
+        surplus = weights.pos_cls_weight - weights.neg_cls_weight
+        frame, row = (labels > 0).nonzero().unbind(1)
+        if surplus and len(frame):
+            logits, labels = logits[frame, row][:, None], labels[frame, row][:, None]
+            loss = loss + surplus * loss_utils.sigmoid_focal_sum(logits, labels, frame_weights[frame])
+        return loss
+
+
+def _anchors_of_branches(
+    branches: Sequence[RPNHeadConfig], anchors: Sequence[AnchorConfig], class_names: Sequence[str]
+) -> list[list[AnchorConfig]]:
+    """The anchors of each branch's classes, after a check that every class stands in one branch."""
+    named = [name for branch in branches for name in branch.head_cls_name]
+    if sorted(named) != sorted(class_names):
+        raise ValueError(
+            f"HEAD_CLS_NAME of RPN_HEAD_CFGS must name each of CLASS_NAMES {list(class_names)} once, got {named}"
+        )
+    missing = [name for name in named if all(config.class_name != name for config in anchors)]
+    if missing:
+        raise ValueError(f"ANCHOR_GENERATOR_CONFIG has no anchors for {missing} of RPN_HEAD_CFGS")
+    return [
+        [config for name in branch.head_cls_name for config in anchors if config.class_name == name]
+        for branch in branches
+    ]

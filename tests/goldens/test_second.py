@@ -1,0 +1,261 @@
+"""SECOND and its multi-head variant against OpenPCDet's numbers (goldens/reference), and spconv on the CPU."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from goldens.comparing import (
+    EXACT,
+    GRADIENT_NORM,
+    check_boxes,
+    check_detections,
+    check_gradients,
+    check_losses,
+    check_tensor,
+)
+from goldens.filling import assert_filled, fill
+from models.pointpillars import collate, dataset_facts
+
+from pcdet.config import cfg_from_yaml_file
+from pcdet.models import build_network
+
+pytest.importorskip("spconv", reason="spconv is not installed")
+
+VOXEL_SIZE = (0.05, 0.05, 0.1)
+KITTI_RANGE = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)
+
+
+def _config(repo_root, name):
+    return cfg_from_yaml_file(repo_root / "tools/cfgs/kitti_models" / f"{name}.yaml", {})
+
+
+class Case:
+    """A file of the goldens with the model and the batch that belong to it."""
+
+    def __init__(self, folder, repo_root, name):
+        self.name = name
+        self.data = np.load(folder / "models" / f"{name}.npz")
+        self.reference = json.loads((folder / "state_dicts" / f"{name}.json").read_text())
+        self.facts = dataset_facts(self.data["input.point_cloud_range"], VOXEL_SIZE)
+        self.cfg = _config(repo_root, name)["MODEL"]
+
+    def model(self):
+        return fill(build_network(self.cfg, 3, self.facts), json.loads(str(self.data["meta"]))["salt"])
+
+    def batch(self):
+        clouds, boxes = ([self.data[f"input.{kind}{i}"] for i in (0, 1)] for kind in ("points", "gt_boxes"))
+        return collate(clouds, boxes, self.facts, max_points=5)
+
+
+@pytest.fixture(scope="module", params=["second", "second_multihead"])
+def case(goldens, repo_root, request):
+    return Case(goldens / "reference", repo_root, request.param)
+
+
+@pytest.fixture(scope="module")
+def multihead(goldens, repo_root):
+    return Case(goldens / "reference", repo_root, "second_multihead")
+
+
+# ------------------------------------------------------------------------------------------------------- state dicts
+
+
+def _assert_state_dict(model, reference):
+    state = model.state_dict()
+    own = {name: list(value.shape) for name, value in state.items()}
+    assert list(own) == list(reference["state_dict"]), "names, in order"
+    assert own == reference["state_dict"], "shapes"
+    for name, value in state.items():
+        assert str(value.dtype) == reference["dtypes"].get(name, "torch.float32"), name
+
+
+def test_state_dict(case):
+    model = build_network(case.cfg, 3, dataset_facts(KITTI_RANGE, VOXEL_SIZE))
+    _assert_state_dict(model, case.reference)
+    assert sum(p.numel() for p in model.parameters()) == case.reference["num_parameters"]
+    assert [type(m).__name__ for m in model.module_list] == case.reference["module_list"]
+
+
+def test_state_dict_of_the_residual_backbone(goldens):
+    from pcdet.models.backbones_3d import VoxelResBackBone8x
+
+    path = goldens / "reference" / "state_dicts" / "cbgs_voxel01_res3d_centerpoint.json"
+    reference = json.loads(path.read_text())
+    own = VoxelResBackBone8x(input_channels=5, grid_size=reference["grid_size"]).state_dict()
+    expected = {k: v for k, v in reference["state_dict"].items() if k.startswith("backbone_3d.")}
+    assert [(f"backbone_3d.{k}", list(v.shape)) for k, v in own.items()] == list(expected.items())
+
+
+NUSCENES_GROUPS = [
+    ["car"],
+    ["truck", "construction_vehicle"],
+    ["bus", "trailer"],
+    ["barrier"],
+    ["motorcycle", "bicycle"],
+    ["pedestrian", "traffic_cone"],
+]
+
+
+def test_state_dict_of_a_head_with_separate_convolutions(goldens):
+    from pcdet.registry import DENSE_HEADS, build_from_cfg
+
+    reference = json.loads((goldens / "reference" / "state_dicts" / "cbgs_second_multihead.json").read_text())
+    names = [name for group in NUSCENES_GROUPS for name in group]
+    anchors = {
+        "anchor_sizes": [[4, 2, 1.5]],
+        "anchor_rotations": [0, 1.57],
+        "anchor_bottom_heights": [-1.0],
+        "align_center": False,
+        "feature_map_stride": 8,
+        "matched_threshold": 0.6,
+        "unmatched_threshold": 0.45,
+    }
+    node = {
+        "NAME": "AnchorHeadMulti",
+        "CLASS_AGNOSTIC": False,
+        "USE_MULTIHEAD": True,
+        "SEPARATE_MULTIHEAD": True,
+        "SHARED_CONV_NUM_FILTER": 64,
+        "ANCHOR_GENERATOR_CONFIG": [{"class_name": name, **anchors} for name in names],
+        "RPN_HEAD_CFGS": [{"HEAD_CLS_NAME": group} for group in NUSCENES_GROUPS],
+        "SEPARATE_REG_CONFIG": {
+            "NUM_MIDDLE_CONV": 1,
+            "NUM_MIDDLE_FILTER": 64,
+            "REG_LIST": ["reg:2", "height:1", "size:3", "angle:2", "velo:2"],
+        },
+        "TARGET_ASSIGNER_CONFIG": {
+            "NAME": "AxisAlignedTargetAssigner",
+            "BOX_CODER": "ResidualCoder",
+            "BOX_CODER_CONFIG": {"code_size": 9, "encode_angle_by_sincos": True},
+        },
+        "LOSS_CONFIG": {
+            "REG_LOSS_TYPE": "WeightedL1Loss",
+            "LOSS_WEIGHTS": {"pos_cls_weight": 1.0, "neg_cls_weight": 2.0, "code_weights": [1.0] * 10},
+        },
+    }
+    head = build_from_cfg(
+        node,
+        DENSE_HEADS,
+        input_channels=512,
+        num_class=10,
+        class_names=reference["class_names"],
+        grid_size=reference["grid_size"],
+        point_cloud_range=reference["point_cloud_range"],
+    )
+    expected = {k: v for k, v in reference["state_dict"].items() if k.startswith("dense_head.")}
+    assert [(f"dense_head.{k}", list(v.shape)) for k, v in head.state_dict().items()] == list(expected.items())
+
+
+# ----------------------------------------------------------------------------------------------------- whole networks
+
+SLICES = {
+    "voxel_features": lambda x: x[:400],
+    "spatial_features": lambda x: x[:, ::12, ::5, ::7],
+    "spatial_features_2d": lambda x: x[:, ::12, ::5, ::7],
+    "cls_preds": lambda x: x[:, ::3, ::4],
+    "box_preds": lambda x: x[:, ::3, ::4],
+    "dir_cls_preds": lambda x: x[:, ::3, ::4],
+    "batch_cls_preds": lambda x: x[:, ::13],
+}
+PREDICTIONS = ("cls_preds", "box_preds", "dir_cls_preds")
+
+
+def _check_sparse(data, prefix, tensor):
+    """A sparse tensor, rows in the order of their places [frame, z, y, x]."""
+    indices = tensor.indices.numpy()
+    order = np.lexsort(indices.T[::-1])
+    np.testing.assert_array_equal(indices[order], data[f"{prefix}.indices_sorted"])
+    assert list(tensor.spatial_shape) == data[f"{prefix}.spatial_shape"].tolist()
+    step = max(1, len(order) // 150)
+    check_tensor(data, f"{prefix}.features_sorted", tensor.features[torch.from_numpy(order)], lambda x: x[::step])
+
+
+def _check_maps(case, prefix, batch_dict, model):
+    data = case.data
+    if f"{prefix}.encoded.spatial_shape" in data.files:
+        for name, tensor in batch_dict["multi_scale_3d_features"].items():
+            _check_sparse(data, f"{prefix}.{name}", tensor)
+        _check_sparse(data, f"{prefix}.encoded", batch_dict["encoded_spconv_tensor"])
+    for name, take in SLICES.items():
+        if f"{prefix}.{name}.slice" in data.files and (name in batch_dict or name in PREDICTIONS):
+            value = batch_dict[name] if name in batch_dict else model.dense_head.forward_ret_dict[name]
+            check_tensor(data, f"{prefix}.{name}", value, take)
+    for name in PREDICTIONS:
+        for i in range(3):
+            if f"{prefix}.head.{name}.{i}.sample" in data.files:
+                check_tensor(data, f"{prefix}.head.{name}.{i}", model.dense_head.forward_ret_dict[name][i])
+
+
+def test_the_filling_rule(case):
+    assert_filled(case.model().state_dict(), case.data)
+
+
+def test_evaluation(case):
+    model = case.model().eval()
+    with torch.no_grad():
+        batch_dict = model.forward_features(case.batch())
+        _check_maps(case, "test", batch_dict, model)
+        if case.name == "second":
+            check_boxes(case.data, batch_dict["batch_box_preds"])
+        pred_dicts, recall = model(case.batch())
+    assert recall == json.loads(str(case.data["test.recall"]))
+    for i, pred_dict in enumerate(pred_dicts):
+        check_detections(pred_dict, case.data, f"test.post.{i}", swaps=4)
+
+
+def test_training(case):
+    data, model, batch_dict = case.data, case.model().train(), case.batch()
+    ret_dict, tb_dict, _ = model(batch_dict)
+    ret_dict["loss"].backward()
+    check_losses(data, "train", ret_dict, tb_dict)
+    _check_maps(case, "train", batch_dict, model)
+    check_gradients(data, "train", model, GRADIENT_NORM)
+    prefix = "train" if case.name == "second" else "train.head"
+    np.testing.assert_array_equal(
+        model.dense_head.forward_ret_dict["box_cls_labels"].numpy(), data[f"{prefix}.box_cls_labels"]
+    )
+
+
+def test_targets_of_the_branches(multihead):
+    model, data = multihead.model().train(), multihead.data
+    model(multihead.batch())
+    own = model.dense_head.forward_ret_dict["box_reg_targets"].numpy().ravel()
+    index = data["train.head.box_reg_targets.nonzero_index"]
+    np.testing.assert_array_equal(np.flatnonzero(own), index)
+    np.testing.assert_allclose(own[index], data["train.head.box_reg_targets.nonzero_value"], rtol=EXACT, atol=EXACT)
+
+
+# ------------------------------------------------------------------------------------------------------------- spconv
+
+LAYERS = {
+    "subm_k3": ("SubMConv3d", 3, 1, 1),
+    "conv_k3_s2_p1": ("SparseConv3d", 3, 2, 1),
+    "conv_k3_s2_p011": ("SparseConv3d", 3, 2, (0, 1, 1)),
+    "conv_k311_s211_p0": ("SparseConv3d", (3, 1, 1), (2, 1, 1), 0),
+    "conv_k3_s1_p1": ("SparseConv3d", 3, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_sparse_convolution_and_gradients(goldens, name):
+    from pcdet.utils.spconv_utils import load_spconv
+
+    spconv = load_spconv()
+    data = np.load(goldens / "reference" / "models" / "sparse_conv.npz")
+    kind, *arguments = LAYERS[name]
+    layer = getattr(spconv, kind)(5, 7, *arguments, bias=False)
+    layer.weight.data.copy_(torch.from_numpy(data[f"{name}.weight"]))
+    features = torch.from_numpy(data["features"]).requires_grad_()
+    indices = torch.from_numpy(data["indices_bzyx"])
+    out = layer(
+        spconv.SparseConvTensor(features, indices, data["spatial_shape"].tolist(), int(indices[:, 0].max()) + 1)
+    )
+    order = np.lexsort(out.indices.numpy().T[::-1])
+    np.testing.assert_array_equal(out.indices.numpy()[order], data[f"{name}.out_indices_sorted"])
+    assert list(out.spatial_shape) == data[f"{name}.out_spatial_shape"].tolist()
+    order = torch.from_numpy(order)
+    np.testing.assert_allclose(out.features[order].detach(), data[f"{name}.out_features_sorted"], atol=4e-6)
+    out.features[order].backward(torch.from_numpy(data[f"{name}.grad_out_sorted"]))
+    np.testing.assert_allclose(features.grad, data[f"{name}.grad_features_dense64"], atol=1e-5)
+    np.testing.assert_allclose(layer.weight.grad, data[f"{name}.grad_weight_dense64"], atol=1e-4)

@@ -1,7 +1,8 @@
 """Teacher-guided initialisation (SparseKD, NeurIPS 2022): a narrower student begins with slices of its teacher.
 
 Every tensor of the student takes the first channels of the teacher's tensor of the same name. Where a layer reads a
-concatenation, the slices come from each of its parts: a BEV backbone's up-sampling branches, read by the dense head.
+concatenation, it takes the first of each of its parts. So the student computes what the teacher would, were its further
+channels zero.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pcdet.models.kd.concatenation import input_parts
 from pcdet.registry import ConfigError
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
@@ -23,8 +27,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
     Raises:
         ConfigError: a tensor of the student's is missing in the teacher, of another rank, or larger there.
     """
-    given = teacher.state_dict()
-    parts = _concatenated(teacher), _concatenated(student)
+    given, chosen = teacher.state_dict(), _chosen_inputs(student, teacher)
     copied = 0
     for name, own in student.state_dict().items():
         if not own.is_floating_point():
@@ -40,23 +43,22 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
                 f"KD.INIT slice: {name} {list(own.shape)} of the student cannot be cut from the teacher's, which "
                 f"{found}; use a teacher of the same depth, or INIT none"
             )
-        own.copy_(_slice(source, own.shape, name, *parts))
+        if name in chosen:
+            source = source.index_select(*chosen[name])
+        own.copy_(source[tuple(slice(size) for size in own.shape)])
         copied += 1
     return copied
 
 
-def _concatenated(detector: nn.Module) -> list[int]:
-    """Widths of the parts whose concatenation the dense head reads; empty without such a backbone."""
-    branches = getattr(getattr(detector, "backbone_2d", None), "deblocks", ())
-    return [next(m.out_channels for m in branch.modules() if hasattr(m, "out_channels")) for branch in branches]
-
-
-def _slice(source: Tensor, shape: torch.Size, name: str, teacher_parts: list[int], student_parts: list[int]) -> Tensor:
-    for axis, size in enumerate(shape):
-        if axis == 1 and name.startswith("dense_head.") and source.shape[1] == sum(teacher_parts):
-            starts = [sum(teacher_parts[:i]) for i in range(len(teacher_parts))]
-            rows = [torch.arange(s, s + n) for s, n in zip(starts, student_parts, strict=True)]
-            source = source.index_select(axis, torch.cat(rows).to(source.device))
-        else:
-            source = source.narrow(axis, 0, size)
-    return source
+def _chosen_inputs(student: nn.Module, teacher: nn.Module) -> dict[str, tuple[int, Tensor]]:
+    """For the weight of every layer that reads a concatenation: its input axis, and which of the teacher's inputs."""
+    wanted, chosen = input_parts(student), {}
+    for path, whole in input_parts(teacher).items():
+        if path not in wanted:  # then the weight is missing too, or it reads no concatenation in the student
+            continue
+        layer = teacher.get_submodule(path)
+        starts = torch.tensor([0, *whole[:-1]]).cumsum(0).tolist()
+        rows = [torch.arange(start, start + n) for start, n in zip(starts, wanted[path], strict=False)]
+        axis = 0 if isinstance(layer, TRANSPOSED) else 1
+        chosen[f"{path}.weight"] = axis, torch.cat(rows).to(layer.weight.device)
+    return chosen

@@ -1,0 +1,105 @@
+"""Which layers read a concatenation, and of how many channels its parts are.
+
+The first channels of a wide layer are not what its narrow counterpart reads where several outputs were joined before
+it: there the first channels of every part are. One function for each kind of module says so. A module that joins
+nothing needs none, nor does one that reads the volume of ``HeightCompression``: its channel c * D + d makes the first
+C' * D the first C' channels at every height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from pcdet.models.backbones_2d.base_bev_backbone import BaseBEVBackbone
+from pcdet.models.backbones_3d.pointnet2_backbone import PointNet2MSG
+from pcdet.models.backbones_3d.vfe.pillar_vfe import PillarVFE
+from pcdet.models.roi_heads.pointrcnn_head import PointRCNNHead
+
+Parts = dict[str, list[int]]
+
+
+def input_parts(detector: nn.Module) -> Parts:
+    """Path of each layer that reads a concatenation -> the channels of its parts, in order."""
+    parts: Parts = {}
+    for slot, module in detector.named_children():
+        if isinstance(module, BaseBEVBackbone):
+            parts |= {f"{slot}.{path}": sizes for path, sizes in _of_bev_backbone(module).items()}
+            head = getattr(detector, "dense_head", None)
+            parts |= {path: _joined(module) for path in _readers("dense_head", head, module.num_bev_features)}
+        for kind, of_kind in ((PillarVFE, _of_pillar_vfe), (PointNet2MSG, _of_pointnet2), (PointRCNNHead, _of_rcnn)):
+            if isinstance(module, kind):
+                parts |= {f"{slot}.{path}": sizes for path, sizes in of_kind(module).items()}
+    return parts
+
+
+def _of_pillar_vfe(vfe: PillarVFE) -> Parts:
+    """Every layer but the first reads the points' own features and their pillar's."""
+    later = list(enumerate(vfe.pfn_layers))[1:]
+    return {f"pfn_layers.{i}.linear": [layer.linear.in_features // 2] * 2 for i, layer in later}
+
+
+def _of_bev_backbone(backbone: BaseBEVBackbone) -> Parts:
+    """An up-sampling behind all others reads what they leave."""
+    if len(backbone.deblocks) <= len(backbone.blocks):
+        return {}
+    return {f"deblocks.{len(backbone.blocks)}.0": _branches(backbone)}
+
+
+def _joined(backbone: BaseBEVBackbone) -> list[int]:
+    """Parts of ``spatial_features_2d``."""
+    behind = len(backbone.deblocks) > len(backbone.blocks)
+    return [backbone.num_bev_features] if behind else _branches(backbone)
+
+
+def _branches(backbone: BaseBEVBackbone) -> list[int]:
+    ends = list(backbone.deblocks)[: len(backbone.blocks)] or list(backbone.blocks)
+    return [[m for m in branch if hasattr(m, "out_channels")][-1].out_channels for branch in ends]
+
+
+def _readers(slot: str, head: nn.Module | None, channels: int) -> Iterator[str]:
+    """Layers of a dense head that read the whole map."""
+    for path, module in head.named_modules() if head is not None else ():
+        if getattr(module, "in_channels", None) == channels:
+            yield f"{slot}.{path}"
+
+
+def _of_pointnet2(backbone: PointNet2MSG) -> Parts:
+    """Scales side by side; offsets before features in set abstraction; carried before own features in propagation."""
+    first = backbone.SA_modules[0].mlps[0][0]
+    levels = [[first.in_channels - _offsets(backbone.SA_modules[0])]]
+    parts: Parts = {}
+    for i, module in enumerate(backbone.SA_modules):
+        parts |= {f"SA_modules.{path}": sizes for path, sizes in _of_set_abstraction(i, module, levels[-1]).items()}
+        levels.append([_width(mlp) for mlp in module.mlps])
+    carried = levels.pop()
+    for i in reversed(range(len(backbone.FP_modules))):
+        parts[f"FP_modules.{i}.mlp.0"] = carried + levels.pop()
+        carried = [_width(backbone.FP_modules[i].mlp)]
+    return parts
+
+
+def _of_rcnn(head: PointRCNNHead) -> Parts:
+    """The points' own columns, lifted, beside the first stage's features; then set abstraction of one scale."""
+    merged = head.merge_down_layer[0]
+    lifted = _width(head.xyz_up_layer)
+    parts = {"merge_down_layer.0": [lifted, merged.in_channels - lifted]}
+    given = [merged.out_channels]
+    for i, module in enumerate(head.SA_modules):
+        parts |= {f"SA_modules.{path}": sizes for path, sizes in _of_set_abstraction(i, module, given).items()}
+        given = [_width(mlp) for mlp in module.mlps]
+    return parts
+
+
+def _of_set_abstraction(index: int, module: nn.Module, given: list[int]) -> Parts:
+    offsets = _offsets(module)
+    return {f"{index}.mlps.{scale}.0": [offsets, *given] for scale in range(len(module.mlps))}
+
+
+def _offsets(module: nn.Module) -> int:
+    return 3 if module.groupers[0].use_xyz else 0
+
+
+def _width(layers: nn.Sequential) -> int:
+    return [layer for layer in layers if hasattr(layer, "out_channels")][-1].out_channels

@@ -33,6 +33,28 @@ def test_calls_do_not_remember_each_other(device):
     assert_same(voxelize(first, PILLARS, RANGE, 5, 300), before)
 
 
+def test_a_result_stays_what_it_is_while_it_is_held(device):
+    clouds = [random_cloud(n, device, seed=n) for n in (900, 4000, 60, 2500)]
+    held = [voxelize(points, PILLARS, RANGE, 8, 4000) for points in clouds]
+    for points, found in zip(clouds, held, strict=True):
+        assert_same(found, reference.voxelize(points, PILLARS, RANGE, 8, 4000))
+    view = held[1][0][3:5].clone(), held[1][0][3:5]
+    del held, found
+    voxelize(clouds[1], VOXELS, RANGE, 8, 4000)
+    assert torch.equal(*view)
+
+
+def test_a_result_can_be_resized_and_shared_between_processes():
+    points = random_cloud(500)
+    found = voxelize(points, PILLARS, RANGE, 8, 400)
+    found[0].share_memory_()
+    assert_same(found, reference.voxelize(points, PILLARS, RANGE, 8, 400))
+    again = voxelize(points, PILLARS, RANGE, 8, 400)[0]
+    kept = again[:2].clone()
+    again.resize_(5000, 8, 4)
+    assert torch.equal(again[:2], kept)
+
+
 def test_every_point_in_range_is_kept_once_if_there_is_room(device):
     points = random_cloud(5000, device, channels=5)
     low, high = torch.tensor(RANGE, device=device).float().view(2, 3)

@@ -1,9 +1,11 @@
 // Hard voxelisation on the CPU: one walk over the points finds each one's voxel and slot, a second one copies.
+#include <ATen/EmptyTensor.h>
 #include <pcdet/simd.h>
 
 #include <bit>
 #include <vector>
 
+#include "spare_block.h"
 #include "voxel_grid.h"
 
 namespace pcdet::PCDET_BACKEND {
@@ -155,7 +157,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> voxelize(const at::Tensor& points
     const Assignment to = assign_points(grid, in, n, channels, max_points, max_voxels);
     const auto v = static_cast<int64_t>(to.cells.size());
     const auto ints = p.options().dtype(at::kInt);
-    voxels = at::empty({v, max_points, channels}, p.options());
+    voxels = at::detail::empty_generic({v, max_points, channels}, SpareBlockAllocator::get(),
+                                       c10::DispatchKeySet(c10::DispatchKey::CPU), p.scalar_type(), std::nullopt);
     coords = at::empty({v, 3}, ints);
     num_points = at::empty({v}, ints);
     copy_points(to, in, channels, max_points, voxels.mutable_data_ptr<scalar_t>());

@@ -374,6 +374,14 @@ def test_ops_are_registered_soundly(device):
             (base, query, None, None, narrow, start, edge, False, False),
         ],
     }
+    plain = [x.detach() for x in (base, query, other_base, other_query)]
+    edges, weight = torch.rand(*idx.shape, 3, dtype=base.dtype, device=device), torch.rand_like(plain[1][:, 0])
+    cases["edge_gather_backward"] = [(edges, *plain[:2], narrow, start, edge, True)]
+    cases["edge_sum_backward"] = [(plain[1], *plain[:2], narrow, start, edge, True)]
+    cases["edge_distance_backward"] = [
+        (weight, *plain, narrow, start, edge, True, True, True),
+        (weight, *plain[:2], None, None, narrow, start, edge, False, False, False),
+    ]
     for name, arguments in cases.items():
         for given in arguments:
             torch.library.opcheck(getattr(torch.ops.pcdet, name).default, given)

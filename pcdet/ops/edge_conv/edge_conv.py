@@ -123,12 +123,12 @@ def edge_sum_of_squares(a_base: Tensor, b_query: Tensor, idx: Tensor | EdgeGraph
 def _graph_of(idx: Tensor | EdgeGraph, terms: EdgeTerms) -> EdgeGraph:
     if isinstance(idx, EdgeGraph):
         return idx
-    if idx.dim() != 2 or len(idx) != len(terms.query) or idx.dtype != torch.int64:
+    if idx.dim() != 2 or idx.shape[0] != terms.query.shape[0] or idx.dtype != torch.int64:
         raise ValueError(
-            f"idx must have shape ({len(terms.query)}, K) and dtype int64, got {list(idx.shape)}, {idx.dtype}"
+            f"idx must have shape ({terms.query.shape[0]}, K) and dtype int64, got {list(idx.shape)}, {idx.dtype}"
         )
     gradients = torch.is_grad_enabled() and (terms.base.requires_grad or terms.query.requires_grad)
-    return edge_graph(idx, len(terms.base), gradients=gradients)
+    return edge_graph(idx, terms.base.shape[0], gradients=gradients)
 
 
 def _is_relu(activation: Callable | None) -> bool:
@@ -142,7 +142,7 @@ def _called(terms: EdgeTerms, graph: EdgeGraph, norm: Callable | None, activatio
         return torch.where((graph.idx < 0)[:, :, None], 0, activation(out))
     there = graph.idx >= 0
     edges = out[there]
-    if len(edges):
+    if edges.shape[0]:
         edges = norm(edges)
     if activation is not None:
         edges = activation(edges)

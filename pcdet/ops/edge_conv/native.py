@@ -38,7 +38,7 @@ def _save_gather(ctx, inputs, output):
 
 def _gather_backward(ctx, grad):
     base, query, idx, start, edge = ctx.saved_tensors
-    start, edge = _by_base_row(idx, len(base), start, edge)
+    start, edge = _by_base_row(idx, base.shape[0], start, edge)
     return *_ops.edge_gather_backward(grad, base, query, idx, start, edge, ctx.relu), None, None, None, None
 
 
@@ -71,7 +71,7 @@ def _save_sum(ctx, inputs, output):
 
 def _sum_backward(ctx, grad, _):
     base, query, idx, start, edge, passing = ctx.saved_tensors
-    start, edge = _by_base_row(idx, len(base), start, edge)
+    start, edge = _by_base_row(idx, base.shape[0], start, edge)
     to_base = _ops.edge_sum_backward(grad, base, query, idx, start, edge, ctx.relu)
     return to_base, grad * passing, None, None, None, None
 
@@ -98,7 +98,7 @@ def _save_moments(ctx, inputs, output):
 def _moments_backward(ctx, grad_mean, grad_variance, *_):
     # With E edges y, d mean / d y = 1 / E and d variance / d y = 2 (y - mean) / E, summed over each row's edges.
     base, query, idx, start, edge, mean, sums, count = ctx.saved_tensors
-    start, edge = _by_base_row(idx, len(base), start, edge)
+    start, edge = _by_base_row(idx, base.shape[0], start, edge)
     edges = count.sum().clamp(min=1).to(base.dtype)
     slope = 2 * grad_variance / edges
     offset = grad_mean / edges - slope * mean
@@ -138,7 +138,7 @@ def _save_distance(ctx, inputs, output):
 
 def _distance_backward(ctx, grad, *_):
     base, query, other_base, other_query, idx, start, edge, slope, other_slope = ctx.saved_tensors
-    start, edge = _by_base_row(idx, len(base), start, edge)
+    start, edge = _by_base_row(idx, base.shape[0], start, edge)
     _, _, other_base_wanted, other_query_wanted, *_ = ctx.needs_input_grad
     twice = 2 * grad
     to_base, to_other = _ops.edge_distance_backward(

@@ -108,7 +108,7 @@ def reduced(terms: EdgeTerms, graph: EdgeGraph, reduce: str) -> Tensor:
         total, _ = torch.ops.pcdet.edge_sum(base, query, graph.idx, graph.start, graph.edge, relu)
         return total / graph.degree.clamp(min=1).to(total.dtype)[:, None]
     where = torch.ops.pcdet.edge_argmax(base.detach(), graph.idx)
-    if len(base) == 0:
+    if base.shape[0] == 0:
         base = nn.functional.pad(base, (0, 0, 0, 1))  # something to gather, which no one is
     out = base.gather(0, where.clamp(min=0)) + query
     return torch.where(where < 0, 0, torch.relu(out) if relu else out)

@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -26,15 +26,26 @@ OURS = "pcdet"
 
 
 class Contest:
-    """Collects rows ``case, contender, ms`` and prints them; absent contenders are named once, with the reason."""
+    """Collects rows ``case, contender, ms`` and prints them; absent contenders are named once, with the reason.
 
-    def __init__(self, doc: str, versions: tuple[str, ...] = ()):
+    Args:
+        doc: the script's docstring, shown by ``--help``.
+        versions: packages beside torch and numpy whose versions are printed.
+        repeats: default of ``--repeats``.
+        options: further command-line options, flag -> arguments of ``add_argument``; their values are in ``options``.
+    """
+
+    def __init__(
+        self, doc: str, versions: tuple[str, ...] = (), *, repeats: int = 9, options: Mapping[str, dict] | None = None
+    ):
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
-        parser.add_argument("--repeats", type=int, default=9, help="rounds; each runs every contender once")
+        parser.add_argument("--repeats", type=int, default=repeats, help="rounds; each runs every contender once")
         parser.add_argument("--threads", type=int, default=torch.get_num_threads())
         parser.add_argument("--json", type=Path, help="write machine and rows there too")
-        args = parser.parse_args()
+        for flag, arguments in (options or {}).items():
+            parser.add_argument(flag, **arguments)
+        args = self.options = parser.parse_args()
         self.device, self.repeats, self.json_path = torch.device(args.device), args.repeats, args.json
         torch.set_num_threads(args.threads)
         self.rows: list[dict] = []

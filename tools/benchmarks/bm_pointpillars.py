@@ -10,38 +10,19 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 
 import torch
 from _contest import OURS, REPO_ROOT, Contest
+from _pillars import facts, pillar_batch
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network
 from pcdet.models.dense_heads.anchor_head_template import AnchorHeadTemplate
-from pcdet.ops.voxel.voxel_utils import voxelize
-from pcdet.testing import random_boxes, random_cloud
 from pcdet.utils import box_utils, loss_utils
 
-FRAMES, POINTS, SLOTS = 4, 18000, 32
+FRAMES, POINTS = 4, 18000
 LIMITS, VOXEL = (0.0, -20.48, -3.0, 40.96, 20.48, 1.0), (0.32, 0.32, 4.0)
-SIZES = torch.tensor([[3.9, 1.6, 1.56], [0.8, 0.6, 1.73], [1.76, 0.6, 1.73]])
-
-
-def make_batch(device: torch.device) -> dict:
-    """A batch as the loader hands it over: pillars, and 16 objects a frame."""
-    parts = []
-    for i in range(FRAMES):
-        voxels, coords, count = voxelize(random_cloud(POINTS, seed=i), VOXEL, LIMITS, SLOTS, 16000)
-        parts.append((voxels, torch.nn.functional.pad(coords, (1, 0), value=i), count))
-    boxes = random_boxes(16 * FRAMES, extent=18, seed=9)
-    label = torch.arange(len(boxes)) % 3
-    boxes[:, 0] += 20
-    boxes[:, 2], boxes[:, 3:6] = -0.9, SIZES[label]
-    names = ("voxels", "voxel_coords", "voxel_num_points")
-    batch = {name: torch.cat(p).float().to(device) for name, p in zip(names, zip(*parts, strict=True), strict=True)}
-    batch["gt_boxes"] = torch.cat((boxes, label[:, None] + 1.0), dim=1).view(FRAMES, 16, 8).to(device)
-    return {**batch, "batch_size": FRAMES}
 
 
 def make_model(width: int, stride: int, device: torch.device) -> torch.nn.Module:
@@ -52,15 +33,8 @@ def make_model(width: int, stride: int, device: torch.device) -> torch.nn.Module
     cfg.MODEL.BACKBONE_2D.LAYER_STRIDES = [stride, 2, 2]
     for entry in cfg.MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG:
         entry.feature_map_stride = stride
-    facts = SimpleNamespace(
-        class_names=list(cfg.CLASS_NAMES),
-        point_cloud_range=LIMITS,
-        voxel_size=VOXEL,
-        grid_size=[128, 128, 1],
-        point_feature_encoder=SimpleNamespace(num_point_features=4),
-    )
     torch.manual_seed(0)
-    return build_network(cfg.MODEL, 3, facts).train().to(device)
+    return build_network(cfg.MODEL, 3, facts(cfg.CLASS_NAMES, LIMITS, VOXEL)).train().to(device)
 
 
 def training_step(model: torch.nn.Module, batch: dict, bf16: bool) -> None:
@@ -177,7 +151,7 @@ def losses(contest: Contest, model: torch.nn.Module, batch: dict, close) -> None
 
 if __name__ == "__main__":
     contest = Contest(__doc__)
-    batch = make_batch(contest.device)
+    batch = pillar_batch(FRAMES, POINTS, LIMITS, VOXEL, contest.device)
     steps(contest, batch)
     parts(contest, batch)
     contest.finish()

@@ -1,0 +1,242 @@
+"""Times a distillation step of PointPillars 4x at KITTI's size, and what of it is the distillation.
+
+    python tools/benchmarks/bm_kd_step.py [--preset default official] [--repeats 5] [--threads N] [--json FILE]
+
+Two clouds of 20,000 points, 432 x 496 cells; the student's and the teacher's blocks as in
+tools/cfgs/kitti_models/kd/pointpillar_4x.yaml (PointDistiller and PivotalLogit) and pointpillar_4x_official.yaml (the
+released code's form). A step is the teacher's forward without gradients, the student's forward, the losses and the
+backward pass; no optimiser.
+
+"teacher and student alone" runs the teacher as far as the distillation needs it, so that the difference from the whole
+step is the distillation: taps, features, sampling, graph, adapters, losses and their gradients. "distillation alone" is
+the same work on what was tapped once, without any network, and so measures it without the noise of the networks; the
+share is its time over its own and that of "teacher and student alone". "plain PyTorch" is the same step with full
+matrices of distances and with every edge gathered, concatenated, convolved and normed. Memory is the rise at a first
+call in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import torch
+from _contest import OURS, REPO_ROOT, Contest
+from _memory import peak_mb, serve_peak
+from _pillars import facts, pillar_batch
+from easydict import EasyDict
+from torch import Tensor
+from torch.nn import functional
+
+from pcdet.config import cfg_from_yaml_file
+from pcdet.models import build_network
+from pcdet.models.kd import build_distiller, graph
+from pcdet.models.kd.diagnostics import thinned_out
+from pcdet.models.kd.losses import point_distiller
+from pcdet.models.kd.taps import Taps
+from pcdet.models.kd.view import View
+
+CONFIGS = {"default": "kd/pointpillar_4x.yaml", "official": "kd/pointpillar_4x_official.yaml"}
+FRAMES, POINTS = 2, 20_000
+SMALL_RANGE = [0, -5.12, -3, 10.24, 5.12, 1]
+NETWORKS, WHOLE_TEACHER = "teacher and student alone", "whole teacher, and student"
+PLAIN, ALONE = "plain PyTorch", "distillation alone"
+GOAL_SHARE, GOAL_MB = 0.15, 100
+
+
+def make_distiller(preset: str, small: bool, device: torch.device):
+    """A distiller of random networks, and a batch."""
+    models = REPO_ROOT / "tools/cfgs/kitti_models"
+    cfg = cfg_from_yaml_file(str(models / CONFIGS[preset]), EasyDict())
+    teacher_cfg = cfg_from_yaml_file(str(models / "pointpillar.yaml"), EasyDict())
+    limits = SMALL_RANGE if small else cfg.DATA_CONFIG.POINT_CLOUD_RANGE
+    voxel_size = cfg.DATA_CONFIG.DATA_PROCESSOR[-1].VOXEL_SIZE
+    given = facts(cfg.CLASS_NAMES, limits, voxel_size)
+    torch.manual_seed(0)
+    teacher, student = (build_network(node, len(cfg.CLASS_NAMES), given) for node in (teacher_cfg.MODEL, cfg.MODEL))
+    batch = pillar_batch(FRAMES, POINTS // (20 if small else 1), limits, voxel_size, device)
+    return build_distiller(cfg, student, given, teacher=teacher).to(device).train(), batch
+
+
+def step(distiller, batch: dict) -> float:
+    """The whole step; its loss."""
+    distiller.zero_grad()
+    loss = distiller(dict(batch))[0]["loss"]
+    loss.backward()
+    return loss.item()
+
+
+def networks(distiller, batch: dict, whole_teacher: bool) -> None:
+    """The step without any distillation."""
+    distiller.zero_grad()
+    if whole_teacher:
+        with torch.no_grad():
+            distiller.teacher.forward_features(dict(batch))
+    else:
+        distiller._run_teacher(batch)
+    distiller.student(dict(batch))[0]["loss"].backward()
+
+
+def distillation(distiller, batch: dict) -> Callable[[], None]:
+    """A call of everything that the distillation adds, backward to what it tapped."""
+
+    def leaf(value):
+        return value.detach().requires_grad_() if isinstance(value, Tensor) and value.requires_grad else value
+
+    own, head = dict(batch), distiller.student.dense_head
+    with Taps(distiller.student, distiller._student_taps) as taps:
+        distiller.student(own)
+    tapped = {name: leaf(value) for name, value in taps.complete(own).items()}
+    head.forward_ret_dict = {name: leaf(value) for name, value in head.forward_ret_dict.items()}
+    own = {name: leaf(value) for name, value in own.items()}
+    seen = distiller._run_teacher(batch)
+
+    def call() -> None:
+        distiller.zero_grad()
+        teacher = View(seen.detector, seen.batch, seen.taps, seen.geometry)  # remembers nothing of the last call
+        loss, _ = distiller._kd_losses(View(distiller.student, own, tapped, distiller.geometry), teacher)
+        loss.backward()
+
+    return call
+
+
+# --------------------------------------------------------------------------------------------------- the plain form
+
+
+def full_matrix_knn(query: Tensor, base: Tensor, k: int, query_frame: Tensor, base_frame: Tensor):
+    """``knn`` as the released code has it: every distance, then the k smallest; frame by frame."""
+    parts, start = [], 0
+    for frame in query_frame.unique():
+        points, rows = query[query_frame == frame], base[base_frame == frame]
+        squares = points.square().sum(1)[:, None] + rows.square().sum(1)[None] - 2 * points @ rows.T
+        found = squares.topk(min(k, len(rows)), dim=1, largest=False)
+        parts.append((found.values, found.indices + start))
+        start += len(rows)
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True)
+class PlainDescription:
+    """``Description`` with (1, C', G, K) tensors of edges, of graphs that miss no neighbour."""
+
+    edges: Tensor
+
+    @classmethod
+    def of(cls, adapter, rows: Tensor, centres: Tensor, graph, *, edge: str, pool: str) -> PlainDescription:
+        """What ``adapter`` makes of every edge."""
+        assert (edge, pool) == ("concat", "none")
+        idx = graph.idx
+        pairs = torch.cat([rows[idx], rows[centres][:, None].expand(-1, idx.shape[1], -1)], dim=2)
+        edges = pairs.permute(2, 0, 1)[None]
+        if adapter.kind == "none":
+            return cls(edges)
+        edges = functional.conv2d(edges, adapter.conv.weight[:, :, None, None], adapter.conv.bias)
+        if adapter.bn is not None:
+            norm = adapter.bn
+            edges = functional.batch_norm(edges, None, None, norm.weight, norm.bias, training=True).relu()
+        return cls(edges)
+
+    def squares(self, other: PlainDescription) -> Tensor:
+        """(G,) sum of the squared differences."""
+        return (self.edges - other.edges).square().sum(dim=(0, 1, 3))
+
+    def entries(self) -> int:
+        """How many numbers describe each graph."""
+        return self.edges.shape[1] * self.edges.shape[3]
+
+    def mean(self) -> Tensor:
+        """(G, C') the mean over the edges."""
+        return self.edges[0].mean(dim=2).T
+
+    def some_rows(self) -> Tensor:
+        """(n, C') some thousand edges."""
+        edges = self.edges[0].flatten(1)
+        return edges[:, thinned_out(edges.shape[1], edges.device)].T
+
+
+def plain_step(distiller, batch: dict) -> float:
+    """``step`` with plain PyTorch in place of our ops."""
+    with ExitStack() as changed:
+        changed.enter_context(patch.object(graph, "knn", full_matrix_knn))
+        changed.enter_context(patch.object(point_distiller, "Description", PlainDescription))
+        table = patch.object(point_distiller, "edge_graph", lambda idx, *_, **__: SimpleNamespace(idx=idx))
+        changed.enter_context(table)
+        return step(distiller, batch)
+
+
+# --------------------------------------------------------------------------------------------------------- the contest
+
+
+def contenders(preset: str):
+    """The calls of one preset, as ``serve_peak`` wants them."""
+
+    def make(device: torch.device, small: bool):
+        distiller, batch = make_distiller(preset, small, device)
+        # The student's head holds what it predicted last: one of its own for what is kept.
+        alone = distillation(*make_distiller(preset, small, device))
+        return {
+            OURS: lambda: step(distiller, batch),
+            NETWORKS: lambda: networks(distiller, batch, whole_teacher=False),
+            WHOLE_TEACHER: lambda: networks(distiller, batch, whole_teacher=True),
+            ALONE: alone,
+            PLAIN: lambda: plain_step(distiller, batch),
+        }
+
+    return make
+
+
+CASES = {preset: contenders(preset) for preset in CONFIGS}
+
+
+def summary(rows: dict[str, dict]) -> dict[str, float | None]:
+    """Share of the time and MB of the distillation, ours and in plain PyTorch."""
+    networks, whole, alone, plain = (rows[name] for name in (NETWORKS, OURS, ALONE, PLAIN))
+
+    def rise(row: dict) -> float | None:
+        return None if row["peak_mb"] is None else row["peak_mb"] - networks["peak_mb"]
+
+    return {
+        "share": alone["cpu_ms"] / (alone["cpu_ms"] + networks["cpu_ms"]),
+        "share_by_difference": 1 - networks["cpu_ms"] / whole["cpu_ms"],
+        "plain_share": 1 - networks["cpu_ms"] / plain["cpu_ms"],
+        "extra_mb": rise(whole),
+        "plain_extra_mb": rise(plain),
+    }
+
+
+def agreement(ours, other) -> str:
+    return "" if other is None else f"loss {other:.5f} (ours {ours:.5f})"
+
+
+def main() -> None:
+    serve_peak(CASES)
+    presets = {"nargs": "+", "choices": list(CONFIGS), "default": list(CONFIGS), "help": "of PointDistiller"}
+    contest = Contest(__doc__, repeats=5, options={"--preset": presets})
+    for preset in contest.options.preset:
+        make = CASES[preset](contest.device, False)
+        contest.run(f"step of {FRAMES} frames, preset {preset}", make, agreement)
+        rows = {row["contender"]: row for row in contest.rows[-len(make) :]}
+        for name, row in rows.items():
+            if name == ALONE:  # its gradients of whole maps are the student's own in a step
+                continue
+            row["peak_mb"] = peak_mb(preset, name, contest.device)
+            if row["peak_mb"] is not None:
+                print(f"  {name:28s} {row['peak_mb']:9.1f} MB")
+        found = rows[OURS]["summary"] = summary(rows)
+        print(
+            f"  of the step's CPU time, distillation is {found['share']:.1%} (by difference "
+            f"{found['share_by_difference']:.1%}; goal {GOAL_SHARE:.0%}); plain PyTorch {found['plain_share']:.1%}"
+        )
+        if found["extra_mb"] is not None:
+            print(
+                f"  it adds {found['extra_mb']:.0f} MB to the step's peak (goal {GOAL_MB} MB); plain PyTorch adds "
+                f"{found['plain_extra_mb']:.0f} MB"
+            )
+    contest.finish()
+
+
+if __name__ == "__main__":
+    main()

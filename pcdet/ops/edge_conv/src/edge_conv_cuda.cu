@@ -36,11 +36,12 @@ struct SplitIndex {
   __device__ void operator()(int64_t n) const { f(n / channels, n % channels); }
 };
 
-// Gradients of one side: `own` is the side's rows, `partner` the other's.
-template <typename T>
-struct GatherBackwardTerm : PlainTerm<T> {
+// Sums of gradients where the activation passes one: `own` is the rows of the side that gets them, `partner` the
+// other's.
+template <typename T, bool kPerEdge>
+struct GradientTerm : PlainTerm<T> {
   int64_t channels;
-  const T *own, *partner, *grad;  // (rows, C), (partners, C), (G, K, C)
+  const T *own, *partner, *grad;  // (rows, C), (partners, C), and (G, K, C) if kPerEdge, else (partners, C)
   T floor;
   T* out;  // (rows, C)
   struct Sum {
@@ -48,7 +49,8 @@ struct GatherBackwardTerm : PlainTerm<T> {
   };
   __device__ Sum start(int64_t row, int64_t c) const { return {own[row * channels + c], T(0)}; }
   __device__ void add(Sum& sum, int64_t p, int64_t edge, int64_t c) const {
-    sum.total += sum.own + partner[p * channels + c] <= floor ? T(0) : grad[edge * channels + c];
+    const int64_t from = kPerEdge ? edge : p;
+    sum.total += sum.own + partner[p * channels + c] <= floor ? T(0) : grad[from * channels + c];
   }
   __device__ T finish(const Sum& sum, int64_t row, int64_t c) const {
     out[row * channels + c] = sum.total;
@@ -99,28 +101,6 @@ struct SumTerm : PlainTerm<T> {
     out[row * channels + c] = sum.total;
     passing[row * channels + c] = sum.passing;
     return T(0);
-  }
-};
-
-template <typename T>
-struct SumBackwardTerm : PlainTerm<T> {
-  int64_t channels;
-  const T *base, *query, *grad;  // (M, C), (G, C), (G, C)
-  T floor;
-  T* out;  // (M, C)
-  struct Sum {
-    T own, total;
-  };
-  __device__ Sum start(int64_t row, int64_t c) const { return {base[row * channels + c], T(0)}; }
-  __device__ void add(Sum& sum, int64_t p, int64_t, int64_t c) const {
-    sum.total += sum.own + query[p * channels + c] <= floor ? T(0) : grad[p * channels + c];
-  }
-  __device__ T finish(const Sum& sum, int64_t row, int64_t c) const {
-    out[row * channels + c] = sum.total;
-    return T(0);
-  }
-  __device__ void flush(const Sum& sum, int64_t row, int64_t c) const {
-    atomic_add(out + row * channels + c, sum.total);
   }
 };
 
@@ -201,8 +181,9 @@ template <typename T>
 void gather_edges_backward(const Adjacency& neighbours, const Adjacency& centres, int64_t channels, const T* base,
                            const T* query, const T* grad, bool relu, T* grad_base, T* grad_query) {
   const T floor = floor_of<T>(relu);
-  sum_base_rows(centres, channels, GatherBackwardTerm<T>{{}, channels, base, query, grad, floor, grad_base});
-  sum_rows(neighbours, channels, GatherBackwardTerm<T>{{}, channels, query, base, grad, floor, grad_query});
+  using Term = GradientTerm<T, true>;
+  sum_base_rows(centres, channels, Term{{}, channels, base, query, grad, floor, grad_base});
+  sum_rows(neighbours, channels, Term{{}, channels, query, base, grad, floor, grad_query});
 }
 
 template <typename T>
@@ -218,7 +199,8 @@ void sum_edges(const Adjacency& graph, int64_t channels, const T* base, const T*
 template <typename T>
 void sum_edges_backward(const Adjacency& graph, int64_t channels, const T* base, const T* query, const T* grad,
                         bool relu, T* out) {
-  sum_base_rows(graph, channels, SumBackwardTerm<T>{{}, channels, base, query, grad, floor_of<T>(relu), out});
+  using Term = GradientTerm<T, false>;
+  sum_base_rows(graph, channels, Term{{}, channels, base, query, grad, floor_of<T>(relu), out});
 }
 
 template <typename T>

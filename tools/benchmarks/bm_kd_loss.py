@@ -134,12 +134,15 @@ def main() -> None:
     serve_peak(CASES)
     contest = Contest(__doc__)
     truth = results(linear, inputs(contest.device, False, True, torch.float64))
+    errors = {}
     for name, function in CONTENDERS.items():
-        print(f"error      {name:34s} {error(results(function, inputs(contest.device, False, True)), truth):.1e}")
+        errors[name] = error(results(function, inputs(contest.device, False, True)), truth)
+        print(f"error      {name:34s} {errors[name]:.1e}")
     del truth
     for case, make in CASES.items():
         contest.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(contest.device, False))
         for row in contest.rows[-len(CONTENDERS) :]:
+            row["error"] = errors[row["contender"]]
             row["peak_mb"] = peak_mb(case, row["contender"], contest.device)
             if row["peak_mb"] is not None:
                 print(f"  {row['contender']:34s} {row['peak_mb']:10.1f} MB")

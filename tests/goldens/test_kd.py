@@ -1,14 +1,18 @@
 """The preset ``official`` against losses and gradients computed by the released PointDistiller code itself."""
 
+import copy
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from easydict import EasyDict
 
+from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd.config import resolve
-from pcdet.models.kd.feature import Geometry
+from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.view import View
 from pcdet.registry import KD_LOSSES, build_from_cfg
 
@@ -34,7 +38,15 @@ BEV = [
 ]
 POINT = ["avg_norw", "avg_rw", "max_norw", "max_rw", "max_rw_sub_bottom", "none_norw", "none_rw"]
 CASES = [f"pillar_{c}" for c in PILLAR] + BEV + [f"point_{c}" for c in POINT]
-KINDS = {"pillar": "pillar_features", "backbone": "spatial_features_2d", "fp": "spatial_features_2d"}
+# The shipped file whose official preset a case goes through, and which of its losses.
+CFGS = Path(__file__).resolve().parents[2] / "tools" / "cfgs" / "kitti_models" / "kd"
+FILES = {
+    "pillar": ("pointpillar_4x_official", 0),
+    "backbone_layer0": ("second_4x_official", 0),
+    "backbone_layer1": ("second_4x_official", 1),
+    "fp": ("second_16x_official", 0),
+    "point": ("pointrcnn_8x_official", 0),
+}
 GEOMETRY = Geometry(point_cloud_range=(0.0, -40.0, -3.0, 70.4, 40.0, 1.0), grid_size=(64, 64, 1))
 
 
@@ -47,7 +59,10 @@ class Case:
         self.data = np.load(path, allow_pickle=False)
         self.meta = json.loads(str(self.data["meta"]))
         self.layer = self.meta["kwargs"].get("layer_idx")
-        self.tap = KINDS.get(path.stem.split("_")[0], "point_features")
+        name, index = next(shipped for start, shipped in FILES.items() if path.stem.startswith(start))
+        losses = cfg_from_yaml_file(CFGS / f"{name}.yaml", EasyDict()).KD
+        self.shipped = resolve(losses)[0].losses[index]
+        self.tap = self.shipped["FEATURE"]
 
     def tensor(self, name):
         return torch.from_numpy(np.atleast_1d(self.data[name]).copy())
@@ -61,21 +76,17 @@ class Case:
         return {name[len(start) :]: self.tensor(name) for name in self.data.files if name.startswith(start)}
 
     def node(self):
-        """The official preset, with what this case changes."""
-        kwargs = self.meta["kwargs"]
-        loss = {
-            "NAME": "PointDistiller",
-            "FEATURE": self.tap,
-            "PRESET": "official",
-            "SAMPLE": {"NUM": kwargs.get("num_voxels", kwargs.get("num_points")), "MODE": kwargs["sample_mode"]},
-            "GRAPH": {"K": kwargs["kneighbours"], "EDGE": {"idendity": "concat", "sub": "diff"}[kwargs["fuse_mode"]]},
-            "ADAPTER": {"DIM": self.meta["adapt_out"]},
-        }
+        """The shipped loss, with what this case changes."""
+        kwargs, loss = self.meta["kwargs"], copy.deepcopy(self.shipped)
+        loss["SAMPLE"] |= {"NUM": kwargs.get("num_voxels", kwargs.get("num_points")), "MODE": kwargs["sample_mode"]}
+        edge = {"idendity": "concat", "sub": "diff"}[kwargs["fuse_mode"]]
+        loss["GRAPH"] |= {"K": kwargs["kneighbours"], "EDGE": edge}
+        loss["ADAPTER"]["DIM"] = self.meta["adapt_out"]
         if "pool_mode" in kwargs:
             loss["GRAPH"]["POOL"] = kwargs["pool_mode"].replace("avg", "mean")
         if not kwargs["reweight"]:
             loss |= {"REWEIGHT": None, "DISTANCE": "dist", "WEIGHT": 5e-4}
-        return resolve({"TEACHER": {"CFG": "teacher.yaml"}, "LOSSES": [loss]})[0].losses[0]
+        return loss
 
     def view(self, feature):
         """A batch that holds the feature as a detector would leave it."""

@@ -11,8 +11,9 @@ from torch import nn
 
 from pcdet.models.kd.config import KDConfig, resolve
 from pcdet.models.kd.distiller import Distiller
-from pcdet.models.kd.feature import Geometry
+from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.init import inherit_weights
+from pcdet.models.kd.teacher_input import TeacherInput, teacher_input
 from pcdet.models.kd.view import Pair
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg, load_object
 
@@ -20,7 +21,12 @@ __all__ = ["Distiller", "KDConfig", "build_distiller"]
 
 
 def build_distiller(
-    cfg: Any, student: nn.Module, dataset: Any, logger: logging.Logger | None = None, teacher: nn.Module | None = None
+    cfg: Any,
+    student: nn.Module,
+    dataset: Any,
+    logger: logging.Logger | None = None,
+    teacher: nn.Module | None = None,
+    own_input: TeacherInput | None = None,
 ) -> Distiller | None:
     """The student with its teacher and losses, as the ``KD:`` block says; None without such a block.
 
@@ -29,7 +35,9 @@ def build_distiller(
         student: built from ``cfg.MODEL``.
         dataset: read for class_names, grid_size, voxel_size, point_cloud_range and point_feature_encoder.
         logger: gets the block with its presets and defaults written out.
-        teacher: with its weights; without one it is built from KD.TEACHER.CFG and KD.TEACHER.CKPT.
+        teacher: with its weights; without one it is built from KD.TEACHER.CFG and KD.TEACHER.CKPT, for a grid of its
+            own where its DATA_CONFIG names one.
+        own_input: of a given teacher whose grid differs from the student's.
 
     Raises:
         ConfigError: with every problem of the block.
@@ -41,7 +49,7 @@ def build_distiller(
     logger = logger or logging.getLogger("pcdet")
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
     if teacher is None:
-        teacher = _load_teacher(kd, dataset, logger)
+        teacher, own_input = _load_teacher(kd, cfg, dataset, logger)
     if kd.init.name == "slice":
         logger.info("student begins with slices of the teacher: %d tensors", inherit_weights(student, teacher))
     return Distiller(
@@ -49,6 +57,7 @@ def build_distiller(
         teacher,
         _build_losses(kd.losses, Pair(student, teacher)),
         Geometry.of(dataset),
+        own_input=own_input,
         teacher_mode=kd.teacher.mode,
         log_every=kd.log_every,
         target_var_warn=kd.target_var_warn,
@@ -56,8 +65,10 @@ def build_distiller(
     )
 
 
-def _load_teacher(kd: KDConfig, dataset: Any, logger: logging.Logger) -> nn.Module:
-    """The teacher from its YAML and checkpoint."""
+def _load_teacher(
+    kd: KDConfig, student_cfg: Any, dataset: Any, logger: logging.Logger
+) -> tuple[nn.Module, TeacherInput | None]:
+    """The teacher from its YAML and checkpoint, and what it is fed with if that is not the student's batch."""
     problems = []
     if not kd.teacher.cfg:
         problems.append("KD.TEACHER.CFG: missing; the teacher's YAML file")
@@ -75,11 +86,14 @@ def _load_teacher(kd: KDConfig, dataset: Any, logger: logging.Logger) -> nn.Modu
             f"KD.TEACHER.CFG: {kd.teacher.cfg} has CLASS_NAMES {class_names}, the student {list(dataset.class_names)}; "
             "they must be the same, in the same order"
         )
+    own_input = teacher_input(cfg, student_cfg, dataset)
+    if own_input is not None:
+        logger.info("the teacher has a grid of its own: %s", own_input.geometry)
     teacher = load_object("pcdet.models:build_network")(
-        model_cfg=cfg.MODEL, num_class=len(class_names), dataset=dataset
+        model_cfg=cfg.MODEL, num_class=len(class_names), dataset=dataset if own_input is None else own_input.facts
     )
     teacher.load_params_from_file(filename=kd.teacher.ckpt, logger=logger, to_cpu=True)
-    return teacher
+    return teacher, own_input
 
 
 def _build_losses(nodes: list[dict], pair: Pair) -> dict[str, nn.Module]:

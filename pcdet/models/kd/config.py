@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pcdet.models.kd.losses.base import feature_kind
 from pcdet.models.kd.presets import TEACHER_MODE
-from pcdet.registry import KD_LOSSES, parse_node
+from pcdet.registry import KD_LOSSES, ConfigError, parse_node
 
 Preset = Literal["default", "official", "paper"]
 
@@ -48,7 +48,8 @@ class KDConfig:
     Attributes:
         teacher: see ``TeacherConfig``.
         init: see ``InitConfig``.
-        losses: one node each, with NAME and the keys of that class.
+        losses: one node each, with NAME and the keys of that class; a list of taps under FEATURE stands for as many
+            losses.
         preset: for every loss that names none of its own.
         log_every: iterations between two computations of the diagnostics that cost time; 0: never.
         target_var_warn: warn when a target's variance falls below this share of what it was at first.
@@ -80,7 +81,7 @@ def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any
         ConfigError: with every wrong, missing or ill-typed key.
     """
     given = parse_node(node, KDConfig, path=path)
-    losses = [_expand(dict(loss), given.preset) for loss in given.losses]
+    losses = [_expand(one, given.preset) for loss in given.losses for one in _per_tap(_plain(loss))]
     presets = [loss.get("PRESET", "default") for loss in losses]
     mode = given.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
     resolved = {
@@ -93,9 +94,24 @@ def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any
     return parse_node(resolved, KDConfig, path=path), resolved
 
 
-def _expand(node: dict, block_preset: str) -> dict[str, Any]:
+def _per_tap(loss: dict[str, Any]) -> list[dict[str, Any]]:
+    """A loss that lists several features as one loss for each of them."""
+    taps, teacher_taps = loss.get("FEATURE"), loss.get("TEACHER_FEATURE")
+    if not isinstance(taps, list):
+        return [loss]
+    if not isinstance(teacher_taps, list):
+        return [{**loss, "FEATURE": tap} for tap in taps]
+    if len(teacher_taps) != len(taps):
+        raise ConfigError(
+            f"KD.LOSSES {loss['NAME']}: TEACHER_FEATURE must list as many taps as FEATURE {taps}, got {teacher_taps}"
+        )
+    pairs = zip(taps, teacher_taps, strict=True)
+    return [{**loss, "FEATURE": tap, "TEACHER_FEATURE": of_teacher} for tap, of_teacher in pairs]
+
+
+def _expand(node: dict[str, Any], block_preset: str) -> dict[str, Any]:
     """A loss's node with its preset's keys, and then the class's own defaults, filled in under its own."""
-    cls, node = KD_LOSSES.get(node["NAME"]), _plain(node)
+    cls = KD_LOSSES.get(node["NAME"])
     presets = cls.PRESETS
     if presets:
         name = node.get("PRESET") or (block_preset if block_preset in presets else "default")

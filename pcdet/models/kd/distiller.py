@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.feature import Geometry
+from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.losses.base import KDLoss
 from pcdet.models.kd.taps import Taps
+from pcdet.models.kd.teacher_input import TeacherInput
 from pcdet.models.kd.view import View
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -27,7 +28,8 @@ class Distiller(nn.Module):
         student: a detector.
         teacher: a detector; frozen here.
         losses: by the label under which they are logged.
-        geometry: where the grid lies.
+        geometry: where the student's voxels lie.
+        own_input: what the teacher gets in place of the student's batch, where its grid differs.
         teacher_mode: "eval", "train" or "bn_train".
         log_every: iterations between two computations of the diagnostics that cost time; 0: never.
         target_var_warn: warn below this share of a target's first variance.
@@ -41,6 +43,7 @@ class Distiller(nn.Module):
         losses: Mapping[str, KDLoss],
         geometry: Geometry,
         *,
+        own_input: TeacherInput | None = None,
         teacher_mode: str = "eval",
         log_every: int = 50,
         target_var_warn: float = 0.1,
@@ -51,6 +54,8 @@ class Distiller(nn.Module):
         self._unregistered_teacher = (teacher.requires_grad_(False),)  # a tuple hides it from nn.Module
         self.losses = nn.ModuleDict(losses)
         self.geometry = geometry
+        self._own_input = own_input
+        self._teacher_geometry = geometry if own_input is None else own_input.geometry
         self.teacher_mode = teacher_mode
         self.log_every = log_every
         self.target_var_warn = target_var_warn
@@ -127,12 +132,12 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def _run_teacher(self, batch_dict: dict[str, Any]) -> View:
         """The teacher up to the last tap, on its own copy of the dictionary, since modules write into theirs."""
-        own_batch = dict(batch_dict)
         if not self._teacher_taps:
-            return View(self.teacher, own_batch, {}, self.geometry)
+            return View(self.teacher, dict(batch_dict), {}, self._teacher_geometry)
+        own_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
         with Taps(self.teacher, self._teacher_taps, stop=True) as taps:
             own_batch = self.teacher.forward_features(own_batch)
-        return View(self.teacher, own_batch, taps.complete(own_batch), self.geometry)
+        return View(self.teacher, own_batch, taps.complete(own_batch), self._teacher_geometry)
 
     def _kd_losses(self, student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:
         """The weighted sum, and everything to log."""

@@ -7,50 +7,32 @@ few rows of a large map (``take``) does not copy the map.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pcdet.models.kd.geometry import Geometry, Grid
 
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Where the grid lies.
+
+@dataclass(frozen=True)
+class Voxels:
+    """The occupied voxels of a batch.
 
     Attributes:
-        point_cloud_range: [x, y, z, x, y, z] minimum and maximum, metres.
-        grid_size: voxels along x, y, z.
+        coords: (V, 4) int64 [frame, z, y, x].
+        count: (V,) floats, points in each.
     """
 
-    point_cloud_range: tuple[float, ...]
-    grid_size: tuple[int, ...]
+    coords: Tensor
+    count: Tensor
 
     @classmethod
-    def of(cls, dataset: Any) -> Geometry:
-        """Read off a dataset's ``point_cloud_range`` and ``grid_size``."""
-        return cls(
-            point_cloud_range=tuple(float(v) for v in dataset.point_cloud_range),
-            grid_size=tuple(int(v) for v in dataset.grid_size),
-        )
-
-    def centres(self, cells_zyx: Tensor, shape_zyx: tuple[int, int, int]) -> Tensor:
-        """(M, 3) cells of a grid of ``shape_zyx`` that fills the range -> (M, 3) their centres [x, y, z], metres."""
-        low, high = self._corners(cells_zyx.device)
-        cells = cells_zyx.new_tensor(shape_zyx, dtype=torch.float32).flip(0)
-        return low + (cells_zyx.flip(1).float() + 0.5) * (high - low) / cells
-
-    def cells(self, xyz: Tensor, height: int, width: int) -> Tensor:
-        """(M, 3) metres -> (M,) index of the cell of an H x W ground grid that holds each, clamped to the grid."""
-        low, high = self._corners(xyz.device)
-        size = xyz.new_tensor([width, height])
-        cell = ((xyz[:, :2] - low[:2]) / (high - low)[:2] * size).long()
-        column, row = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
-        return row * width + column
-
-    def _corners(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        corners = torch.tensor(self.point_cloud_range, dtype=torch.float32, device=device)
-        return corners[:3], corners[3:]
+    def of(cls, batch_dict: dict[str, Any]) -> Voxels | None:
+        """Those of a batch, or None where it has none."""
+        coords, count = batch_dict.get("voxel_coords"), batch_dict.get("voxel_num_points")
+        return None if coords is None or count is None else cls(coords.long(), count.float())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +40,14 @@ class Feature:
     """M rows of C channels with their frame and position. ``x``, the rows themselves, is read on demand.
 
     Attributes:
-        source: (M', C) rows as the network holds them, or a (B, C, H, W) map.
+        source: (M', C) rows as the network holds them, or a (B, C, H, W) map, whose rows are its cells, row by row.
         rows: (M,) int64, where row i of this feature is in ``source``; None where they are in order already.
         frame: (M,) int64, non-decreasing.
         num_frames: B; frames without rows count.
         xyz: (M, 3) metres, LiDAR frame.
         count: (M,) LiDAR points behind each row, or None where that is not known.
+        grid: whose cells the rows are; None for points.
+        cells: (M,) int64, ascending: ``grid.flat`` of each row; None for points.
     """
 
     source: Tensor
@@ -72,6 +56,8 @@ class Feature:
     num_frames: int
     xyz: Tensor
     count: Tensor | None = None
+    grid: Grid | None = None
+    cells: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -83,8 +69,8 @@ class Feature:
 
     @property
     def dense(self) -> Tensor | None:
-        """(B, C, H, W) map, or None for a sparse set."""
-        return self.source if self.source.dim() == 4 else None
+        """(B, C, H, W) map of which every cell is a row, or None."""
+        return self.source if self.source.dim() == 4 and self.rows is None else None
 
     @property
     def x(self) -> Tensor:
@@ -97,10 +83,23 @@ class Feature:
         Args:
             index: (n,) rows, frame by frame; None for all.
         """
-        if self.source.dim() == 4:
-            return _full(_cells_of(self.source, index))
         rows = index if self.rows is None else self.rows if index is None else self.rows[index]
+        if self.source.dim() == 4:
+            return _full(_cells_of(self.source, rows))
         return _full(self.source if rows is None else self.source.index_select(0, rows))
+
+    def select(self, index: Tensor | None) -> Feature:
+        """The rows ``index`` (n,), frame by frame, as a feature of their own; itself for None."""
+        if index is None:
+            return self
+        return replace(
+            self,
+            rows=index if self.rows is None else self.rows[index],
+            frame=self.frame[index],
+            xyz=self.xyz[index],
+            count=None if self.count is None else self.count[index],
+            cells=None if self.cells is None else self.cells[index],
+        )
 
     def frame_sizes(self) -> list[int]:
         """Rows of every frame."""
@@ -108,14 +107,7 @@ class Feature:
 
     def as_one_frame(self) -> Feature:
         """The same rows with all frames taken for one."""
-        return Feature(
-            source=self.source,
-            rows=self.rows,
-            frame=torch.zeros_like(self.frame),
-            num_frames=1,
-            xyz=self.xyz,
-            count=self.count,
-        )
+        return replace(self, frame=torch.zeros_like(self.frame), num_frames=1)
 
     # ------------------------------------------------------------------------------------------------ constructors
 
@@ -132,42 +124,42 @@ class Feature:
             num_frames: B.
             count: (M,) points per voxel.
         """
-        coords = coords.long()
         nx, ny, nz = geometry.grid_size
-        shape = (max(nz, 1), ny, nx)
-        return cls._from_cells(x, coords, shape, geometry, num_frames, count)
+        return cls._from_cells(x, coords.long(), geometry.grid((max(nz, 1), ny, nx)), num_frames, count)
 
     @classmethod
-    def from_sparse(cls, tensor: Any, geometry: Geometry, num_frames: int) -> Feature:
-        """Rows of an spconv ``SparseConvTensor`` (``features``, ``indices`` [frame, z, y, x], ``spatial_shape``)."""
-        shape = tuple(int(v) for v in tensor.spatial_shape)
-        return cls._from_cells(tensor.features, tensor.indices.long(), shape, geometry, num_frames, None)
+    def from_sparse(cls, tensor: Any, geometry: Geometry, num_frames: int, voxels: Voxels | None = None) -> Feature:
+        """Rows of an spconv ``SparseConvTensor`` (``features``, ``indices`` [frame, z, y, x], ``spatial_shape``).
+
+        Args:
+            tensor: the sparse tensor.
+            geometry: the voxel grid.
+            num_frames: B.
+            voxels: they give the points in every cell, which may hold several voxels, or none where a strided
+                convolution made it.
+        """
+        grid = geometry.grid(tensor.spatial_shape)
+        feature = cls._from_cells(tensor.features, tensor.indices.long(), grid, num_frames, None)
+        return feature if voxels is None else replace(feature, count=_points_per_row(feature, voxels, geometry))
 
     @classmethod
-    def _from_cells(
-        cls,
-        x: Tensor,
-        coords: Tensor,
-        shape: tuple[int, int, int],
-        geometry: Geometry,
-        num_frames: int,
-        count: Tensor | None,
-    ) -> Feature:
+    def _from_cells(cls, x: Tensor, coords: Tensor, grid: Grid, num_frames: int, count: Tensor | None) -> Feature:
         if x.dim() != 2 or coords.shape != (len(x), 4):
             raise ValueError(
                 "a set of voxels needs x (M, C) and coords (M, 4) [frame, z, y, x], "
                 f"got {list(x.shape)} and {list(coords.shape)}"
             )
-        strides = coords.new_tensor([shape[0] * shape[1] * shape[2], shape[1] * shape[2], shape[2], 1])
-        rows = (coords * strides).sum(dim=1).argsort(stable=True)
+        cells, rows = grid.flat(coords[:, 0], coords[:, 1:]).sort(stable=True)
         coords = coords[rows]
         return cls(
             source=x,
             rows=rows,
             frame=coords[:, 0].contiguous(),
             num_frames=num_frames,
-            xyz=geometry.centres(coords[:, 1:], shape),
+            xyz=grid.centres(coords[:, 1:]),
             count=None if count is None else count[rows].float(),
+            grid=grid,
+            cells=cells,
         )
 
     @classmethod
@@ -189,28 +181,30 @@ class Feature:
         return cls(source=x, rows=rows, frame=coords[:, 0].long(), num_frames=num_frames, xyz=coords[:, 1:4].float())
 
     @classmethod
-    def from_bev(
-        cls, dense: Tensor, geometry: Geometry, voxel_coords: Tensor | None = None, count: Tensor | None = None
-    ) -> Feature:
+    def from_bev(cls, dense: Tensor, geometry: Geometry, voxels: Voxels | None = None) -> Feature:
         """Cells of a map, row by row.
 
         Args:
             dense: (B, C, H, W) over the whole range: H along y, W along x.
             geometry: the range.
-            voxel_coords: (V, 4) [frame, z, y, x] occupied voxels; with ``count`` they give the points in every cell.
-            count: (V,) points per voxel.
+            voxels: they give the points in every cell.
         """
         if dense.dim() != 4:
             raise ValueError(f"a BEV map must have shape (B, C, H, W), got {list(dense.shape)}")
         frames, _, height, width = dense.shape
+        grid = geometry.map_grid(height, width)
         index = torch.arange(height * width, device=dense.device)
         cells = torch.stack([torch.zeros_like(index), index // width, index % width], dim=1)
-        xyz = geometry.centres(cells, (1, height, width)).repeat(frames, 1)
-        frame = torch.arange(frames, device=dense.device).repeat_interleave(height * width)
-        points = None
-        if voxel_coords is not None and count is not None:
-            points = _points_per_cell(voxel_coords.long(), count.float(), geometry, dense.shape)
-        return cls(source=dense, rows=None, frame=frame, num_frames=frames, xyz=xyz, count=points)
+        feature = cls(
+            source=dense,
+            rows=None,
+            frame=torch.arange(frames, device=dense.device).repeat_interleave(height * width),
+            num_frames=frames,
+            xyz=grid.centres(cells).repeat(frames, 1),
+            grid=grid,
+            cells=torch.arange(frames * height * width, device=dense.device),
+        )
+        return feature if voxels is None else replace(feature, count=_points_per_row(feature, voxels, geometry))
 
 
 def _full(x: Tensor) -> Tensor:
@@ -233,10 +227,19 @@ def _cells_of(dense: Tensor, index: Tensor | None) -> Tensor:
     return torch.cat([frame[:size] for frame, size in zip(rows, sizes, strict=True)])
 
 
-def _points_per_cell(coords: Tensor, count: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
-    """(B * H * W,) LiDAR points above every cell of a map that may be coarser than the voxel grid."""
-    frames, _, height, width = shape
-    nx, ny, _ = geometry.grid_size
-    row, column = coords[:, 2] * height // ny, coords[:, 3] * width // nx
-    cell = (coords[:, 0] * height + row) * width + column
-    return count.new_zeros(frames * height * width).index_add_(0, cell, count)
+def _points_per_row(feature: Feature, voxels: Voxels, geometry: Geometry) -> Tensor:
+    """(M,) LiDAR points in the cell of every row, by the centres of the voxels that hold them."""
+    nx, ny, nz = geometry.grid_size
+    centres = geometry.grid((max(nz, 1), ny, nx)).centres(voxels.coords[:, 1:])
+    cells, _ = feature.grid.cells_at(centres)
+    row = rows_of(feature.cells, feature.grid.flat(voxels.coords[:, 0], cells))
+    found = row >= 0
+    return voxels.count.new_zeros(len(feature)).index_add_(0, row[found], voxels.count[found])
+
+
+def rows_of(ascending: Tensor, wanted: Tensor) -> Tensor:
+    """(n,) where each number stands in (M,) ascending numbers, -1 for those that do not."""
+    if len(ascending) == 0:
+        return torch.full_like(wanted, -1)
+    at = torch.searchsorted(ascending, wanted).clamp(max=len(ascending) - 1)
+    return torch.where(ascending[at] == wanted, at, -1)

@@ -7,7 +7,8 @@ The three kinds of feature differ as they do in the released code (one closure p
 from __future__ import annotations
 
 # A teacher adapter that is trained lets the loss reach zero without any imitation; with a frozen one, or none, and
-# batch norms without scale, it cannot. The values for BEV maps are those that a small search on simulated data
+# batch norms without scale, it cannot. Behind such a norm the response of a graph is in standard deviations, so that a
+# temperature of one suits every teacher. The values for BEV maps are those that a small search on simulated data
 # favoured.
 _DEFAULT = {
     "pillar": {
@@ -17,9 +18,9 @@ _DEFAULT = {
         "ADAPTER": {"TEACHER": "none", "STUDENT": "linear"},
     },
     "point": {
-        "SAMPLE": {"NUM": 1000, "BY": "channel_l2"},
+        "SAMPLE": {"NUM": 1000, "BY": "channel_max"},
         "GRAPH": {"K": 16, "SPACE": "xyz"},
-        "REWEIGHT": None,
+        "REWEIGHT": {"BY": "graph_max", "TEMPERATURE": 1.0},
         "ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu"},
     },
     "bev": {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcdet.registry import nearest_name
+from pcdet.registry import ConfigError, nearest_name
 
 # Modules of an anchor head whose outputs are its raw predictions; reading them lets a teacher stop before it decodes.
 HEAD_OUTPUTS = ("conv_cls", "conv_box")
@@ -23,6 +23,9 @@ KEYS = {
 }
 
 
+MULTI_SCALE = "multi_scale_3d_features"  # a dictionary of sparse tensors, one for each stage
+
+
 class TapsFilled(Exception):
     """Raised inside a teacher's forward once everything that was asked for has been seen."""
 
@@ -31,7 +34,8 @@ class Taps:
     """Context in which a detector's forward leaves the named tensors in ``values``.
 
     A name that is a submodule's path (``backbone_2d.blocks.0``) gives that module's output, anything else the entry of
-    this name in the ``batch_dict``, as the first module that writes it leaves it.
+    this name in the ``batch_dict`` (``multi_scale_3d_features.x_conv3``: in a dictionary there), as the first module
+    that writes it leaves it.
 
     Args:
         model: the detector.
@@ -67,30 +71,38 @@ class Taps:
         """All values; keys that no module was seen to write are taken from ``batch_dict``.
 
         Raises:
-            KeyError: one is nowhere.
+            ConfigError: one is nowhere.
         """
-        for key in self._keys:
-            if key not in self.values and key in batch_dict:
-                self.values[key] = batch_dict[key]
+        self._look_into(batch_dict, stop=False)
         for name in (*self._paths, *self._keys):
             if name not in self.values:
                 tensors = sorted(k for k, v in batch_dict.items() if isinstance(v, Tensor))
-                raise KeyError(
-                    f"{type(self._model).__name__} has no tap {name!r}: neither a module path that ran nor one of the "
-                    f"batch's tensors: {', '.join(tensors)}"
+                raise ConfigError(
+                    f"KD.LOSSES: {type(self._model).__name__} has no tap {name!r}: neither a module path that ran nor "
+                    f"one of the batch's tensors: {', '.join(tensors)}"
                 )
         return self.values
 
-    def _look_into(self, out: Any) -> None:
+    def _look_into(self, out: Any, *, stop: bool = True) -> None:
         if isinstance(out, dict):
             for key in self._keys:
-                if key in out and key not in self.values:
-                    self._seen(key, out[key])
+                found = None if key in self.values else _entry(out, key)
+                if found is not None:
+                    self._seen(key, found, stop=stop)
 
-    def _seen(self, name: str, value: Any) -> None:
+    def _seen(self, name: str, value: Any, *, stop: bool = True) -> None:
         self.values.setdefault(name, value)
-        if self._stop and len(self.values) == len(self._paths) + len(self._keys):
+        if stop and self._stop and len(self.values) == len(self._paths) + len(self._keys):
             raise TapsFilled
+
+
+def _entry(batch_dict: Any, name: str) -> Any:
+    """The entry ``name``, whose dots lead into nested dictionaries; None where there is none."""
+    for part in name.split("."):
+        if not isinstance(batch_dict, dict):
+            return None
+        batch_dict = batch_dict.get(part)
+    return batch_dict
 
 
 def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
@@ -116,22 +128,36 @@ def probe_channels(detector: nn.Module, name: str) -> int:
     """Channels of a tap, read off the detector's modules without running it.
 
     Raises:
-        ValueError: the modules do not tell.
+        ValueError: the modules do not tell, or the name is one that can give no tensor.
     """
+    modules = {path: module for path, module in detector.named_modules() if path}
     found = _channels_of_key(detector, name)
-    paths = [path for path, _ in detector.named_modules() if path]
-    if found is None and name in paths:
-        found = _channels_of_module(detector.get_submodule(name))
+    if found is None and name in modules:
+        _check_gives_tensor(modules[name], name)
+        found = _channels_of_module(modules[name])
     if found is None:
         raise ValueError(
             f"cannot tell how many channels {name!r} of {type(detector).__name__} has; tap the module that makes it "
-            f"by its path (backbone_2d.blocks.0); {nearest_name(name, paths if '.' in name else KEYS)}"
+            f"by its path (backbone_2d.blocks.0); {nearest_name(name, modules if '.' in name else KEYS)}"
         )
     return found
 
 
+def _check_gives_tensor(module: nn.Module, path: str) -> None:
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        inside = ", ".join(f"{path}.{name}" for name, _ in module.named_children())
+        raise ValueError(f"{path} is a list of modules, which does not run itself; tap one of {inside}")
+    if "." not in path:
+        keys = ", ".join(key for key, (slot, _) in KEYS.items() if slot == path) or "none is known"
+        raise ValueError(f"{path} gives the whole batch_dict; tap an entry that it writes ({keys}) or a layer in it")
+
+
 def _channels_of_key(detector: nn.Module, key: str) -> int | None:
     """Channels of the ``batch_dict`` entries that OpenPCDet's modules write."""
+    scales, _, scale = key.partition(".")
+    if scales == MULTI_SCALE:
+        widths = getattr(getattr(detector, "backbone_3d", None), "backbone_channels", None)
+        return widths.get(scale) if isinstance(widths, dict) else None
     owner, attribute = KEYS.get(key, ("", ""))
     found = getattr(getattr(detector, owner, None), attribute, None)
     return found() if callable(found) else found
@@ -148,7 +174,7 @@ def _channels_of_module(module: nn.Module) -> int | None:
 
 
 def tensor_of(value: Any, name: str) -> Tensor:
-    """The tensor behind a tapped value; ValueError with what was found where there is none."""
+    """The tensor behind a tapped value; ConfigError with what was found where there is none."""
     if isinstance(value, torch.Tensor):
         return value
-    raise ValueError(f"tap {name!r} gives {type(value).__name__}, not a tensor; tap a layer inside it")
+    raise ConfigError(f"KD.LOSSES: tap {name!r} gives {type(value).__name__}, not a tensor; tap a layer inside it")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.feature import Feature, Geometry
+from pcdet.models.kd.feature import Feature, Voxels
+from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.sampling import importance, inside_boxes
 from pcdet.models.kd.taps import probe_channels, tensor_of
 
@@ -43,10 +44,10 @@ class View:
         """
         value, batch = self.taps[name], self.batch
         if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
-            return Feature.from_sparse(value, self.geometry, self.num_frames)
+            return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch))
         tensor = tensor_of(value, name)
         if tensor.dim() == 4:
-            return Feature.from_bev(tensor, self.geometry, batch.get("voxel_coords"), batch.get("voxel_num_points"))
+            return Feature.from_bev(tensor, self.geometry, Voxels.of(batch))
         if name == "point_features":
             return Feature.from_points(tensor, batch["point_coords"], self.num_frames)
         count = batch.get("voxel_num_points")
@@ -73,7 +74,9 @@ class View:
         height, width = scores.shape[1:]
         if feature.dense is not None and feature.dense.shape[2:] == scores.shape[1:]:
             return scores.flatten()
-        return scores.flatten(1)[feature.frame, self.geometry.cells(feature.xyz, height, width)]
+        grid = self.geometry.map_grid(height, width)
+        cells, _ = grid.cells_at(feature.xyz)
+        return scores.flatten()[grid.flat(feature.frame, cells)]
 
     def foreground(self, feature: Feature) -> Tensor | None:
         """(M,) True inside a ground-truth box, or None for a batch without boxes."""
@@ -98,19 +101,21 @@ class RowImportance:
 
     Args:
         teacher: after its forward.
-        feature: one of its taps.
+        feature: one of its taps, whole.
+        rows: (n,) those that are asked for; None for all.
     """
 
-    def __init__(self, teacher: View, feature: Feature):
-        self._teacher, self._feature = teacher, feature
+    def __init__(self, teacher: View, feature: Feature, rows: Tensor | None = None):
+        self._teacher, self._feature, self._rows = teacher, feature, rows
         self._known: dict[str, Tensor] = {}
 
     def of(self, by: str) -> Tensor:
-        """(M,) importance by one of ``sampling.Measure``."""
+        """(n,) importance by one of ``sampling.Measure``."""
         if by not in self._known:
             score = self._teacher.score_at(self._feature) if by == "score" else None
             foreground = self._teacher.foreground(self._feature) if by == "foreground" else None
-            self._known[by] = importance(by, self._feature, score, foreground)
+            value = importance(by, self._feature, score, foreground)
+            self._known[by] = value if self._rows is None else value[self._rows]
         return self._known[by]
 
 

@@ -7,7 +7,8 @@ import torch
 from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, wide_detector
 
 from pcdet.models.kd.description import Description
-from pcdet.models.kd.feature import Feature, Geometry
+from pcdet.models.kd.feature import Feature
+from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.graph import GraphConfig, build_graphs
 from pcdet.models.kd.losses import point_distiller
 from pcdet.models.kd.sampling import SampleConfig

@@ -16,8 +16,13 @@ FEATURE_KINDS = ("pillar", "point", "bev")
 
 
 def feature_kind(name: str) -> str:
-    """The kind of set a tap's name stands for, which decides the defaults: "pillar", "point" or "bev"."""
-    if name in ("pillar_features", "voxel_features"):
+    """The kind of set a tap's name stands for, which decides the defaults.
+
+    "pillar", occupied pillars or voxels; "point"; or "bev", every cell of a map.
+    """
+    if name in ("pillar_features", "voxel_features", "encoded_spconv_tensor"):
+        return "pillar"
+    if name.startswith(("multi_scale_3d_features.", "backbone_3d.")):
         return "pillar"
     return "point" if name == "point_features" else "bev"
 
@@ -29,6 +34,8 @@ class KDLoss(nn.Module):
         PRESETS: preset -> kind of feature -> keys of the YAML node. Methods that do not read a feature use kind "".
         student_taps: what the loss reads of the student.
         teacher_taps: what it reads of the teacher.
+
+    A YAML may list several taps under FEATURE; each is a loss of its own by the time a constructor runs.
     """
 
     GIVEN: ClassVar[tuple[str, ...]] = ("pair",)
@@ -52,16 +59,6 @@ class KDLoss(nn.Module):
             diagnose: also compute the diagnostics that cost time.
         """
         raise NotImplementedError
-
-
-def check_same_rows(loss: KDLoss, student: Feature, teacher: Feature) -> None:
-    """ValueError unless both features have the same rows in the same frames."""
-    if len(student) != len(teacher) or student.num_frames != teacher.num_frames:
-        raise ValueError(
-            f"{type(loss).__name__} needs the same rows on both sides, but {loss.student_taps[0]} of the student has "
-            f"shape {list(student.source.shape)} and {loss.teacher_taps[0]} of the teacher "
-            f"{list(teacher.source.shape)}; tap maps of the same stride"
-        )
 
 
 def frame_mean(per_row: Tensor, sizes: list[int]) -> Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pcdet.models.kd.losses.base import KDLoss, check_same_rows, frame_mean, zero_of
+from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
+from pcdet.models.kd.matching import meet
 from pcdet.models.kd.sampling import MOST_POINTS, SampleConfig, sample
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import head_taps
@@ -40,8 +41,8 @@ class FitNet(KDLoss):
     def __init__(
         self,
         *,
-        feature: str,
-        teacher_feature: str | None = None,
+        feature: str | list[str],
+        teacher_feature: str | list[str] | None = None,
         weight: float = 1.0,
         schedule: ScheduleConfig = CONSTANT,
         sample: SampleConfig = MOST_POINTS,
@@ -58,16 +59,18 @@ class FitNet(KDLoss):
         self.student_adapter = nn.Linear(*pair.channels(self.feature, self.teacher_feature))
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """See the base class. Logs nodes (rows a frame) and target_var."""
-        source, target = student.feature(self.feature), teacher.feature(self.teacher_feature)
-        check_same_rows(self, source, target)
-        values = RowImportance(teacher, target).of(self.sample.by)
+        """See the base class. Logs nodes (rows a frame), target_var and, where rows differ, matched."""
+        taught = teacher.feature(self.teacher_feature)
+        met = meet(student.feature(self.feature), taught)
+        source, target = met.student, met.teacher
+        values = RowImportance(teacher, taught, met.teacher_rows).of(self.sample.by)
         rows, sizes = sample(values, target.frame_sizes(), self.sample.num, self.sample.mode)
         if len(rows) == 0:
-            return zero_of(source), {"nodes": values.new_zeros(())}
+            return zero_of(source), {"nodes": values.new_zeros(()), **met.logs}
         wanted = target.take(rows)
         delta = self.student_adapter(source.take(rows)) - wanted
         return frame_mean(delta.square().mean(dim=1), sizes), {
             "nodes": values.new_tensor(len(rows) / max(1, sum(s > 0 for s in sizes))),
             "target_var": wanted.var(dim=0, unbiased=False).mean(),
+            **met.logs,
         }

@@ -70,6 +70,7 @@ class PivotalLogit(KDLoss):
                 f"PivotalLogit compares class scores: the teacher has {pair.teacher.dense_head.num_class} classes, "
                 f"the student {self.num_class}"
             )
+        _check_same_anchors(pair)
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs pivots (a frame), ess, cls and reg."""
@@ -119,6 +120,19 @@ class PivotalLogit(KDLoss):
                 )
             chosen |= labels > 0
         return chosen.nonzero(as_tuple=True)
+
+
+def _check_same_anchors(pair: Pair) -> None:
+    """ValueError if the anchors of both heads are known and differ."""
+    given, wanted = (getattr(side.dense_head, "anchor_table", None) for side in (pair.student, pair.teacher))
+    if given is None or wanted is None:
+        return
+    if given.shape != wanted.shape or not torch.allclose(given.cpu(), wanted.cpu(), atol=1e-4):
+        raise ValueError(
+            f"PivotalLogit compares anchor by anchor, but the teacher's {len(wanted)} anchors are not the student's "
+            f"{len(given)}; it needs the same POINT_CLOUD_RANGE, strides and ANCHOR_GENERATOR_CONFIG. Losses on "
+            "features (PointDistiller, FitNet) do without"
+        )
 
 
 class _Predictions:

@@ -17,7 +17,8 @@ from pcdet.models.kd.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
 from pcdet.models.kd.description import Description
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
 from pcdet.models.kd.graph import NEAR_IN_SPACE, GraphConfig, LocalGraphs, build_graphs
-from pcdet.models.kd.losses.base import KDLoss, check_same_rows, frame_mean, zero_of
+from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
+from pcdet.models.kd.matching import meet
 from pcdet.models.kd.presets import POINT_DISTILLER
 from pcdet.models.kd.sampling import (
     MOST_POINTS,
@@ -58,8 +59,8 @@ class PointDistiller(KDLoss):
     def __init__(
         self,
         *,
-        feature: str,
-        teacher_feature: str | None = None,
+        feature: str | list[str],
+        teacher_feature: str | list[str] | None = None,
         preset: Literal["default", "official", "paper"] = "default",
         weight: float = 1.0,
         schedule: ScheduleConfig = CONSTANT,
@@ -89,16 +90,16 @@ class PointDistiller(KDLoss):
         self.register_buffer("initial_target_var", torch.tensor(-1.0))
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """See the base class. Logs nodes, ess, target_var, target_var_ratio and, if asked, explained."""
-        source, target = student.feature(self.feature), teacher.feature(self.teacher_feature)
-        check_same_rows(self, source, target)
-        num_frames = source.num_frames
-        values = RowImportance(teacher, target)
+        """See the base class. Logs nodes, ess, target_var, target_var_ratio; if they apply, explained and matched."""
+        taught = teacher.feature(self.teacher_feature)
+        met = meet(student.feature(self.feature), taught)
+        source, target, num_frames = met.student, met.teacher, taught.num_frames
+        values = RowImportance(teacher, taught, met.teacher_rows)
         if not self.graph.per_frame:
             source, target = source.as_one_frame(), target.as_one_frame()
         graphs = build_graphs(target, values.of(self.sample.by), self.sample, self.graph)
         if len(graphs.centres) == 0:
-            return zero_of(source), {"nodes": torch.zeros(())}
+            return zero_of(source), {"nodes": torch.zeros(()), **met.logs}
         rows = source.take(graphs.base), target.take(graphs.base)
         graph = edge_graph(graphs.idx, len(rows[0]), gradients=torch.is_grad_enabled())
         given, wanted = (
@@ -108,7 +109,7 @@ class PointDistiller(KDLoss):
         per_node = self._distance(given, wanted)
         weight = self._weights(values, wanted, graphs, per_node.dtype, num_frames)
         loss = per_node.sum() if self.distance == "dist" else frame_mean(per_node * weight, graphs.sizes)
-        return loss, self._logs(wanted, weight, rows[1][graphs.centres], graphs, diagnose)
+        return loss, self._logs(wanted, weight, rows[1][graphs.centres], graphs, diagnose) | met.logs
 
     @torch.no_grad()
     def _weights(

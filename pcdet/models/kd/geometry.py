@@ -1,0 +1,91 @@
+"""Where things lie: a detector's range and voxels, and the coarser grids that its layers make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where a detector's voxels lie.
+
+    Attributes:
+        point_cloud_range: [x, y, z, x, y, z] minimum and maximum, metres.
+        grid_size: voxels along x, y, z; None for a detector without voxels.
+    """
+
+    point_cloud_range: tuple[float, ...]
+    grid_size: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, dataset: Any) -> Geometry:
+        """Read off a dataset's ``point_cloud_range`` and ``grid_size``."""
+        grid_size = getattr(dataset, "grid_size", None)
+        return cls(
+            point_cloud_range=tuple(float(v) for v in dataset.point_cloud_range),
+            grid_size=None if grid_size is None else tuple(int(v) for v in grid_size),
+        )
+
+    def grid(self, shape: Sequence[int]) -> Grid:
+        """The grid of a layer, [z, y, x] cells.
+
+        A cell is a whole number of voxels wide, although the shape may not say so exactly: strided layers round it up,
+        and sparse backbones add a layer of height (41 layers, halved to 21, 11, 5 and 2, of 40 voxels).
+        """
+        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
+        cells = [int(n) for n in shape][::-1]
+        voxels = self.grid_size or cells
+        strides = [max(1, round(v / n)) if v >= n / 1.5 else v / n for v, n in zip(voxels, cells, strict=True)]
+        size = [(b - a) / v * s for a, b, v, s in zip(low, high, voxels, strides, strict=True)]
+        return Grid(low=tuple(low), high=tuple(high), size=tuple(size), shape=tuple(cells[::-1]))
+
+    def map_grid(self, height: int, width: int) -> Grid:
+        """The grid of a BEV map, whose one layer spans the whole height."""
+        return self.grid((1, height, width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Cells of a layer.
+
+    Attributes:
+        low, high: corners of the range, [x, y, z] metres.
+        size: of a cell along x, y, z, metres.
+        shape: cells along z, y, x.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    size: tuple[float, ...]
+    shape: tuple[int, int, int]
+
+    def centres(self, cells: Tensor) -> Tensor:
+        """(M, 3) cells [z, y, x] -> (M, 3) their centres [x, y, z], metres, float32."""
+        low, size = (torch.tensor(v, dtype=torch.float32, device=cells.device) for v in (self.low, self.size))
+        return low + (cells.flip(1).float() + 0.5) * size
+
+    def flat(self, frame: Tensor, cells: Tensor) -> Tensor:
+        """(M,) frame and (M, 3) cells [z, y, x], int64 -> (M,) one number for each cell of each frame, in order."""
+        depth, height, width = self.shape
+        return ((frame * depth + cells[:, 0]) * height + cells[:, 1]) * width + cells[:, 2]
+
+    def cells_at(self, xyz: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells that hold positions.
+
+        Args:
+            xyz: (M, 3) metres.
+
+        Returns:
+            (M, 3) int64 cells [z, y, x], clamped to the grid; (M,) False for positions outside the range.
+        """
+        low, high, size = (
+            torch.tensor(v, dtype=torch.float32, device=xyz.device) for v in (self.low, self.high, self.size)
+        )
+        last = torch.tensor(self.shape, device=xyz.device).flip(0) - 1
+        cells = ((xyz - low) / size).floor().long().clamp(min=0).minimum(last)
+        return cells.flip(1), ((xyz >= low) & (xyz <= high)).all(dim=1)

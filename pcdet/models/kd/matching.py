@@ -1,0 +1,80 @@
+"""Which row of the teacher each row of the student meets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcdet.models.kd.feature import Feature, rows_of
+from pcdet.ops.knn import knn
+
+
+class Meeting(NamedTuple):
+    """Both sides on the rows that they have in common, row by row.
+
+    Attributes:
+        student: its rows.
+        teacher: as many rows, standing where the student's do.
+        teacher_rows: (n,) which of the teacher's rows these are; None for all, in order.
+        share: how many of the student's rows met one, as a fraction; None where the sets are the same.
+    """
+
+    student: Feature
+    teacher: Feature
+    teacher_rows: Tensor | None = None
+    share: Tensor | None = None
+
+    @property
+    def logs(self) -> dict[str, Tensor]:
+        """What to log of it."""
+        return {} if self.share is None else {"matched": self.share}
+
+
+@torch.no_grad()
+def meet(student: Feature, teacher: Feature) -> Meeting:
+    """Pairs of rows at the same place.
+
+    The same cells or points meet in order. Otherwise each of the student's rows meets the teacher's cell that its
+    centre lies in, or the nearest of the teacher's points; rows outside the teacher's range, and those in cells that
+    the teacher does not have, are left out.
+
+    Raises:
+        ValueError: the frames differ in number, or a map is to meet a set of voxels or points.
+    """
+    if student.num_frames != teacher.num_frames:
+        raise ValueError(f"the student has {student.num_frames} frames and the teacher {teacher.num_frames}")
+    if _same(student, teacher):
+        return Meeting(student, teacher)
+    if student.source.dim() == 4 and teacher.source.dim() != 4:
+        raise ValueError(
+            f"the student's tap is a map {list(student.source.shape)} and the teacher's a set of rows "
+            f"{list(teacher.source.shape)}; give TEACHER_FEATURE a map too (spatial_features)"
+        )
+    rows = _rows_at(teacher, student)
+    met = rows >= 0
+    chosen, rows = met.nonzero().squeeze(1), rows[met]
+    given = student.select(chosen)
+    # The student's positions, which are all different: several of its rows may meet the same one.
+    wanted = replace(teacher.select(rows), xyz=given.xyz)
+    return Meeting(given, wanted, rows, met.float().mean() if len(met) else met.new_ones((), dtype=torch.float32))
+
+
+def _same(student: Feature, teacher: Feature) -> bool:
+    if len(student) != len(teacher) or student.grid != teacher.grid:
+        return False
+    if student.grid is None:
+        return torch.equal(student.xyz, teacher.xyz) and torch.equal(student.frame, teacher.frame)
+    both_maps = student.dense is not None and teacher.dense is not None
+    return both_maps or torch.equal(student.cells, teacher.cells)
+
+
+def _rows_at(teacher: Feature, student: Feature) -> Tensor:
+    """(M,) the teacher's row where each of the student's stands, -1 where there is none."""
+    if teacher.grid is None:
+        return knn(student.xyz, teacher.xyz, 1, student.frame, teacher.frame)[1][:, 0]
+    cells, inside = teacher.grid.cells_at(student.xyz)
+    rows = rows_of(teacher.cells, teacher.grid.flat(student.frame, cells))
+    return rows.masked_fill(~inside, -1)

@@ -1,0 +1,146 @@
+"""What a teacher on a grid of its own is built for and fed with: its voxels, made of the student's points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcdet.models.kd.geometry import Geometry
+from pcdet.ops.voxel import voxelize
+from pcdet.registry import PROCESSORS, ConfigError, build_from_cfg
+
+VOXELS = "transform_points_to_voxels"
+GRIDS = (VOXELS, "transform_points_to_voxels_placeholder", "calculate_grid_size")
+SAMPLING = "sample_points"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a detector reads of its data set, from the file instead of the data; see ``Detector3DTemplate``."""
+
+    class_names: Sequence[str]
+    point_cloud_range: np.ndarray
+    voxel_size: Sequence[float] | None
+    grid_size: np.ndarray | None
+    point_feature_encoder: Any
+    depth_downsample_factor: int | None = None
+
+
+@dataclass(frozen=True)
+class TeacherInput:
+    """A teacher's own view of the student's batches.
+
+    Attributes:
+        facts: what the teacher is built for.
+        voxelizer: its step ``transform_points_to_voxels``, with the limits of training; None if it has no voxels.
+    """
+
+    facts: DataFacts
+    voxelizer: Any
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the teacher's voxels lie."""
+        return Geometry.of(self.facts)
+
+    def __call__(self, batch_dict: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the batch with the teacher's voxels.
+
+        Reads: ``points`` (N, 1 + C) [frame, x, y, z, ...], as they are after augmentation; ``batch_size``.
+        Writes: ``voxels`` (V, P, C), ``voxel_coords`` (V, 4) [frame, z, y, x], ``voxel_num_points`` (V,).
+        """
+        own = {key: value for key, value in batch_dict.items() if not key.startswith("voxel")}
+        if self.voxelizer is None:
+            return own
+        points = own.get("points")
+        if points is None:
+            raise ConfigError(
+                "KD.TEACHER.CFG: the teacher's voxels differ from the student's and are made of the batch's points, "
+                "but the batch has none; keep 'points' in it, or give the teacher the student's DATA_PROCESSOR"
+            )
+        frames = _frames_of(points, int(own["batch_size"]))
+        parts = [self._voxels(frame, index) for index, frame in enumerate(frames)]
+        for key, values in zip(("voxels", "voxel_coords", "voxel_num_points"), zip(*parts, strict=True), strict=True):
+            own[key] = torch.cat(values)
+        return own
+
+    def _voxels(self, points: Tensor, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        step = self.voxelizer
+        voxels, coords, count = voxelize(
+            points.contiguous(), step.voxel_size, step.point_cloud_range, step.max_points, step.max_voxels
+        )
+        coords = torch.nn.functional.pad(coords.float(), (1, 0), value=frame)
+        return voxels, coords, count.float()
+
+
+def teacher_input(cfg: Mapping, student_cfg: Mapping, dataset: Any) -> TeacherInput | None:
+    """How the student's batches become the teacher's, or None where they are the same.
+
+    Args:
+        cfg: the teacher's whole configuration.
+        student_cfg: the student's.
+        dataset: the student's.
+
+    Raises:
+        ConfigError: the teacher needs points that the student's batches do not have.
+    """
+    data, given = cfg.get("DATA_CONFIG"), student_cfg.get("DATA_CONFIG")
+    if not data or not given or _layout(data) == _layout(given):
+        return None
+    problems = []
+    for what, key in (("point columns", _columns), ("sampling of points", lambda d: _steps(d, (SAMPLING,)))):
+        wanted, found = key(data), key(given)
+        if wanted and wanted != found:
+            problems.append(
+                f"KD.TEACHER.CFG: the teacher's {what} {wanted} must be the student's, whose points it gets; found "
+                f"{found or 'none'}"
+            )
+    if problems:
+        raise ConfigError(problems)
+    encoder = dataset.point_feature_encoder
+    limits = np.array(data["POINT_CLOUD_RANGE"], dtype=np.float32)
+    steps = [
+        build_from_cfg(
+            node,
+            PROCESSORS,
+            path=f"{cfg.get('TAG', 'teacher')}: DATA_CONFIG.DATA_PROCESSOR",
+            point_cloud_range=limits,
+            training=True,
+            mode="train",
+            num_point_features=encoder.num_point_features,
+        )
+        for node in _steps(data, GRIDS)
+    ]
+    facts = DataFacts(
+        class_names=dataset.class_names,
+        point_cloud_range=limits,
+        voxel_size=steps[-1].voxel_size if steps else None,
+        grid_size=steps[-1].grid_size if steps else None,
+        point_feature_encoder=encoder,
+        depth_downsample_factor=getattr(dataset, "depth_downsample_factor", None),
+    )
+    return TeacherInput(facts, next((step for step in steps if hasattr(step, "max_voxels")), None))
+
+
+def _layout(data: Mapping) -> tuple:
+    """What decides a detector's voxels."""
+    return list(data["POINT_CLOUD_RANGE"]), _steps(data, GRIDS)
+
+
+def _steps(data: Mapping, names: tuple[str, ...]) -> list[Mapping]:
+    return [dict(node) for node in data["DATA_PROCESSOR"] if node["NAME"] in names]
+
+
+def _columns(data: Mapping) -> list[str]:
+    return list((data.get("POINT_FEATURE_ENCODING") or {}).get("used_feature_list") or [])
+
+
+def _frames_of(points: Tensor, num_frames: int) -> list[Tensor]:
+    """(N, 1 + C) points, frame after frame -> the (n, C) points of each frame."""
+    sizes = torch.bincount(points[:, 0].long(), minlength=num_frames).tolist()
+    return list(points[:, 1:].split(sizes))

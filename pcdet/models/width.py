@@ -23,7 +23,7 @@ CHANNEL_KEYS = {
     "POINT_HEAD": ("CLS_FC", "REG_FC"),
     "ROI_HEAD": ("XYZ_UP_LAYER", "CLS_FC", "REG_FC", "SHARED_FC", "SA_CONFIG.MLPS"),
 }
-# Parts whose channels are written in the code, and which take the factor itself.
+# Parts with default channels, which take the factor itself for those that the file does not name.
 FIXED_WIDTH = ("VoxelBackBone8x", "VoxelResBackBone8x")
 CUT_SLACK = 0.05  # widths are written with few digits: 196 * 0.357 must still give 70, as 196 / 2.8 does
 
@@ -57,7 +57,7 @@ def scale_model_cfg(model_cfg: Mapping, width: float) -> Any:
             continue
         for key in keys:
             _scale_key(node, key.split("."), width)
-        if node.get("NAME") in FIXED_WIDTH and "NUM_FILTERS" not in node:
+        if node.get("NAME") in FIXED_WIDTH and not {"NUM_FILTERS", "OUT_CHANNELS"} <= node.keys():
             node["WIDTH"] = width * node.get("WIDTH", 1.0)
     return scaled
 

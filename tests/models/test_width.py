@@ -1,17 +1,39 @@
 """Student widths: parameters of the paper, rounding, and what is left alone."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from easydict import EasyDict
+from models import pointrcnn
 from models.pointpillars import KITTI_RANGE, dataset_facts, model_cfg
 from torch import nn
 
+from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network
 from pcdet.models.width import scale_channels, scale_model_cfg
 from pcdet.registry import ConfigError
 from pcdet.utils.model_stats import count_macs
+
+CFGS = Path(__file__).resolve().parents[2] / "tools" / "cfgs" / "kitti_models"
+
+
+def shipped(name):
+    """The MODEL block of a shipped file."""
+    return cfg_from_yaml_file(CFGS / f"{name}.yaml", EasyDict()).MODEL
+
+
+class MapPart(nn.Module):
+    """A detector from its map of features on."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, spatial_features):
+        batch = self.model.backbone_2d({"spatial_features": spatial_features, "decode_boxes": False})
+        return self.model.dense_head(batch)
 
 
 @pytest.mark.parametrize(
@@ -34,14 +56,112 @@ def test_pointpillars_students_have_their_macs(width, macs):
     cfg = model_cfg()
     cfg.WIDTH = width
     model = build_network(cfg, 3, dataset_facts(KITTI_RANGE)).to("meta").eval()
-
-    class OnAMap(nn.Module):
-        def forward(self, spatial_features):
-            batch = model.backbone_2d({"spatial_features": spatial_features, "decode_boxes": False})
-            return model.dense_head(batch)
-
     empty = torch.empty(1, model.vfe.get_output_feature_dim(), 496, 432, device="meta")
-    assert f"{count_macs(OnAMap(), empty).dense / 1e9:.2f}" == macs
+    assert f"{count_macs(MapPart(model), empty).dense / 1e9:.2f}" == macs
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [("second", "5.33", "69.64"), ("kd/second_4x", "1.34", "17.73"), ("kd/second_16x", "0.34", "4.60")],
+)
+def test_seconds_students_have_the_papers_sizes(name, parameters, macs):
+    """The paper's MACs leave the sparse part out: those of the 2-D part on KITTI's whole grid, 200 x 176 cells."""
+    pytest.importorskip("spconv")
+    model = build_network(shipped(name), 3, dataset_facts((0, -40, -3, 70.4, 40, 1), (0.05, 0.05, 0.1)))
+    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}" == parameters
+    model = model.to("meta").eval()
+    empty = torch.empty(1, model.map_to_bev_module.num_bev_features, 200, 176, device="meta")
+    assert f"{count_macs(MapPart(model), empty).dense / 1e9:.2f}" == macs
+
+
+@pytest.mark.parametrize(
+    ("name", "sparse", "bev", "filters", "up"),
+    [
+        ("second", [16, 16, 32, 64, 64, 128], 256, [128, 256], [256, 256]),
+        ("kd/second_4x", [8, 8, 16, 32, 32, 64], 128, [64, 128], [128, 128]),
+        ("kd/second_16x", [4, 4, 8, 16, 16, 32], 64, [32, 64], [64, 64]),
+    ],
+)
+def test_seconds_students_have_the_papers_widths(name, sparse, bev, filters, up):
+    """Sparse layers: base, four stages, out."""
+    pytest.importorskip("spconv")
+    model = build_network(shipped(name), 3, dataset_facts((0, -3.2, -3, 6.4, 3.2, 1), (0.05, 0.05, 0.1)))
+    backbone = model.backbone_3d
+    ends = [backbone.conv_input, backbone.conv1, backbone.conv2, backbone.conv3, backbone.conv4, backbone.conv_out]
+    assert [out_channels(end) for end in ends] == sparse
+    assert model.map_to_bev_module.num_bev_features == bev
+    assert [out_channels(block) for block in model.backbone_2d.blocks] == filters
+    assert [out_channels(branch) for branch in model.backbone_2d.deblocks] == up
+
+
+def out_channels(layers):
+    return [m.out_channels for m in layers.modules() if hasattr(m, "out_channels")][-1]
+
+
+# PointRCNN in the paper's released files: scales of each level, propagation (in, hidden, out) to the points last, point
+# head, and of the second stage the lifting layers, set abstraction and hidden layers.
+POINTRCNN = {
+    "pointrcnn": (
+        "4.04",
+        [
+            [[16, 16, 32], [32, 32, 64]],
+            [[64, 64, 128], [64, 96, 128]],
+            [[128, 196, 256]] * 2,
+            [[256, 256, 512], [256, 384, 512]],
+        ],
+        [(1536, 512, 512), (768, 512, 512), (608, 256, 256), (257, 128, 128)],
+        [256, 256],
+        [128, 128],
+        [[128, 128, 128], [128, 128, 256], [256, 256, 512]],
+    ),
+    "kd/pointrcnn_8x": (
+        "0.52",
+        [
+            [[5, 5, 11], [11, 11, 22]],
+            [[22, 22, 45], [22, 34, 45]],
+            [[45, 70, 91]] * 2,
+            [[91, 91, 182], [91, 137, 182]],
+        ],
+        [(546, 182, 182), (272, 182, 182), (215, 91, 91), (92, 45, 45)],
+        [91, 91],
+        [45, 45],
+        [[45, 45, 45], [45, 45, 91], [91, 91, 182]],
+    ),
+    "kd/pointrcnn_16x": (
+        "0.26",
+        [
+            [[4, 4, 8], [8, 8, 16]],
+            [[16, 16, 32], [16, 24, 32]],
+            [[32, 49, 64]] * 2,
+            [[64, 64, 128], [64, 96, 128]],
+        ],
+        [(384, 128, 128), (192, 128, 128), (152, 64, 64), (65, 32, 32)],
+        [64, 64],
+        [32, 32],
+        [[32, 32, 32], [32, 32, 64], [64, 64, 128]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POINTRCNN)
+def test_pointrcnns_students_have_the_papers_sizes_and_widths(name):
+    parameters, scales, propagation, point_head, lifted, refined = POINTRCNN[name]
+    model = build_network(shipped(name), 3, pointrcnn.dataset_facts())
+    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}" == parameters
+    assert [[widths(mlp)[1:] for mlp in m.mlps] for m in model.backbone_3d.SA_modules] == scales
+    assert [tuple(widths(m.mlp)) for m in list(model.backbone_3d.FP_modules)[::-1]] == propagation
+    for layers in (model.point_head.cls_layers, model.point_head.box_layers):
+        assert widths(layers)[:-1] == [lifted[-1], *point_head]
+    assert widths(model.roi_head.xyz_up_layer)[1:] == lifted
+    assert [widths(m.mlps[0])[1:] for m in model.roi_head.SA_modules] == refined
+    for layers in (model.roi_head.cls_layers, model.roi_head.reg_layers):
+        assert widths(layers)[:-1] == [refined[-1][-1], *point_head]
+
+
+def widths(layers):
+    """Channels into the first layer and out of each."""
+    dense = [m for m in layers.modules() if hasattr(m, "weight") and m.weight.dim() > 1]
+    return [dense[0].weight.shape[1], *(m.weight.shape[0] for m in dense)]
 
 
 POINT_MLPS = [[[16, 16, 32], [32, 32, 64]], [[64, 64, 128], [64, 96, 128]], [[128, 196, 256]], [[256, 384, 512]]]
@@ -87,7 +207,9 @@ def test_a_backbone_with_channels_in_its_code_takes_the_factor():
         "MAP_TO_BEV": {"NUM_BEV_FEATURES": 64},
     }
     named = EasyDict(BACKBONE_3D={"NAME": "VoxelBackBone8x", "NUM_FILTERS": [16, 32]})
-    assert scale_model_cfg(named, 0.5).BACKBONE_3D == {"NAME": "VoxelBackBone8x", "NUM_FILTERS": [8, 16]}
+    assert scale_model_cfg(named, 0.5).BACKBONE_3D == {"NAME": "VoxelBackBone8x", "NUM_FILTERS": [8, 16], "WIDTH": 0.5}
+    named.BACKBONE_3D.OUT_CHANNELS = 128
+    assert "WIDTH" not in scale_model_cfg(named, 0.5).BACKBONE_3D
 
 
 def test_no_layer_vanishes():

@@ -1,0 +1,107 @@
+"""Distillation of SECOND and PointRCNN: every kind of tap and preset, on networks of a few channels."""
+
+import pytest
+import torch
+from easydict import EasyDict
+from kd_detectors import POINTS, VOXELS, point_rcnn, pointrcnn, second, voxel_batch
+from kd_pairs import kd_terms
+
+from pcdet.models.kd import build_distiller
+
+SMALL = {"SAMPLE": {"NUM": 30}, "GRAPH": {"K": 8}}
+STAGES = {"NAME": "PointDistiller", "FEATURE": ["backbone_2d.blocks.0", "backbone_2d.blocks.1"], **SMALL}
+SPARSE = {"NAME": "PointDistiller", "FEATURE": "multi_scale_3d_features.x_conv3", **SMALL}
+POINT = {"NAME": "PointDistiller", "FEATURE": "point_features", **SMALL}
+SECOND_LOSSES = {
+    "stages": [STAGES],
+    "stages, official": [STAGES | {"PRESET": "official"}],
+    "stages, paper": [STAGES | {"PRESET": "paper"}],
+    "sparse voxels": [SPARSE],
+    "sparse voxels, official": [SPARSE | {"PRESET": "official"}],
+    "volume by path": [SPARSE | {"FEATURE": "backbone_3d.conv_out"}],
+    "regression of voxels": [{"NAME": "FitNet", "FEATURE": "encoded_spconv_tensor"}],
+    "map by points, and logits": [
+        {"NAME": "FitNet", "FEATURE": "spatial_features_2d", "SAMPLE": {"BY": "num_points"}},
+        {"NAME": "PivotalLogit"},
+    ],
+}
+POINT_LOSSES = {
+    "points": [POINT],
+    "points, official": [POINT | {"PRESET": "official"}],
+    "points, paper": [POINT | {"PRESET": "paper"}],
+    "regression": [{"NAME": "FitNet", "FEATURE": "point_features"}],
+}
+CASES = [("second", name) for name in SECOND_LOSSES] + [("pointrcnn", name) for name in POINT_LOSSES]
+
+
+def case(detector, name):
+    """Student, teacher, facts, losses and batch."""
+    if detector == "second":
+        return second(0.125, seed=1), second(0.25, seed=2), VOXELS, SECOND_LOSSES[name], voxel_batch()
+    batch = pointrcnn.random_batch(points=256)
+    return point_rcnn(0.125, seed=1), point_rcnn(0.25, seed=2), POINTS, POINT_LOSSES[name], batch
+
+
+def distil(student, teacher, facts, losses):
+    torch.manual_seed(7)
+    cfg = EasyDict(KD={"TEACHER": {"CFG": "unused"}, "LOSSES": losses})
+    return build_distiller(cfg, student, facts, teacher=teacher).train()
+
+
+@pytest.mark.parametrize(("detector", "name"), CASES, ids=[": ".join(c) for c in CASES])
+def test_training_lowers_the_loss_and_its_gradient_reaches_the_first_layer(detector, name):
+    student, teacher, facts, losses, batch = case(detector, name)
+    distiller = distil(student, teacher, facts, losses)
+    first = next(student.backbone_3d.parameters())
+    optimizer = torch.optim.Adam([p for p in distiller.parameters() if p.requires_grad], lr=3e-3)
+    totals = []
+    for step in range(5):
+        torch.manual_seed(3)  # the second stage draws its proposals
+        ret_dict, tb_dict, _ = distiller(batch)
+        kd = ret_dict["loss"] - student.get_training_loss()[0]
+        if step == 0:
+            kd.backward(retain_graph=True)
+            assert first.grad.abs().sum() > 0
+            assert all(p.grad is not None for p in distiller.losses.parameters() if p.requires_grad)
+        optimizer.zero_grad()
+        ret_dict["loss"].backward()
+        optimizer.step()
+        totals.append(tb_dict["kd/total"])
+    assert totals[-1] < totals[0]
+    assert not any(key.endswith("matched") for key in tb_dict), "teacher and student have the same rows"
+
+
+@pytest.mark.parametrize("feature", ["multi_scale_3d_features.x_conv2", "backbone_2d.blocks.1"])
+def test_the_order_of_voxels_does_not_matter(feature):
+    """Sites of strided layers come in another order then."""
+    node = SPARSE | {"FEATURE": feature}
+    batch = voxel_batch()
+    order = torch.randperm(len(batch["voxels"]), generator=torch.Generator().manual_seed(5))
+    other = {k: v[order] if k.startswith("voxel") else v for k, v in batch.items()}
+    values = [
+        kd_terms(distil(second(0.125, seed=1), second(0.25, seed=2), VOXELS, [node])(b)[1]) for b in (batch, other)
+    ]
+    for key, value in values[0].items():
+        if not key.endswith("explained"):
+            assert values[1][key] == pytest.approx(value, rel=1e-3, abs=1e-6), key
+
+
+def test_weights_of_points_act_and_have_a_mean_of_one():
+    """B2: the released code computes them and leaves them out."""
+    student, teacher, facts, _, batch = case("pointrcnn", "points")
+    distiller = distil(student, teacher, facts, [POINT])
+    loss, seen = distiller.losses["PointDistiller"], []
+    original = loss._weights
+    loss._weights = lambda *args: seen.append(original(*args)) or seen[-1]
+    logs = kd_terms(distiller(batch)[1])
+    for frame in seen[0].split(30):
+        assert float(frame.mean()) == pytest.approx(1, rel=1e-5) and float(frame.std()) > 0.01
+    assert 1 <= logs["kd/PointDistiller/ess"] < 30
+    official = distil(student, teacher, facts, [POINT | {"PRESET": "official"}])
+    assert kd_terms(official(batch)[1])["kd/PointDistiller/ess"] == pytest.approx(30)
+
+
+def test_a_point_detector_has_no_scores_on_a_map():
+    student, teacher, facts, *_ = case("pointrcnn", "points")
+    with pytest.raises(ValueError, match="PointRCNN has no dense_head"):
+        distil(student, teacher, facts, [POINT | {"SAMPLE": {"BY": "score"}}])

@@ -4,7 +4,7 @@ What is wrong with spconv 2.3 on a CPU, and is put right here for CPU tensors on
 
 - its gather and scatter loops race as soon as OpenMP has more than one thread, so that outputs and gradients vary;
 - its backward pass asks for the current CUDA stream, which a machine without CUDA does not have;
-- a bias is refused in evaluation;
+- a bias is refused in evaluation, and so is a tensor without rows;
 - its matrix products follow autocast, while the buffers that they write into do not; float16 goes through numpy.
 
 Everything that computes goes through a few functions of ``spconv.pytorch.ops``, looked up there at each call, forward
@@ -114,11 +114,22 @@ def _on_cpu(original: Callable, one_thread: Callable) -> Callable:
 
 
 def _convolve_on_cpu(original: Callable, one_thread: Callable) -> Callable:
-    def wrapper(features: Tensor, filters: Tensor, *args: Any, bias: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def wrapper(
+        features: Tensor,
+        filters: Tensor,
+        pairs: Tensor,
+        pair_num: Tensor,
+        num_out: int,
+        *args: Any,
+        bias: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         if features.is_cuda:
-            return original(features, filters, *args, bias=bias, **kwargs)
+            return original(features, filters, pairs, pair_num, num_out, *args, bias=bias, **kwargs)
+        if not len(features):
+            return features.new_zeros(num_out, len(filters))
         with _cpu(one_thread):
-            out = original(_float32(features), _float32(filters), *args, **kwargs)
+            out = original(_float32(features), _float32(filters), pairs, pair_num, num_out, *args, **kwargs)
         if bias is not None:
             out += bias
         return out.to(features.dtype)
@@ -130,6 +141,8 @@ def _convolve_backward_on_cpu(original: Callable, one_thread: Callable) -> Calla
     def wrapper(features: Tensor, filters: Tensor, out_bp: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if features.is_cuda:
             return original(features, filters, out_bp, *args, **kwargs)
+        if not len(features):
+            return torch.zeros_like(features), torch.zeros_like(filters)
         with _cpu(one_thread):
             din, dfilters = original(_float32(features), _float32(filters), _float32(out_bp), *args, **kwargs)
         return din.to(features.dtype), dfilters.to(filters.dtype)

@@ -55,12 +55,18 @@ def _watch(model):
     def keep(name, take):
         return lambda module, inputs, output: seen.__setitem__(name, take(output).detach())
 
+    def append(name):
+        def hook(module, inputs, output):
+            seen[name] = torch.cat([*([seen[name]] if name in seen else []), output[1].detach()])
+
+        return hook
+
     for k, module in enumerate(model.backbone_3d.SA_modules):
         module.register_forward_hook(keep(f"sa{k}.features", lambda out: out[1]))
     for k, module in enumerate(model.backbone_3d.FP_modules):
         module.register_forward_hook(keep(f"fp{k}.features", lambda out: out))
     for k, module in enumerate(model.roi_head.SA_modules):
-        module.register_forward_hook(keep(f"roi_sa{k}.features", lambda out: out[1]))
+        module.register_forward_hook(append(f"roi_sa{k}.features"))  # a few proposals at a time
     pool, head = model.roi_head.pool, model.point_head
 
     def pool_and_keep(batch_dict):

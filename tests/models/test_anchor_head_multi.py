@@ -36,17 +36,20 @@ def _by_cell(head, flat):
         yield part.unflatten(1, (per_cell[0] * per_cell[1], ny, nx)).movedim(1, 3)
 
 
-def test_anchors_and_targets_are_those_of_the_single_head():
-    multi, single = _model().train(), build_network(tiny_model_cfg(), 3, FACTS).train()
+@pytest.mark.parametrize(
+    ("branches", "order"), [(BRANCHES, [0, 1, 2]), (BRANCHES[::-1], [2, 0, 1])], ids=["as listed", "reversed"]
+)
+def test_anchors_and_targets_are_those_of_the_single_head(branches, order):
+    multi = _model(RPN_HEAD_CFGS=branches).train().dense_head
+    single = build_network(tiny_model_cfg(), 3, FACTS).train().dense_head
     batch = random_batch(FACTS)
-    for own, other in zip(multi.dense_head.anchors, single.dense_head.anchors, strict=True):
-        assert torch.equal(own, other)
-    own = multi.dense_head.assign_targets(batch["gt_boxes"])
-    other = single.dense_head.assign_targets(batch["gt_boxes"])
+    for place, other in zip(order, single.anchors, strict=True):
+        assert torch.equal(multi.anchors[place], other)
+    own, other = (head.assign_targets(batch["gt_boxes"]) for head in (multi, single))
     assert (own["box_cls_labels"] > 0).sum() > 5
     for key, value in own.items():
-        parts = torch.cat(list(_by_cell(multi.dense_head, value)), dim=3)
-        assert torch.equal(parts.flatten(1, 3), other[key]), key
+        parts = list(_by_cell(multi, value))
+        assert torch.equal(torch.cat([parts[k] for k in order], dim=3).flatten(1, 3), other[key]), key
 
 
 def _plain_cls_loss(head, positive, negative):

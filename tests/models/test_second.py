@@ -32,21 +32,6 @@ def _filters(backbone):
 
 
 @pytest.mark.parametrize(
-    ("width", "filters", "parameters"),
-    [
-        (None, [16, 16, 32, 64, 64, 128], "5.33"),
-        (0.5, [8, 8, 16, 32, 32, 64], "1.34"),
-        (0.25, [4, 4, 8, 16, 16, 32], "0.34"),
-    ],
-)
-def test_the_papers_students(width, filters, parameters):
-    model = build_network(seconds.model_cfg(width=width), 3, seconds.facts(seconds.KITTI_RANGE))
-    assert _filters(model.backbone_3d) == filters
-    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}" == parameters  # millions
-    assert model.backbone_3d.num_point_features == filters[-1]
-
-
-@pytest.mark.parametrize(
     ("keys", "filters"),
     [
         ({"num_filters": [4, 8, 12, 20], "out_channels": 24}, [4, 4, 8, 12, 20, 24]),

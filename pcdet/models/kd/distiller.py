@@ -137,7 +137,10 @@ class Distiller(nn.Module):
         own_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
         with Taps(self.teacher, self._teacher_taps, stop=True) as taps:
             own_batch = self.teacher.forward_features(own_batch)
-        return View(self.teacher, own_batch, taps.complete(own_batch), self._teacher_geometry)
+        seen = taps.complete(own_batch)
+        # The maps in between are let go before the student needs the memory; coordinates say where rows stand.
+        kept = {key: value for key, value in own_batch.items() if key in batch_dict or key.endswith("_coords")}
+        return View(self.teacher, kept, seen, self._teacher_geometry)
 
     def _kd_losses(self, student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:
         """The weighted sum, and everything to log."""

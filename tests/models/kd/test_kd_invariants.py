@@ -1,6 +1,7 @@
 """What distillation promises, claim by claim, on a real PointPillars teacher and student of a few channels."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -67,6 +68,24 @@ def test_the_teacher_is_neither_trained_nor_changed_nor_stored(batch):
     assert not owned & {id(p) for p in distiller.teacher.parameters()}
     assert {name.split(".")[0] for name in distiller.state_dict()} == {"student", "losses"}
     assert not any(module.training for module in distiller.teacher.modules())
+
+
+@every_kind_of_loss
+def test_the_teachers_maps_are_not_held_while_the_student_runs(batch, losses):
+    distiller, held, maps = distil(*losses), [], []
+    tapped = {name for loss in distiller.losses.values() for name in loss.teacher_taps}
+
+    def note(_module, _given, out):
+        found = (
+            out[name] for name in ("spatial_features", "spatial_features_2d") if name in out and name not in tapped
+        )
+        maps.extend(map(weakref.ref, found))
+
+    for module in distiller.teacher.children():
+        module.register_forward_hook(note)
+    distiller.student.vfe.register_forward_hook(lambda *_: held.append([seen() for seen in maps if seen() is not None]))
+    distiller(batch)
+    assert held == [[]]
 
 
 def test_the_teacher_follows_the_distiller_to_another_type():

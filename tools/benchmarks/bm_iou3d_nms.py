@@ -7,7 +7,10 @@ Contenders: mmcv's C++ (MMCV_SOURCE, see _mmcv.py), shapely with its search tree
 
 from __future__ import annotations
 
+import importlib.util
+
 import _mmcv
+import numpy as np
 import torch
 from _contest import OURS, Contest
 
@@ -17,7 +20,6 @@ from pcdet.testing import random_boxes
 
 def shapely_iou(boxes: torch.Tensor):
     """The IoU matrix by polygon clipping of the pairs that a search tree proposes."""
-    import numpy as np
     import shapely
 
     from pcdet.ops.iou3d_nms.reference import corners_bev
@@ -37,6 +39,9 @@ def main() -> None:
     mmcv = _mmcv.mmcv_kernels() if on_cpu else "CPU only"
     if isinstance(mmcv, str):
         contest.skip("mmcv C++", mmcv)
+    with_shapely = on_cpu and importlib.util.find_spec("shapely") is not None
+    if not with_shapely:
+        contest.skip("shapely + STRtree", "not installed" if on_cpu else "CPU only")
 
     def farthest(ours, other):
         return f"max difference {(ours.cpu() - other.cpu()).abs().max():.1e}"
@@ -44,7 +49,7 @@ def main() -> None:
     for label, objects in (("around 50 objects", 50), ("scattered", None)):
         boxes = random_boxes(1000, contest.device, objects=objects, extent=40)
         contenders = {OURS: lambda b=boxes: ops.boxes_iou_bev(b, b)}
-        if on_cpu:
+        if with_shapely:
             contenders["shapely + STRtree"] = lambda b=boxes: shapely_iou(b)
         if not isinstance(mmcv, str):
             flat = boxes[:, [0, 1, 3, 4, 6]].contiguous()

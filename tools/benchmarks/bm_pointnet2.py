@@ -41,7 +41,7 @@ def sampling(contest: Contest, n: int, m: int, azimuth: float) -> None:
             fpsample.bucket_fps_kdline_sampling(table, m, h=height, start_idx=0).astype("int32")
         )[None]
     except ImportError:
-        contest.skip("fpsample", "not installed")
+        contest.skip("fpsample kd-line (CPU)", "not installed")
 
     def same(found, other):
         return f"{(found.cpu() == other.cpu()).float().mean() * 100:.1f} % equal"

@@ -33,6 +33,8 @@ from pcdet.models.kd.view import Pair, RowImportance, View
 from pcdet.ops.edge_conv import edge_graph
 from pcdet.registry import KD_LOSSES
 
+NO_VARIANCE = 1e-12  # a target that never varied has not lost anything
+
 
 @KD_LOSSES.register
 class PointDistiller(KDLoss):
@@ -146,7 +148,7 @@ class PointDistiller(KDLoss):
             "nodes": torch.tensor(len(weight) / max(1, sum(s > 0 for s in graphs.sizes))),
             "ess": effective_sample_size(weight, graphs.sizes),
             "target_var": variance,
-            "target_var_ratio": variance / self.initial_target_var.clamp(min=1e-12),
+            "target_var_ratio": (variance + NO_VARIANCE) / (self.initial_target_var + NO_VARIANCE),
         }
         if diagnose and self.teacher_adapter.kind != "none":
             logs["explained"] = explained_variance(wanted.mean().detach(), taught)

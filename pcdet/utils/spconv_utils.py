@@ -5,10 +5,11 @@ What is wrong with spconv 2.3 on a CPU, and is put right here for CPU tensors on
 - its gather and scatter loops race as soon as OpenMP has more than one thread, so that outputs and gradients vary;
 - its backward pass asks for the current CUDA stream, which a machine without CUDA does not have;
 - a bias is refused in evaluation, and so is a tensor without rows;
-- its matrix products follow autocast, while the buffers that they write into do not; float16 goes through numpy.
+- its matrix products follow autocast, while the buffers that they write into do not; float16 goes through numpy;
+- its CUDA builds choose an algorithm for each layer that has no CPU form.
 
 Everything that computes goes through a few functions of ``spconv.pytorch.ops``, looked up there at each call, forward
-and backward. These are wrapped; CUDA tensors reach the originals untouched.
+and backward. These are wrapped, and the layers' ``forward``; CUDA tensors reach the originals untouched.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def load_spconv() -> ModuleType:
             "spconv==2.3.8 for a CPU, or the build for your CUDA that docs/INSTALL.md names"
         ) from error
     _correct_cpu(spconv.ops)
+    _correct_algorithm(spconv.conv.SparseConvolution, spconv.ops.ConvAlgo.Native)
     return spconv
 
 
@@ -92,9 +94,32 @@ def _correct_cpu(ops: ModuleType) -> None:
     for name, wrap in wrappers.items():
         original = getattr(ops, name)
         if not hasattr(original, PATCHED):
-            wrapper = functools.wraps(original)(wrap(original, one_thread))
-            setattr(wrapper, PATCHED, original)
-            setattr(ops, name, wrapper)
+            _replace(ops, name, wrap(original, one_thread))
+
+
+def _replace(owner: Any, name: str, wrapper: Callable) -> None:
+    original = getattr(owner, name)
+    functools.update_wrapper(wrapper, original)
+    setattr(wrapper, PATCHED, original)
+    setattr(owner, name, wrapper)
+
+
+def _correct_algorithm(layer: type, native: Any) -> None:
+    """Lets a convolution take the one algorithm that has a CPU form while it works on CPU tensors."""
+    original = layer.forward
+    if hasattr(original, PATCHED):
+        return
+
+    def forward(self: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
+        if input.features.is_cuda or self.algo == native:
+            return original(self, input, *args, **kwargs)
+        chosen, self.algo = self.algo, native
+        try:
+            return original(self, input, *args, **kwargs)
+        finally:
+            self.algo = chosen
+
+    _replace(layer, "forward", forward)
 
 
 def _no_stream_on_cpu(original: Callable, _: Callable) -> Callable:

@@ -14,6 +14,8 @@ pytest.importorskip("spconv", reason="spconv is not installed")
 
 from pcdet.models.backbones_2d.map_to_bev import HeightCompression
 from pcdet.models.backbones_3d import VoxelBackBone8x, VoxelResBackBone8x
+from pcdet.models.backbones_3d.spconv_backbone import SparseBasicBlock
+from pcdet.utils.spconv_utils import load_spconv
 
 GRID = [1408, 1600, 40]
 
@@ -71,9 +73,30 @@ def test_what_a_backbone_writes(backbone):
     assert out["encoded_spconv_tensor"].features.shape[1] == 32
 
 
-def test_the_map_is_the_dense_volume_with_height_in_the_channels():
-    from pcdet.utils.spconv_utils import load_spconv
+def test_a_residual_block_is_that_of_dense_convolutions():
+    torch.manual_seed(0)
+    block = SparseBasicBlock(6, bias=True, indice_key="a").eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    places = torch.unique(torch.randint(0, 7, (200, 3)), dim=0).int()
+    places = torch.nn.functional.pad(places, (1, 0))
+    features = torch.randn(len(places), 6)
+    own = block(load_spconv().SparseConvTensor(features, places, [7, 7, 7], 1)).features
 
+    _, z, y, x = places.long().unbind(1)
+
+    def dense_layer(rows, conv, norm):
+        volume = torch.zeros(1, 6, 7, 7, 7)
+        volume[0, :, z, y, x] = rows.T
+        out = torch.nn.functional.conv3d(volume, conv.weight.permute(0, 4, 1, 2, 3), conv.bias, padding=1)
+        return (out[0, :, z, y, x].T - norm.running_mean) / (norm.running_var + 1e-3).sqrt() * norm.weight + norm.bias
+
+    middle = dense_layer(features, block.conv1, block.bn1).relu()
+    expected = (dense_layer(middle, block.conv2, block.bn2) + features).relu()
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_map_is_the_dense_volume_with_height_in_the_channels():
     places = torch.tensor([[0, 0, 1, 2], [0, 1, 1, 2], [1, 1, 3, 0], [1, 0, 0, 0]], dtype=torch.int32)
     features = torch.randn(4, 3, requires_grad=True)
     volume = load_spconv().SparseConvTensor(features, places, [2, 4, 5], 3)

@@ -1,4 +1,5 @@
-# make quickstart   the main job on simulated data: teacher, student, distilled students, one table
+# make quickstart   the main job on simulated data: teacher, student, distilled students, one table;
+#                   DETECTOR=second or pointrcnn, SEEDS=3 for three seeds of each student
 # make test         every test that needs no GPU and no downloads
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks
@@ -9,6 +10,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+DETECTOR ?= pointpillar
 SEEDS ?= 1
 JOBS ?= 2
 
@@ -49,7 +51,7 @@ $(OPS): $(OPS_SOURCES) $(RUNTIME)
 	touch $@
 
 quickstart: setup
-	cd tools && $(PY) quickstart.py --seeds $(SEEDS) --jobs $(JOBS)
+	cd tools && $(PY) quickstart.py --detector $(DETECTOR) --seeds $(SEEDS) --jobs $(JOBS)
 
 test: setup $(DEV)
 	$(PYTEST) -n $(JOBS) --dist loadscope --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"

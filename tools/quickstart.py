@@ -1,7 +1,8 @@
 """Teacher, student and distilled students on simulated data, then one table: the project's main job in miniature.
 
-Run by ``make quickstart``. Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students. Its
-data lie in data/quickstart and everything else in output/quickstart: remove them to start anew.
+Run by ``make quickstart``; ``make quickstart DETECTOR=second`` (or pointrcnn) takes another detector on the same data.
+Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students. Its data lie in data/quickstart and
+everything else in output/quickstart/DETECTOR: remove them to start anew.
 """
 
 import argparse
@@ -24,12 +25,12 @@ DATA = ROOT / "data" / "quickstart"
 OUTPUT = ROOT / "output" / "quickstart"
 CFGS = Path("cfgs/simulated_models")
 
-TEACHER = "teacher"
-STUDENTS = {
-    "student": ("train.py", CFGS / "kd/pointpillar_student.yaml"),
-    "student+pointdistiller": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller.yaml"),
-    "student+pointdistiller+logits": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller_logits.yaml"),
-    "student+pointdistiller+logits+init": ("train_kd.py", CFGS / "kd/pointpillar_pointdistiller_logits_init.yaml"),
+TEACHER, STUDENT = "teacher", "student"
+# What is done to the plain student, for each detector; the file is kd/DETECTOR_WHAT.yaml with _ for +.
+DISTILLED = {
+    "pointpillar": ["pointdistiller", "pointdistiller+logits", "pointdistiller+logits+init"],
+    "second": ["pointdistiller"],
+    "pointrcnn": ["pointdistiller"],
 }
 TRAIN_FRAMES, VAL_FRAMES = 400, 200
 
@@ -92,9 +93,22 @@ def epochs_of(cfg_file):
     return epochs_of(Path(node["_BASE_CONFIG_"]))
 
 
-def training(name, script, cfg_file, seed, teacher=None, processes=1):
+def teacher_file(detector):
+    """The teacher's model file."""
+    return CFGS / f"{detector}.yaml"
+
+
+def students_of(detector):
+    """The students' rows: name -> the script that trains it and its model file, the plain student first."""
+    rows = {STUDENT: ("train.py", CFGS / "kd" / f"{detector}_student.yaml")}
+    for what in DISTILLED[detector]:
+        rows[f"{STUDENT}+{what}"] = ("train_kd.py", CFGS / "kd" / f"{detector}_{what.replace('+', '_')}.yaml")
+    return rows
+
+
+def training(output, name, script, cfg_file, seed, teacher=None, processes=1):
     """The job that trains a row of the table with one seed; a distilled student needs its teacher."""
-    folder = OUTPUT / name / f"seed{seed}"
+    folder = output / name / f"seed{seed}"
     epochs = epochs_of(cfg_file)
     launch = [sys.executable, script] if processes == 1 else ["bash", "scripts/dist_train.sh", str(processes)]
     command = [*launch, "--cfg_file", str(cfg_file), "--output_dir", str(folder), "--seed", str(seed)]
@@ -159,8 +173,23 @@ def prepare_data():
         subprocess.run(infos, cwd=ROOT, check=True)
 
 
+def trainings(detector, seeds, parallel):
+    """All jobs of a detector, and for each row and seed what the table compares: name, model file, checkpoint."""
+    output = OUTPUT / detector
+    # Every distilled student waits for the teacher: it gets all the processes.
+    teacher = training(output, TEACHER, "train.py", teacher_file(detector), seed=0, processes=min(parallel, 2))
+    jobs, models = [teacher], [(TEACHER, teacher_file(detector), teacher.checkpoint)]
+    for seed in range(seeds):
+        for name, (script, cfg_file) in students_of(detector).items():
+            job = training(output, name, script, cfg_file, seed, teacher if script == "train_kd.py" else None)
+            jobs.append(job)
+            models.append((name, cfg_file, job.checkpoint))
+    return jobs, models
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", choices=DISTILLED, default="pointpillar", help="which detector to distil")
     parser.add_argument("--seeds", type=int, default=1, help="repeat the students with this many seeds")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each")
     args = parser.parse_args()
@@ -170,25 +199,18 @@ def main():
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHON=sys.executable)
 
     prepare_data()
-    teacher_cfg = CFGS / "pointpillar.yaml"
-    # Every distilled student waits for the teacher: it gets all the processes.
-    teacher = training(TEACHER, "train.py", teacher_cfg, seed=0, processes=min(args.jobs, 2))
-    jobs, models = [teacher], [(TEACHER, teacher_cfg, teacher.checkpoint)]
-    for seed in range(args.seeds):
-        for name, (script, cfg_file) in STUDENTS.items():
-            job = training(name, script, cfg_file, seed, teacher if script == "train_kd.py" else None)
-            jobs.append(job)
-            models.append((name, cfg_file, job.checkpoint))
+    jobs, models = trainings(args.detector, args.seeds, args.jobs)
     run_jobs(jobs, args.jobs)
 
-    compare = [sys.executable, "benchmark.py", "--control", "student"]
-    compare += ["--json", str(OUTPUT / "results.json"), "--plot", str(OUTPUT / "comparison.png")]
+    results = OUTPUT / args.detector / "results.json"
+    plot = results.with_name("comparison.png")
+    compare = [sys.executable, "benchmark.py", "--control", STUDENT, "--json", str(results), "--plot", str(plot)]
     for entry in models:
         compare += ["--model", *map(str, entry)]
     compare += ON_OUR_DATA
     print()
     subprocess.run(compare, cwd=TOOLS, check=True)
-    print(f"\n{NOTE}\n\n{OUTPUT / 'results.json'}\n{OUTPUT / 'comparison.png'}")
+    print(f"\n{NOTE}\n\n{results}\n{plot}")
 
 
 if __name__ == "__main__":

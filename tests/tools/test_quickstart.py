@@ -44,22 +44,24 @@ def test_progress_is_read_from_the_training_log(quickstart, tmp_path):
     assert waiting.progress() == pytest.approx(1.25)
 
 
-def test_every_row_has_a_file_and_the_epochs_it_names(quickstart, tools):
-    files = [cfg for _, cfg in quickstart.STUDENTS.values()]
-    assert set(quickstart.STUDENTS) >= {"student", "student+pointdistiller", "student+pointdistiller+logits"}
-    for cfg_file in files:
-        assert quickstart.epochs_of(cfg_file) > 0
-    plain, *distilled = files[:3]
-    # The control is fair: the first two distilled students see as many samples.
-    assert {quickstart.epochs_of(f) for f in distilled} == {quickstart.epochs_of(plain)}
-    student = yaml.safe_load((tools / plain).read_text())
-    assert "KD" not in student
+@pytest.mark.parametrize("detector", ["pointpillar", "second", "pointrcnn"])
+def test_every_row_has_a_file_and_the_control_sees_as_many_samples(quickstart, tools, detector):
+    rows = quickstart.students_of(detector)
+    assert list(rows)[:2] == ["student", "student+pointdistiller"]
+    epochs = {name: quickstart.epochs_of(cfg_file) for name, (_, cfg_file) in rows.items()}
+    assert quickstart.epochs_of(quickstart.teacher_file(detector)) >= epochs["student"] > 0
+    assert epochs["student+pointdistiller"] == epochs["student"]
+    assert "KD" not in yaml.safe_load((tools / rows["student"][1]).read_text())
+    assert all("KD" in yaml.safe_load((tools / cfg_file).read_text()) for _, cfg_file in list(rows.values())[1:])
 
 
 def test_a_distilled_student_is_told_its_teacher(quickstart):
-    teacher = quickstart.training("teacher", "train.py", quickstart.CFGS / "pointpillar.yaml", 0)
-    script, cfg_file = quickstart.STUDENTS["student+pointdistiller"]
-    student = quickstart.training("student+pointdistiller", script, cfg_file, 1, teacher)
-    assert student.needs == [teacher] and str(teacher.checkpoint) in student.command
-    assert teacher.checkpoint.parts[-4:-1] == ("teacher", "seed0", "ckpt")
-    assert student.checkpoint != teacher.checkpoint and "seed1" in student.checkpoint.parts
+    jobs, models = quickstart.trainings("pointpillar", seeds=2, parallel=2)
+    teacher, students = jobs[0], jobs[1:]
+    assert teacher.processes == 2 and "seed0" in teacher.checkpoint.parts
+    assert len(students) == len(models) - 1 == 8
+    assert len({job.checkpoint for job in jobs}) == len(jobs)
+    for job in students:
+        distilled = "train_kd.py" in job.command
+        assert job.needs == ([teacher] if distilled else [])
+        assert (str(teacher.checkpoint) in job.command) == distilled

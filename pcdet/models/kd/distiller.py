@@ -135,11 +135,12 @@ class Distiller(nn.Module):
         if not self._teacher_taps:
             return View(self.teacher, dict(batch_dict), {}, self._teacher_geometry)
         own_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
+        given = set(own_batch)
         with Taps(self.teacher, self._teacher_taps, stop=True) as taps:
             own_batch = self.teacher.forward_features(own_batch)
         seen = taps.complete(own_batch)
         # The maps in between are let go before the student needs the memory; coordinates say where rows stand.
-        kept = {key: value for key, value in own_batch.items() if key in batch_dict or key.endswith("_coords")}
+        kept = {key: value for key, value in own_batch.items() if key in given or key.endswith("_coords")}
         return View(self.teacher, kept, seen, self._teacher_geometry)
 
     def _kd_losses(self, student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:

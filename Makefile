@@ -2,7 +2,7 @@
 #                   DETECTOR=second or pointrcnn, SEEDS=3 for three seeds of each student
 # make test         every test that needs no GPU and no downloads
 # make lint         ruff, ruff format, clang-format
-# make bench        the benchmarks of tools/benchmarks
+# make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks
 #
@@ -62,7 +62,10 @@ lint: $(DEV)
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
 
 bench: setup $(DEV)
-	cd tools/benchmarks && for script in bm_*.py; do $(PY) $$script || exit 1; done
+	mkdir -p output/bench
+	cd tools/benchmarks && for script in bm_*.py; do \
+	  $(PY) $$script --json $(CURDIR)/output/bench/$${script%.py}.json || exit 1; done
+	$(PY) tools/benchmarks/summarise.py
 
 # A copy of the package with its own library, so that the one in use stays as it is. Python itself is not instrumented:
 # the sanitizers' libraries are loaded ahead of it (with libstdc++, whose exceptions they watch), and leaks, which are

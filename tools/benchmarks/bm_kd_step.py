@@ -1,6 +1,7 @@
 """Times a distillation step of PointPillars 4x at KITTI's size, and what of it is the distillation.
 
-    python tools/benchmarks/bm_kd_step.py [--preset default official] [--repeats 5] [--threads N] [--json FILE]
+    python tools/benchmarks/bm_kd_step.py [--preset default official] [--device cpu] [--repeats 5] [--threads N]
+                                            [--json FILE]
 
 Two clouds of 20,000 points, 432 x 496 cells; the student's and the teacher's blocks as in
 tools/cfgs/kitti_models/kd/pointpillar_4x.yaml (PointDistiller and PivotalLogit) and pointpillar_4x_official.yaml (the
@@ -192,19 +193,16 @@ CASES = {preset: contenders(preset) for preset in CONFIGS}
 
 
 def summary(rows: dict[str, dict]) -> dict[str, float | None]:
-    """Share of the time and MB of the distillation, ours and in plain PyTorch."""
+    """Share of the distillation in wall and CPU time, by itself and by difference; what it adds to the peak, MB."""
     networks, whole, alone, plain = (rows[name] for name in (NETWORKS, OURS, ALONE, PLAIN))
-
-    def rise(row: dict) -> float | None:
-        return None if row["peak_mb"] is None else row["peak_mb"] - networks["peak_mb"]
-
-    return {
-        "share": alone["cpu_ms"] / (alone["cpu_ms"] + networks["cpu_ms"]),
-        "share_by_difference": 1 - networks["cpu_ms"] / whole["cpu_ms"],
-        "plain_share": 1 - networks["cpu_ms"] / plain["cpu_ms"],
-        "extra_mb": rise(whole),
-        "plain_extra_mb": rise(plain),
-    }
+    found: dict[str, float | None] = {}
+    for prefix, key in (("", "ms"), ("cpu_", "cpu_ms")):
+        found[f"{prefix}share"] = alone[key] / (alone[key] + networks[key])
+        found[f"{prefix}share_by_difference"] = 1 - networks[key] / whole[key]
+        found[f"{prefix}plain_share"] = 1 - networks[key] / plain[key]
+    for name, row in (("extra_mb", whole), ("plain_extra_mb", plain)):
+        found[name] = None if row["peak_mb"] is None else row["peak_mb"] - networks["peak_mb"]
+    return found
 
 
 def agreement(ours, other) -> str:
@@ -226,10 +224,12 @@ def main() -> None:
             if row["peak_mb"] is not None:
                 print(f"  {name:28s} {row['peak_mb']:9.1f} MB")
         found = rows[OURS]["summary"] = summary(rows)
-        print(
-            f"  of the step's CPU time, distillation is {found['share']:.1%} (by difference "
-            f"{found['share_by_difference']:.1%}; goal {GOAL_SHARE:.0%}); plain PyTorch {found['plain_share']:.1%}"
-        )
+        for prefix, kind in (("", "wall"), ("cpu_", "CPU")):
+            share, difference, plain = (found[prefix + key] for key in ("share", "share_by_difference", "plain_share"))
+            print(
+                f"  of the step's {kind} time, distillation is {share:.1%} (by difference {difference:.1%}; goal "
+                f"{GOAL_SHARE:.0%}); in plain PyTorch {plain:.1%}"
+            )
         if found["extra_mb"] is not None:
             print(
                 f"  it adds {found['extra_mb']:.0f} MB to the step's peak (goal {GOAL_MB} MB); plain PyTorch adds "

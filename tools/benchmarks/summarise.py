@@ -131,9 +131,10 @@ def kd_step(preset: str) -> Callable:
 
     def judge(results: Results) -> Verdict:
         summary = rows_of(results, "bm_kd_step", f"step of 2 frames, preset {preset}")[OURS][0]["summary"]
-        share, extra, plain = (summary[key] for key in ("share", "extra_mb", "plain_share"))
+        share, by_cpu, extra, plain = (summary[key] for key in ("share", "cpu_share", "extra_mb", "plain_share"))
         memory = "" if extra is None else f", {extra:.0f} MB"
-        return f"{share:.1%}{memory} (plain PyTorch {plain:.0%})", share <= 0.15 and (extra is None or extra <= 100)
+        text = f"{share:.1%} (CPU {by_cpu:.1%}){memory}; plain PyTorch {plain:.0%}"
+        return text, share <= 0.15 and (extra is None or extra <= 100)
 
     return judge
 

@@ -48,6 +48,7 @@ class Feature:
         count: (M,) LiDAR points behind each row, or None where that is not known.
         grid: whose cells the rows are; None for points.
         cells: (M,) int64, ascending: ``grid.flat`` of each row; None for points.
+        around: (M, 4) cells of a map and (M, 4) weights, where a row is interpolated between them; else None.
     """
 
     source: Tensor
@@ -58,6 +59,7 @@ class Feature:
     count: Tensor | None = None
     grid: Grid | None = None
     cells: Tensor | None = None
+    around: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -83,6 +85,10 @@ class Feature:
         Args:
             index: (n,) rows, frame by frame; None for all.
         """
+        if self.around is not None:
+            cells, weights = self.around if index is None else (part[index] for part in self.around)
+            corners = zip(cells.unbind(1), weights.split(1, dim=1), strict=True)
+            return sum(weight * _full(_cells_of(self.source, cell)) for cell, weight in corners)
         rows = index if self.rows is None else self.rows if index is None else self.rows[index]
         if self.source.dim() == 4:
             return _full(_cells_of(self.source, rows))
@@ -99,6 +105,7 @@ class Feature:
             xyz=self.xyz[index],
             count=None if self.count is None else self.count[index],
             cells=None if self.cells is None else self.cells[index],
+            around=None if self.around is None else tuple(part[index] for part in self.around),
         )
 
     def frame_sizes(self) -> list[int]:

@@ -89,3 +89,28 @@ class Grid:
         last = torch.tensor(self.shape, device=xyz.device).flip(0) - 1
         cells = ((xyz - low) / size).floor().long().clamp(min=0).minimum(last)
         return cells.flip(1), ((xyz >= low) & (xyz <= high)).all(dim=1)
+
+    def cells_around(self, frame: Tensor, xyz: Tensor) -> tuple[Tensor, Tensor]:
+        """The four cells of a map around positions, for bilinear interpolation; constant beyond the outer centres.
+
+        Args:
+            frame: (M,) int64.
+            xyz: (M, 3) metres.
+
+        Returns:
+            (M, 4) ``flat`` cells and (M, 4) their weights, which sum to one.
+        """
+        low, size = (torch.tensor(v[:2], dtype=torch.float32, device=xyz.device) for v in (self.low, self.size))
+        last = torch.tensor(self.shape[:0:-1], device=xyz.device) - 1
+        at = (xyz[:, :2] - low) / size - 0.5
+        first = at.floor()
+        share = at - first
+        layer = torch.zeros_like(frame)
+        cells, weights = [], []
+        for dy in (0, 1):
+            for dx in (0, 1):
+                corner = (first.long() + torch.tensor([dx, dy], device=xyz.device)).clamp(min=0).minimum(last)
+                cells.append(self.flat(frame, torch.stack([layer, corner[:, 1], corner[:, 0]], dim=1)))
+                along_x, along_y = (share[:, i] if step else 1 - share[:, i] for i, step in enumerate((dx, dy)))
+                weights.append(along_x * along_y)
+        return torch.stack(cells, dim=1), torch.stack(weights, dim=1)

@@ -18,7 +18,7 @@ class Meeting(NamedTuple):
     Attributes:
         student: its rows.
         teacher: as many rows, standing where the student's do.
-        teacher_rows: (n,) which of the teacher's rows these are; None for all, in order.
+        teacher_rows: (n,) which of the teacher's rows these are, or lie in on a map; None for all, in order.
         share: how many of the student's rows met one, as a fraction; None where the sets are the same.
     """
 
@@ -37,9 +37,9 @@ class Meeting(NamedTuple):
 def meet(student: Feature, teacher: Feature) -> Meeting:
     """Pairs of rows at the same place.
 
-    The same cells or points meet in order. Otherwise each of the student's rows meets the teacher's cell that its
-    centre lies in, or the nearest of the teacher's points; rows outside the teacher's range, and those in cells that
-    the teacher does not have, are left out.
+    The same cells or points meet in order. Otherwise each of the student's rows meets the teacher's voxel that its
+    centre lies in, the nearest of the teacher's points, or the teacher's map interpolated there; rows outside the
+    teacher's range, and those in voxels that the teacher does not have, are left out.
 
     Raises:
         ValueError: the frames differ in number, or a map is to meet a set of voxels or points.
@@ -59,6 +59,8 @@ def meet(student: Feature, teacher: Feature) -> Meeting:
     given = student.select(chosen)
     # The student's positions, which are all different: several of its rows may meet the same one.
     wanted = replace(teacher.select(rows), xyz=given.xyz)
+    if teacher.dense is not None:
+        wanted = replace(wanted, around=teacher.grid.cells_around(given.frame, given.xyz))
     return Meeting(given, wanted, rows, met.float().mean() if len(met) else met.new_ones((), dtype=torch.float32))
 
 

@@ -17,7 +17,7 @@ from pcdet.utils.common_utils import rotate_points_along_z
 from pcdet.utils.loss_utils import at_least_float32
 
 OWN_CHANNELS = 5  # of a pooled point before the first stage's features: x, y, z, score, depth
-ROIS_AT_ONCE = 8  # on a CPU in evaluation: their activations stay in the cache, 2.7 times faster than 100 at once
+ROIS_AT_ONCE = 8  # a thread, on a CPU in evaluation: they stay in its cache, 2.7 times faster than 100 at once
 DEPTH_OFFSET = 0.5  # brings a depth over DEPTH_NORMALIZER to about [-0.5, 0.5]
 
 
@@ -166,7 +166,8 @@ class PointRCNNHead(RoIHeadTemplate):
         """(N, C', 1) features of N proposals from their points (N, K, 5 + C)."""
         if self.training or pooled.device.type != "cpu":  # batch statistics need all proposals at once
             return self._describe(pooled)
-        return torch.cat([self._describe(part) for part in pooled.split(ROIS_AT_ONCE)])
+        parts = pooled.split(ROIS_AT_ONCE * torch.get_num_threads())
+        return torch.cat([self._describe(part) for part in parts])
 
     def _describe(self, pooled: Tensor) -> Tensor:
         columns = pooled.mT.unsqueeze(-1)

@@ -5,16 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from goldens.comparing import EXACT, FORWARD, GRADIENT_NORM, check_gradients, check_losses, check_tensor
 from goldens.filling import assert_filled, fill
 from models.pointrcnn import collate, dataset_facts, model_cfg, reduced_model_cfg
 
 from pcdet.models import build_network
 from pcdet.utils.common_utils import mask_points_by_range
 
-FORWARD = 1e-4  # of the reference's largest value
-GRADIENT_NORM = 1e-2  # float32: ReLUs and maxima flip
 SECOND_STAGE = 5e-4  # in training, where batch statistics of both stages amplify the last digits
-EXACT = 1e-5  # losses and targets
 OVERLAP = 2e-2  # the reference widens boxes by 1 cm where it looks for corners inside; ours is exact
 
 SLICES = {
@@ -93,13 +91,7 @@ def _check_maps(data, prefix, seen):
     names = [name for name in SLICES if f"{prefix}.{name}.slice" in data.files]
     assert len(names) >= 16
     for name in names:
-        value = seen[name].double().numpy()
-        assert list(value.shape) == data[f"{prefix}.{name}.shape"].tolist(), name
-        expected = data[f"{prefix}.{name}.slice"].astype(np.float64)
-        assert np.abs(SLICES[name](value) - expected).max() <= FORWARD * np.abs(expected).max(), name
-        _, absolute, squares = data[f"{prefix}.{name}.stats"][:3]
-        assert abs(np.abs(value).sum() - absolute) <= FORWARD * absolute, name
-        assert abs((value**2).sum() - squares) <= FORWARD * squares, name
+        check_tensor(data, f"{prefix}.{name}", seen[name], SLICES[name])
 
 
 def _close(data, name, value, tolerance=FORWARD):
@@ -175,22 +167,13 @@ def _train(data, batch, prefix):
 
 
 def _check_training(data, prefix, model, seen, ret_dict, tb_dict):
-    expected = {k.split(".loss.")[1]: float(data[k]) for k in data.files if k.startswith(f"{prefix}.loss.")}
-    assert ret_dict["loss"].item() == pytest.approx(expected.pop("total"), rel=EXACT)
-    assert tb_dict == pytest.approx(expected, rel=EXACT)
+    check_losses(data, prefix, ret_dict, tb_dict)
+    check_gradients(data, prefix, model, GRADIENT_NORM)
     _check_maps(data, prefix, seen)
 
     point = model.point_head.forward_ret_dict
     assert np.array_equal(point["point_cls_labels"].numpy(), data[f"{prefix}.point_cls_labels"])
     _close(data, f"{prefix}.pos_point_box_labels", point["point_box_labels"], EXACT)
-
-    gradients = {name: p.grad.double() for name, p in model.named_parameters()}
-    assert list(gradients) == data[f"{prefix}.grad.names"].tolist()
-    norms = np.array([float(g.norm()) for g in gradients.values()])
-    np.testing.assert_allclose(norms, data[f"{prefix}.grad.norms"], rtol=GRADIENT_NORM)
-    buffers = dict(model.named_buffers())
-    own = [float(buffers[name].double().norm()) for name in data[f"{prefix}.after.bn_names"]]
-    np.testing.assert_allclose(own, data[f"{prefix}.after.bn_norms"], rtol=EXACT)
 
 
 def _check_roi_targets(data, prefix, targets):

@@ -163,7 +163,10 @@ class PointRCNNHead(RoIHeadTemplate):
         return pooled
 
     def _features(self, pooled: Tensor) -> Tensor:
-        """(N, C', 1) features of N proposals from their points (N, K, 5 + C)."""
+        """(N, C', 1) features of N proposals from their points (N, K, 5 + C).
+
+        In evaluation on a CPU the layers, and hooks on them, see a few proposals at a time.
+        """
         if self.training or pooled.device.type != "cpu":  # batch statistics need all proposals at once
             return self._describe(pooled)
         parts = pooled.split(ROIS_AT_ONCE * torch.get_num_threads())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -46,6 +46,14 @@ def peak_mb(case: str, contender: str, device: torch.device) -> float | None:
     command = [sys.executable, sys.argv[0], FLAG, case, contender, str(device), str(torch.get_num_threads())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
+
+
+def note_peaks(case: str, rows: Iterable[dict], device: torch.device) -> None:
+    """Puts ``peak_mb`` into the rows of a case, and prints it."""
+    for row in rows:
+        row["peak_mb"] = peak_mb(case, row["contender"], device)
+        if row["peak_mb"] is not None:
+            print(f"  {row['contender']:34s} {row['peak_mb']:10.1f} MB")
 
 
 def _return_free_memory() -> None:

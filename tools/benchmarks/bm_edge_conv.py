@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 from _contest import OURS, Contest
-from _memory import peak_mb, serve_peak
+from _memory import note_peaks, serve_peak
 from torch.nn import functional
 
 from pcdet.ops.edge_conv import edge_conv
@@ -102,10 +102,7 @@ def main() -> None:
     contest = Contest(__doc__)
     for case, make in CASES.items():
         contest.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(contest.device, False), agreement)
-        for row in contest.rows[-len(CONTENDERS) :]:
-            row["peak_mb"] = peak_mb(case, row["contender"], contest.device)
-            if row["peak_mb"] is not None:
-                print(f"  {row['contender']:34s} {row['peak_mb']:10.1f} MB")
+        note_peaks(case, contest.rows[-len(CONTENDERS) :], contest.device)
     contest.finish()
 
 

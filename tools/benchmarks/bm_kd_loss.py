@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 from _contest import OURS, Contest
-from _memory import peak_mb, serve_peak
+from _memory import note_peaks, serve_peak
 from torch import nn
 from torch.nn import functional
 
@@ -141,11 +141,10 @@ def main() -> None:
     del truth
     for case, make in CASES.items():
         contest.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(contest.device, False))
-        for row in contest.rows[-len(CONTENDERS) :]:
+        rows = contest.rows[-len(CONTENDERS) :]
+        for row in rows:
             row["error"] = errors[row["contender"]]
-            row["peak_mb"] = peak_mb(case, row["contender"], contest.device)
-            if row["peak_mb"] is not None:
-                print(f"  {row['contender']:34s} {row['peak_mb']:10.1f} MB")
+        note_peaks(case, rows, contest.device)
     contest.finish()
 
 

@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import torch
 from _contest import OURS, REPO_ROOT, Contest
-from _memory import peak_mb, serve_peak
+from _memory import note_peaks, serve_peak
 from _pillars import facts, pillar_batch
 from easydict import EasyDict
 from torch import Tensor
@@ -217,12 +217,8 @@ def main() -> None:
         make = CASES[preset](contest.device, False)
         contest.run(f"step of {FRAMES} frames, preset {preset}", make, agreement)
         rows = {row["contender"]: row for row in contest.rows[-len(make) :]}
-        for name, row in rows.items():
-            if name == ALONE:  # its gradients of whole maps are the student's own in a step
-                continue
-            row["peak_mb"] = peak_mb(preset, name, contest.device)
-            if row["peak_mb"] is not None:
-                print(f"  {name:28s} {row['peak_mb']:9.1f} MB")
+        # Not of the distillation alone: its gradients of whole maps are the student's own in a step.
+        note_peaks(preset, [row for name, row in rows.items() if name != ALONE], contest.device)
         found = rows[OURS]["summary"] = summary(rows)
         for prefix, kind in (("", "wall"), ("cpu_", "CPU")):
             share, difference, plain = (found[prefix + key] for key in ("share", "share_by_difference", "plain_share"))

@@ -14,9 +14,9 @@ from pcdet.models.kd.geometry import Geometry
 from pcdet.ops.voxel import voxelize
 from pcdet.registry import PROCESSORS, ConfigError, build_from_cfg
 
-VOXELS = "transform_points_to_voxels"
-GRIDS = (VOXELS, "transform_points_to_voxels_placeholder", "calculate_grid_size")
+GRIDS = ("transform_points_to_voxels", "transform_points_to_voxels_placeholder", "calculate_grid_size")
 SAMPLING = "sample_points"
+VOXEL_LIMIT = "MAX_NUMBER_OF_VOXELS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +127,16 @@ def teacher_input(cfg: Mapping, student_cfg: Mapping, dataset: Any) -> TeacherIn
     return TeacherInput(facts, next((step for step in steps if hasattr(step, "max_voxels")), None))
 
 
-def _layout(data: Mapping) -> tuple:
-    """What decides a detector's voxels."""
-    return list(data["POINT_CLOUD_RANGE"]), _steps(data, GRIDS)
+def _layout(data: Mapping) -> tuple[list[float], list[dict]]:
+    """What decides a detector's voxels in training."""
+    steps = _steps(data, GRIDS)
+    for step in steps:
+        if VOXEL_LIMIT in step:
+            step[VOXEL_LIMIT] = step[VOXEL_LIMIT]["train"]
+    return list(data["POINT_CLOUD_RANGE"]), steps
 
 
-def _steps(data: Mapping, names: tuple[str, ...]) -> list[Mapping]:
+def _steps(data: Mapping, names: tuple[str, ...]) -> list[dict]:
     return [dict(node) for node in data["DATA_PROCESSOR"] if node["NAME"] in names]
 
 

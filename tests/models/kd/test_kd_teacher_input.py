@@ -109,7 +109,14 @@ def test_a_frame_without_points_has_no_voxels(batch):
     assert set(seen["voxel_coords"][:, 0].tolist()) == {1}
 
 
-@pytest.mark.parametrize("teacher", [{"DATA_CONFIG": copy.deepcopy(PILLAR_DATA)}, {"MODEL": {}}])
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"DATA_CONFIG": copy.deepcopy(PILLAR_DATA)},
+        {"DATA_CONFIG": data_config(STUDENT_RANGE, (0.16, 0.16, 4.0), 32, max_voxels=(16000, 99))},  # of testing
+        {"MODEL": {}},
+    ],
+)
 def test_a_teacher_on_the_students_grid_takes_the_students_voxels(teacher):
     assert teacher_input(teacher, {"DATA_CONFIG": PILLAR_DATA}, PILLARS) is None
 

@@ -56,6 +56,75 @@ def test_tight_clusters_far_from_the_origin_are_resolved(device):
     assert_exact(knn(base[::7], base, 40), base[::7], base)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e16])
+def test_neither_scale_nor_offset_of_all_rows_matters(device, scale, offset):
+    base = (rows(3000, 33, device, 1) + offset) * scale
+    dist2, idx = knn(base[::50], base, 40)
+    wanted, wanted_idx = reference_knn(base[::50].cpu().double(), base.cpu().double(), 40)
+    assert (idx.cpu() == wanted_idx).float().mean() > 0.99
+    torch.testing.assert_close(dist2.cpu().double() / scale**2, wanted / scale**2, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("length", [1e2, 1e6, 1e15])
+def test_a_few_rows_far_out_do_not_blur_the_others(device, length):
+    base = rows(4000, 24, device, 1)
+    base[[5, 1700, 3999]] *= length
+    query = base[torch.tensor([5, 6, 7, 1000, 1700, 2500])]
+    assert_exact(knn(query, base, 50), query, base)
+
+
+def test_all_base_rows_far_from_all_queries(device):
+    base, query = rows(1500, 16, device, 1) * 1e-3, rows(30, 16, device, 2) + 1e3
+    assert_exact(knn(query, base, 20), query, base)
+    assert_exact(knn(base[:30], query, 20), base[:30], query)
+
+
+@pytest.mark.parametrize("near", ["the rows looked at first", "all other rows"])
+def test_a_first_bound_guessed_wrong_loses_nothing(device, near):
+    base = rows(8000, 16, device, 1) + 5
+    panels = 8000 // 32
+    first = torch.arange(8000, device=device) % panels < 32
+    base[first if near == "the rows looked at first" else ~first] *= 0.1
+    query = rows(30, 16, device, 2) * 0.1
+    for k in (100, 512, 1100):
+        if device == "cpu" or k <= 512:
+            assert_exact(knn(query, base, k), query, base)
+
+
+def test_many_copies_of_a_row_are_ranked_by_number(device):
+    base = rows(40, 20, device, 1).repeat(100, 1)  # row i is i % 40
+    dist2, idx = knn(base[:40], base, 120)
+    for number in range(40):
+        assert idx[number, :100].tolist() == list(range(number, 4000, 40))
+    assert bool((dist2[:, :100] == 0).all()) and bool((dist2[:, 100:] > 0).all())
+    assert_exact((dist2, idx), base[:40], base)
+
+
+def test_near_ties_are_decided_in_float32(device):
+    base = rows(1, 16, device, 1).repeat(3000, 1)
+    base[:, 3] += torch.arange(3000, device=device).flip(0) * 1e-6  # steps of some units in the last place
+    assert_exact(knn(base[::100], base, 60), base[::100], base)
+    spread = torch.cat([base, rows(50, 16, device, 2) * 100])  # and where 1e-6 is far below what the grid resolves
+    assert_exact(knn(base[::100], spread, 60), base[::100], spread)
+
+
+def test_a_distance_that_overflows_is_no_neighbours(device):
+    base = rows(600, 8, device, 1)
+    base[100:] *= 1e19
+    dist2, idx = knn(base, base, 200)
+    wanted, wanted_idx = reference_knn(base.cpu(), base.cpu(), 200)
+    assert torch.equal(dist2.isinf().cpu(), wanted.isinf()) and torch.equal(idx.cpu() < 0, wanted_idx < 0)
+    torch.testing.assert_close(dist2.cpu(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_whose_squares_vanish_still_find_distinct_rows(device):
+    base = rows(700, 12, device, 1) * 1e-40
+    dist2, idx = knn(base[:50], base, 30)
+    assert bool((dist2 == 0).all())
+    assert all(len(set(row)) == 30 and min(row) >= 0 for row in idx.tolist())
+
+
 def test_a_scan_in_space(device):
     base = random_cloud(6000, device)[:, :3]
     for channels in (2, 3):
@@ -167,7 +236,7 @@ def test_memory_does_not_grow_with_queries_times_rows():
     assert grown < 50e6 < base.shape[0] ** 2 * 4 / 30
 
 
-@pytest.mark.parametrize("limit", ["avx2", "baseline"])
+@pytest.mark.parametrize("limit", ["avx512", "avx2", "baseline"])
 def test_older_processors_find_the_same(limit):
     program = (
         "import torch; from pcdet.ops.knn import knn\n"

@@ -1,7 +1,8 @@
 """K nearest neighbours among rows of any width, frame by frame, without a query x base matrix.
 
-Up to three coordinates a k-d tree is searched (CPU); wider rows go through a matrix product whose results are compared
-with each query's bound while they are still in registers. The GPU does the latter for every width.
+Up to three coordinates a k-d tree is searched (CPU). Wider rows are rounded to a grid of integers whose distances, with
+a known error, leave a few more than k candidates for float32 to rank. The GPU computes every distance in float32 and
+keeps each query's candidates on the chip, for every width.
 """
 
 from __future__ import annotations

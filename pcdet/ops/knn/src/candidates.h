@@ -2,53 +2,63 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
-#include <utility>
 #include <vector>
+
+#include "loops.h"
+#include "ordered.h"
 
 namespace pcdet::cpu {
 
-// A floating-point number as an integer of the same order, and back. Not for NaN.
+// The smallest limit found that k to k + tolerance of the values do not exceed (more only if they are equal). Bisection
+// over the numbers a value can take: counting is cheaper than moving, and random data does not slow it down.
 template <typename T>
-struct Ordered {
-  using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  static constexpr Int kAllButSign = std::numeric_limits<Int>::max();
-  static Int from(T value) { return flip(std::bit_cast<Int>(value)); }
-  static T back(Int number) { return std::bit_cast<T>(flip(number)); }
+T limit_of(const T* values, int64_t count, int64_t k, int64_t tolerance) {
+  const auto [least, greatest] = ordered_range(values, count);
+  int64_t low = int64_t(least) - 1, high = greatest;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    const T limit = Ordered<T>::back(static_cast<typename Ordered<T>::Int>(middle));
+    const int64_t within = count_at_most(values, count, limit);
+    (within < k ? low : high) = middle;
+    if (within >= k && within <= k + tolerance) break;
+  }
+  return Ordered<T>::back(static_cast<typename Ordered<T>::Int>(high));
+}
 
- private:
-  static Int flip(Int bits) { return bits ^ ((bits >> (8 * sizeof(T) - 1)) & kAllButSign); }
+// Values decide by themselves.
+struct NoSlack {
+  template <typename T>
+  T operator()(T value) const {
+    return value;
+  }
 };
 
-// Loops over a buffer, defined in knn.cpp for the widest vectors there are: how many values a limit admits, and the
-// least and the greatest (as Ordered integers, whose comparison the compiler can vectorise).
-int64_t count_at_most(const float* values, int64_t count, float limit);
-int64_t count_at_most(const double* values, int64_t count, double limit);
-std::pair<int32_t, int32_t> ordered_range(const float* values, int64_t count);
-std::pair<int64_t, int64_t> ordered_range(const double* values, int64_t count);
-
-template <typename T>
+// Slack: the k-th smallest value -> the greatest value whose row may still be wanted.
+template <typename T, typename Slack = NoSlack>
 class Candidates {
  public:
-  static constexpr int64_t kBurst = 16;  // rows that may be pushed at once
+  static constexpr int64_t kBurst = 1024;  // pairs that may be written at once
 
-  // Keeps everything within `margin` of the k-th smallest value. `spare` is the room beyond k: a small one tightens the
-  // bound early, a large one cuts back rarely.
-  void start(int64_t k, int64_t spare, T margin) {
+  // `bound` is known not to be too low. `spare` is the room beyond k: a small one tightens the bound early, a large one
+  // cuts back rarely.
+  void start(int64_t k, int64_t spare, T bound = std::numeric_limits<T>::max(), Slack slack = {}) {
     k_ = k;
-    margin_ = margin;
     count_ = 0;
-    bound_ = std::numeric_limits<T>::max();  // not infinity: padding rows are infinitely far and stay out
+    bound_ = bound;
+    guess_ = std::numeric_limits<T>::max();
+    slack_ = slack;
     make_room(k + spare);
   }
 
-  // Lets nothing in.
-  void close() { bound_ = std::numeric_limits<T>::lowest(); }
+  // Guesses the k-th smallest value, before anything is pushed.
+  void guess(T value) {
+    guess_ = slack_(value);
+    bound_ = std::min(bound_, guess_);
+  }
 
-  // Values above it cannot be among the k smallest.
+  // Greater values are not wanted.
   T bound() const { return bound_; }
 
   void push(T value, int32_t row) {
@@ -57,7 +67,7 @@ class Candidates {
     pushed(1);
   }
 
-  // For callers that write up to kBurst pairs at once: where, and that it is done.
+  // For callers that write pairs themselves: where, up to kBurst of them, and that it is done.
   T* next_values() { return values_.data() + count_; }
   int32_t* next_rows() { return rows_.data() + count_; }
   void pushed(int64_t count) {
@@ -65,11 +75,16 @@ class Candidates {
     if (count_ >= room_) cut_back(std::max<int64_t>(8, k_ / 8));
   }
 
-  // The number of candidates that may be among the k smallest, in no order: `values` and `rows`.
-  int64_t finish() {
-    if (count_ > k_) cut_back(0);
-    return count_;
+  // Drops what is not wanted. False if the guess was too low to have all that is: then bound() is safe.
+  bool finish() {
+    const T safe = count_ >= k_ ? cut_back(0) : std::numeric_limits<T>::max();
+    if (safe <= guess_) return true;
+    bound_ = safe;
+    return false;
   }
+
+  // In no order.
+  int64_t count() const { return count_; }
   const T* values() const { return values_.data(); }
   const int32_t* rows() const { return rows_.data(); }
 
@@ -82,25 +97,10 @@ class Candidates {
     }
   }
 
-  // The smallest limit found that k to k + tolerance values do not exceed (more only if they are equal). Bisection over
-  // the numbers a value can take: counting is cheaper than moving, and random data does not slow it down.
-  T limit_of(int64_t tolerance) const {
-    const auto [least, greatest] = ordered_range(values_.data(), count_);
-    int64_t low = int64_t(least) - 1, high = greatest;
-    while (high - low > 1) {
-      const int64_t middle = low + (high - low) / 2;
-      const T limit = Ordered<T>::back(static_cast<typename Ordered<T>::Int>(middle));
-      const int64_t within = count_at_most(values_.data(), count_, limit);
-      (within < k_ ? low : high) = middle;
-      if (within >= k_ && within <= k_ + tolerance) break;
-    }
-    return Ordered<T>::back(static_cast<typename Ordered<T>::Int>(high));
-  }
-
-  void cut_back(int64_t tolerance) {
-    const T limit = limit_of(tolerance);
-    const T bound = margin_ > T(0) ? std::nextafter(limit + margin_, std::numeric_limits<T>::max()) : limit;
-    bound_ = std::min(bound_, bound);
+  // Returns a bound that is not too low.
+  T cut_back(int64_t tolerance) {
+    const T safe = slack_(limit_of(values_.data(), count_, k_, tolerance));
+    bound_ = std::min(bound_, safe);
     int64_t kept = 0;
     for (int64_t i = 0; i < count_; ++i) {
       const T value = values_[i];
@@ -111,12 +111,14 @@ class Candidates {
     count_ = kept;
     // Many near ties: more room, so that the work stays proportional to the number of candidates.
     if (2 * (count_ - k_) > room_ - k_) make_room(k_ + 4 * (count_ - k_));
+    return safe;
   }
 
   std::vector<T> values_;
   std::vector<int32_t> rows_;
   int64_t k_ = 0, count_ = 0, room_ = 0;
-  T margin_ = 0, bound_ = 0;
+  T bound_ = 0, guess_ = 0;
+  Slack slack_;
 };
 
 }  // namespace pcdet::cpu

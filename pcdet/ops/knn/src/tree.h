@@ -9,16 +9,10 @@
 
 namespace pcdet::cpu {
 
-constexpr int kDims = 3;       // fewer coordinates are filled up with zeros
-constexpr int64_t kLeaf = 32;  // points whose distances are computed together
+constexpr int kDims = 3;  // fewer coordinates are filled up with zeros
 
 template <typename T>
 using Place = std::array<T, kDims>;
-
-// out[j] = squared distance of q to (x[j], y[j], z[j]); defined for both types in knn.cpp, for the widest vectors there
-// are.
-void leaf_distances(const float* x, const float* y, const float* z, const float* q, float* out);
-void leaf_distances(const double* x, const double* y, const double* z, const double* q, double* out);
 
 template <typename T>
 class Tree {

@@ -4,13 +4,17 @@
 
 Contenders in feature space: the released PointDistiller's form (the whole Q x M matrix, then topk), torch.cdist with
 topk, a product in chunks with topk, faiss and scikit-learn where they are installed. In space: scipy's cKDTree, built
-and queried.
+and queried. Memory, in feature space, is the rise at a first call in a process of its own: the results (float32
+distances and int64 rows) and what the call needs beside them; inputs are not counted.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from _contest import OURS, Contest
+from _memory import note_peaks, serve_peak
 
 from pcdet.ops.knn import knn
 from pcdet.testing import random_cloud
@@ -82,31 +86,58 @@ def recall(ours, other):
     return f"{sum(len(set(a) & set(b)) for a, b in sets) / other[1][:100].numel():.5f} shared"
 
 
-def main() -> None:
-    contest = Contest(__doc__, versions=("scipy", "faiss-cpu", "scikit-learn"))
-    on_cpu, threads = contest.device.type == "cpu", torch.get_num_threads()
-    searches = {"full matrix + topk (released)": full_matrix, "cdist + topk": cdist, "chunked addmm + topk": in_chunks}
+def searches(device: torch.device, threads: int) -> tuple[dict, dict]:
+    """The contenders in feature space (name -> search), and those absent (name -> reason)."""
+    found = {
+        OURS: knn,
+        "full matrix + topk (released)": full_matrix,
+        "cdist + topk": cdist,
+        "chunked addmm + topk": in_chunks,
+    }
+    absent = {}
     for name, make in (("faiss IndexFlatL2", faiss_flat), ("scikit-learn ArgKmin", sklearn_argkmin)):
         try:
-            if on_cpu:
-                searches[name] = make(threads)
+            if device.type == "cpu":
+                found[name] = make(threads)
         except ImportError as error:
-            contest.skip(name, str(error))
+            absent[name] = str(error)
+    return found, absent
 
+
+def in_features(case: tuple[int, int, int, int], device: torch.device, small: bool) -> dict:
+    """The calls of one case, as ``serve_peak`` wants them."""
+    queries, bases, channels, k = (size // 8 for size in case) if small else case
     generator = torch.Generator().manual_seed(0)
-    for queries, bases, channels, k in FEATURE_CASES:
-        base = torch.randn(bases, channels, generator=generator).to(contest.device)
-        query = base[torch.randperm(bases, generator=generator)[:queries].to(contest.device)].contiguous()
-        calls = {name: lambda s=s, q=query, b=base, k=k: s(q, b, k) for name, s in {OURS: knn, **searches}.items()}
-        contest.run(f"features: {queries} queries, {bases} rows, {channels} channels, k {k}", calls, recall)
+    base = torch.randn(bases, channels, generator=generator).to(device)
+    query = base[torch.randperm(bases, generator=generator)[:queries].to(device)].contiguous()
+    found, _ = searches(device, torch.get_num_threads())
+    return {name: partial(search, query, base, k) for name, search in found.items()}
+
+
+def title(case: tuple[int, int, int, int]) -> str:
+    return "features: {} queries, {} rows, {} channels, k {}".format(*case)
+
+
+def main() -> None:
+    serve_peak({title(case): partial(in_features, case) for case in FEATURE_CASES})
+    contest = Contest(__doc__, versions=("scipy", "faiss-cpu", "scikit-learn"))
+    on_cpu, threads = contest.device.type == "cpu", torch.get_num_threads()
+    for name, reason in searches(contest.device, threads)[1].items():
+        contest.skip(name, reason)
+
+    for case in FEATURE_CASES:
+        calls = in_features(case, contest.device, False)
+        contest.run(title(case), calls, recall)
+        note_peaks(title(case), contest.rows[-len(calls) :], contest.device)
+        print(f"  {'of which the results':34s} {case[0] * case[3] * (4 + 8) / 2**20:10.1f} MB")
 
     for queries, bases, k in SPACE_CASES:
         base = random_cloud(bases)[:, :3].contiguous()
-        query = base[torch.randperm(bases, generator=generator)[:queries]].contiguous()
+        query = base[torch.randperm(bases, generator=torch.Generator().manual_seed(0))[:queries]].contiguous()
         on_device = query.to(contest.device), base.to(contest.device), k
-        calls = {OURS: lambda args=on_device: knn(*args)}
+        calls = {OURS: partial(knn, *on_device)}
         if on_cpu:
-            calls["scipy cKDTree"] = lambda q=query, b=base, k=k: scipy_tree(q, b, k, threads)
+            calls["scipy cKDTree"] = partial(scipy_tree, query, base, k, threads)
         contest.run(f"space: {queries} queries, {bases} points, k {k}", calls, recall)
     contest.finish()
 

@@ -1,3 +1,4 @@
+// Compiled by PCDET_WIDE for the baseline, AVX2 and AVX-512; see loops.h for what each does.
 #include "loops.h"
 
 #include <pcdet/simd.h>

@@ -134,7 +134,9 @@ def _data_problems(config: Mapping) -> Iterator[str]:
     try:
         schema = getattr(R.DATASETS.get(data.get("DATASET", ""), f"{path}.DATASET"), "SCHEMA", schema)
     except ConfigError as error:
-        yield from error.problems if "DATASET" in data else ()
+        if "DATASET" in data:
+            yield from error.problems
+            return  # what the keys of a data set without a class may be, nobody knows
     yield from _schema_problems(data, schema, path)
 
 
@@ -165,6 +167,9 @@ def _model_problems(config: Mapping) -> Iterator[str]:
         detector = R.DETECTORS.get(model[NAME_KEY], f"MODEL.{NAME_KEY}")
     except ConfigError as error:
         yield from error.problems
+        for slot, registry in SLOTS.items():  # which of its parts there are, all at once
+            if isinstance(model.get(slot), Mapping):
+                yield from _name_problems(model[slot].get(NAME_KEY), registry, f"MODEL.{slot}.{NAME_KEY}")
         return
     ours = detector.__module__.startswith("pcdet.")
     if ours:  # a user's own detector may read what it likes
@@ -435,7 +440,7 @@ def _every_class_has_anchors(config: Mapping) -> Iterator[str]:
 
 
 def _box_codes_fit(config: Mapping) -> Iterator[str]:
-    for head in ("DENSE_HEAD", "POINT_HEAD", "ROI_HEAD"):
+    for head in ("DENSE_HEAD", "ROI_HEAD"):  # a point head's coder is in its schema
         for section in ("TARGET_ASSIGNER_CONFIG", "TARGET_CONFIG"):
             coder = _get(config, f"MODEL.{head}.{section}.BOX_CODER")
             if coder is not None:

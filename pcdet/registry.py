@@ -59,12 +59,15 @@ class Registry:
         name: what the classes are, for messages ("backbone_2d").
         provider: module whose import registers the project's own classes.
         given: parameter names that code supplies to every class here; a class adds its own in ``GIVEN``.
+        elsewhere: names of OpenPCDet's classes that this project does not have, separated by blanks: a file of
+            OpenPCDet that names one is no slip of the pen, and is told so.
     """
 
-    def __init__(self, name: str, provider: str, given: Iterable[str] = ()):
+    def __init__(self, name: str, provider: str, given: Iterable[str] = (), elsewhere: str = ""):
         self.name = name
         self.provider = provider
         self.given = frozenset(given)
+        self.elsewhere = frozenset(elsewhere.split())
         self._classes: dict[str, type] = {}
 
     def __repr__(self) -> str:
@@ -91,9 +94,14 @@ class Registry:
             raise ConfigError(f"{_at(path)}the {self.name} must be a name, got {name!r}")
         if name not in self._classes:
             importlib.import_module(self.provider)
-        if name not in self._classes:
-            raise ConfigError(f"{_at(path)}unknown {self.name} {name!r}; {nearest_name(name, self._classes)}")
-        return self._classes[name]
+        if name in self._classes:
+            return self._classes[name]
+        if name in self.elsewhere:
+            raise ConfigError(
+                f"{_at(path)}OpenPCDet's {self.name} {name!r} is not covered; covered: "
+                f"{', '.join(sorted(self._classes))} (see docs/COMPATIBILITY.md)"
+            )
+        raise ConfigError(f"{_at(path)}unknown {self.name} {name!r}; {nearest_name(name, self._classes)}")
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -103,21 +111,68 @@ class Registry:
 
 _DATASET_FACTS = ("class_names", "grid_size", "voxel_size", "point_cloud_range", "depth_downsample_factor")
 
-VFE = Registry("VFE", "pcdet.models.backbones_3d.vfe", ("num_point_features", *_DATASET_FACTS))
-BACKBONES_3D = Registry("backbone_3d", "pcdet.models.backbones_3d", ("input_channels", *_DATASET_FACTS))
-MAP_TO_BEV = Registry("map_to_bev", "pcdet.models.backbones_2d.map_to_bev", ("input_channels", *_DATASET_FACTS))
-BACKBONES_2D = Registry("backbone_2d", "pcdet.models.backbones_2d", ("input_channels",))
-_HEAD_GIVEN = ("input_channels", "num_class", "predict_boxes_when_training", *_DATASET_FACTS)
-DENSE_HEADS = Registry("dense_head", "pcdet.models.dense_heads", _HEAD_GIVEN)
-POINT_HEADS = Registry("point_head", "pcdet.models.dense_heads", _HEAD_GIVEN)
-ROI_HEADS = Registry("roi_head", "pcdet.models.roi_heads", ("backbone_channels", *_HEAD_GIVEN))
-DETECTORS = Registry("detector", "pcdet.models.detectors", ("model_cfg", "num_class", "dataset"))
-TARGET_ASSIGNERS = Registry(
-    "target assigner", "pcdet.models.dense_heads.target_assigner", ("class_names", "anchor_configs")
+VFE = Registry(
+    "VFE",
+    "pcdet.models.backbones_3d.vfe",
+    ("num_point_features", *_DATASET_FACTS),
+    elsewhere="DynMeanVFE DynPillarVFE DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
 )
-BOX_CODERS = Registry("box coder", "pcdet.models.dense_heads.target_assigner")
+BACKBONES_3D = Registry(
+    "backbone_3d",
+    "pcdet.models.backbones_3d",
+    ("input_channels", *_DATASET_FACTS),
+    elsewhere="DSVT HEDNet PillarBackBone8x PillarRes18BackBone8x PointNet2Backbone UNetV2 VoxelResBackBone8xVoxelNeXt "
+    "VoxelResBackBone8xVoxelNeXt2D VoxelSetAbstraction",
+)
+MAP_TO_BEV = Registry(
+    "map_to_bev",
+    "pcdet.models.backbones_2d.map_to_bev",
+    ("input_channels", *_DATASET_FACTS),
+    elsewhere="Conv2DCollapse PointPillarScatter3d",
+)
+BACKBONES_2D = Registry(
+    "backbone_2d",
+    "pcdet.models.backbones_2d",
+    ("input_channels",),
+    elsewhere="BaseBEVBackboneV1 BaseBEVResBackbone CascadeDEDBackbone",
+)
+_HEAD_GIVEN = ("input_channels", "num_class", "predict_boxes_when_training", *_DATASET_FACTS)
+DENSE_HEADS = Registry(
+    "dense_head", "pcdet.models.dense_heads", _HEAD_GIVEN, elsewhere="CenterHead TransFusionHead VoxelNeXtHead"
+)
+POINT_HEADS = Registry(
+    "point_head", "pcdet.models.dense_heads", _HEAD_GIVEN, elsewhere="PointHeadSimple PointIntraPartOffsetHead"
+)
+ROI_HEADS = Registry(
+    "roi_head",
+    "pcdet.models.roi_heads",
+    ("backbone_channels", *_HEAD_GIVEN),
+    elsewhere="MPPNetHead MPPNetHeadE2E PVRCNNHead PartA2FCHead SECONDHead VoxelRCNNHead",
+)
+DETECTORS = Registry(
+    "detector",
+    "pcdet.models.detectors",
+    ("model_cfg", "num_class", "dataset"),
+    elsewhere="BevFusion CaDDN CenterPoint MPPNet MPPNetE2E PVRCNN PVRCNNPlusPlus PartA2Net PillarNet SECONDNetIoU "
+    "TransFusion VoxelNeXt VoxelRCNN",
+)
+TARGET_ASSIGNERS = Registry(
+    "target assigner",
+    "pcdet.models.dense_heads.target_assigner",
+    ("class_names", "anchor_configs"),
+    elsewhere="ATSS ATSSTargetAssigner",
+)
+BOX_CODERS = Registry(  # of boxes against boxes: anchors and proposals
+    "box coder",
+    "pcdet.models.dense_heads.target_assigner",
+    elsewhere="PreviousResidualDecoder PreviousResidualRoIDecoder",
+)
 KD_LOSSES = Registry("KD loss", "pcdet.models.kd.losses")
-DATASETS = Registry("dataset", "pcdet.datasets.catalogue")
+DATASETS = Registry(
+    "dataset",
+    "pcdet.datasets.catalogue",
+    elsewhere="Argo2Dataset CustomDataset LyftDataset NuScenesDataset ONCEDataset PandasetDataset WaymoDataset",
+)
 AUGMENTORS = Registry("augmentor", "pcdet.datasets.augmentor", ("root_path", "class_names", "logger", "rng"))
 PROCESSORS = Registry(
     "data processor", "pcdet.datasets.processor", ("point_cloud_range", "num_point_features", "training", "mode", "rng")

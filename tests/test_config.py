@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from easydict import EasyDict
+from openpcdet_files import NOT_COVERED, write_files
 
 from pcdet import registry as R
 from pcdet.config import (
@@ -88,6 +89,29 @@ def test_pointpillar_has_openpcdets_values(monkeypatch):
     assert config.DATA_CONFIG._BASE_CONFIG_ == "cfgs/dataset_configs/kitti_dataset.yaml"  # stays, as in OpenPCDet
     assert config.DATA_CONFIG.FOV_POINTS_ONLY is True  # from the base
     assert config.OPTIMIZATION.LR_CLIP == 1e-7
+
+
+@pytest.fixture(scope="module")
+def openpcdets_folder(tmp_path_factory) -> Path:
+    """``tools/cfgs`` of an OpenPCDet checkout, far from this one."""
+    return write_files(tmp_path_factory.mktemp("openpcdet"))
+
+
+@pytest.mark.parametrize("name", ["pointpillar", "second", "second_multihead", "pointrcnn"])
+def test_openpcdets_files_load_as_they_are_and_the_shipped_ones_say_the_same(name, openpcdets_folder):
+    theirs = load(openpcdets_folder / f"kitti_models/{name}.yaml")
+    assert load(CFGS / f"kitti_models/{name}.yaml") == theirs
+
+
+@pytest.mark.parametrize("name", NOT_COVERED)
+def test_a_file_of_a_detector_that_is_not_covered_names_what_is(name, openpcdets_folder):
+    with pytest.raises(ConfigError) as caught:
+        load(openpcdets_folder / f"{name}.yaml")
+    told = {problem.partition(": ")[0]: problem for problem in caught.value.problems}
+    assert told.keys() == NOT_COVERED[name].keys()
+    for key, module in NOT_COVERED[name].items():
+        assert f"{module!r} is not covered; covered: " in told[key]
+        assert "docs/COMPATIBILITY.md" in told[key]
 
 
 @pytest.mark.parametrize(
@@ -512,6 +536,11 @@ def test_no_value_whatever_breaks_the_check(loaded, junk):
             "MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG.BOX_CODER",
             "ResidualCode",
             "unknown box coder 'ResidualCode'; did you mean ResidualCoder?",
+        ),
+        (
+            "MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG.BOX_CODER",
+            "PointResidualCoder",  # there is one, but not for anchors
+            "unknown box coder 'PointResidualCoder'; did you mean ResidualCoder?",
         ),
         (
             "MODEL.DENSE_HEAD.LOSS_CONFIG.LOSS_WEIGHTS.code_weights",

@@ -166,6 +166,10 @@ def parallelize(
         if device.type != "cuda":
             raise ConfigError("--sync_bn needs GPUs: torch's SyncBatchNorm has no CPU version; leave it out")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    # Every forward sends all buffers to all processes. Those that no checkpoint holds, such as anchors (9 MB for
+    # PointPillars on KITTI), are constants that each process has made itself.
+    constants = {name for name, _ in model.named_buffers()} - set(model.state_dict())
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
     return nn.parallel.DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,

@@ -27,6 +27,8 @@ def train(info, out, seed):
     dataset = ToyDataset(8)
     loader = DataLoader(dataset, batch_size=2, sampler=range(info.rank, 8, 2), collate_fn=dataset.collate)
     model = ToyModel()
+    model.register_buffer("anchors", torch.tensor([float(info.rank)]), persistent=False)
+    model.register_buffer("counted", torch.tensor([float(info.rank)]))
     optimizer = build_optimizer(model, OPTIMIZATION)
     ddp = parallelize(model, CPU)
     scheduler = build_scheduler(optimizer, len(loader), 2, -1, OPTIMIZATION)
@@ -41,6 +43,7 @@ def main(out):
     facts = {"info": [info.rank, info.world_size, info.local_world_size], "seed": choose_seed()}
     model = train(info, out, facts["seed"])
     facts["weight"] = model.head.weight.tolist()
+    facts["buffers"] = [model.anchors.item(), model.counted.item()]
     facts["tensors"] = {
         k: v.item() for k, v in commu_utils.reduce_dict({"a": torch.tensor(info.rank + 1.0)}, average=False).items()
     }

@@ -52,6 +52,12 @@ def test_both_ranks_train_the_same_weights_and_rank_0_saves_them(two_processes):
     assert json.loads((out / "run.json").read_text())["train_cpu_s"] > 0
 
 
+def test_buffers_that_no_checkpoint_holds_are_not_sent_around(two_processes):
+    """Such as anchors. Others, such as statistics of norms, rank 1 gets from rank 0."""
+    _, (first, second) = two_processes
+    assert first["buffers"] == [0, 0] and second["buffers"] == [1, 0]
+
+
 def test_values_are_exchanged(two_processes):
     for facts in two_processes[1]:
         assert facts["tensors"] == {"a": 3.0} and facts["mean"] == 0.5

@@ -31,6 +31,7 @@ def parse_args(argv=None):
     add("--cfg_file", default="cfgs/kitti_models/pointpillar.yaml", help="model file")
     add("--data_path", default="demo_data", help="a point cloud, or a folder of them")
     add("--ckpt", required=True, help="weights of the model")
+    add("--allow_partial", action="store_true", help="take what fits of a checkpoint of another model, and say what")
     add("--ext", default=".bin", choices=(".bin", ".npy"), help="which files of a folder")
     add("--out", help="where <frame>.json and <frame>_bev.png go; output/demo/<config> if left out")
     add("--score_thresh", type=float, default=0.3, help="draw and write boxes from this score on")
@@ -50,7 +51,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     clouds = PointFolder(cfg.DATA_CONFIG, cfg.CLASS_NAMES, args.data_path, args.ext, logger)
     model = build_network(model_cfg=cfg.MODEL, num_class=len(cfg.CLASS_NAMES), dataset=clouds)
-    model.load_params_from_file(filename=args.ckpt, logger=logger, to_cpu=True)
+    model.load_params_from_file(filename=args.ckpt, logger=logger, to_cpu=True, allow_partial=args.allow_partial)
     model.to(device).eval()
 
     logger.info(f"{len(clouds)} point clouds from {args.data_path}, device {device}")

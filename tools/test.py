@@ -26,6 +26,7 @@ def parse_args(argv=None):
     add("--eval_tag", default="default", help="last part of the result folder")
     add("--eval_all", action="store_true", help="every checkpoint_epoch_<N>.pth that has not been evaluated yet")
     add("--ckpt_dir", help="where --eval_all looks; the run's ckpt folder if left out")
+    add("--allow_partial", action="store_true", help="take what fits of a checkpoint of another model, and say what")
     add("--infer_time", action="store_true", help="measure the forward pass")
     _session.add_set_flag(parser)
     args = parser.parse_args(argv)
@@ -56,8 +57,9 @@ def main():
 
     def evaluate(ckpt, epoch, result_dir):
         model.load_params_from_file(
-            filename=str(ckpt), logger=session.logger, to_cpu=True, pre_trained_path=args.pretrained_model
-        )
+            filename=str(ckpt), logger=session.logger, to_cpu=True, pre_trained_path=args.pretrained_model,
+            allow_partial=args.allow_partial,
+        )  # fmt: skip
         result = eval_one_epoch(
             model, loader, settings, epoch_id=epoch, result_dir=result_dir, device=session.device, logger=session.logger
         )

@@ -21,6 +21,8 @@ from torch import nn
 import pcdet
 from pcdet.engine.runtime import rng_state
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+from pcdet.utils.spconv_utils import find_all_spconv_keys
+from pcdet.utils.weights import compare_weights, to_spconv2
 
 __all__ = [
     "CheckpointError",
@@ -136,8 +138,9 @@ def load_checkpoint(
 ) -> tuple[int, int]:
     """Puts a training state into its parts, strictly, and returns (finished epochs, finished iterations).
 
-    The optimizer keeps its own settings (learning rate, decay, ...): only moments and step counts are taken over. The
-    random generators are left alone: the trainer sets them where its first iteration begins.
+    The optimizer keeps its own settings (learning rate, decay, ...): only moments and step counts are taken over. Where
+    sparse convolutions are laid out as in spconv 1.x, their weights and moments are turned alike. The random generators
+    are left alone: the trainer sets them where its first iteration begins.
 
     Args:
         state: a checkpoint's dictionary, or its file.
@@ -156,14 +159,14 @@ def load_checkpoint(
     name = name or "checkpoint"
     if state.get("model_state") is None:
         raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
-    _load_model(unwrap(model), state, name)
+    layout = _load_model(unwrap(model), state, name)
     if optimizer is not None:
         if state.get("optimizer_state") is None:
             raise CheckpointError(
                 f"{name} has no optimizer_state, so training cannot go on from it; "
                 "to start anew from its weights use --pretrained_model"
             )
-        _load_optimizer(optimizer, state["optimizer_state"], name)
+        _load_optimizer(optimizer, _in_our_layout(state["optimizer_state"], optimizer, unwrap(model), layout), name)
     for part, key in ((scheduler, "scheduler_state"), (scaler, "scaler_state")):
         if part is not None and state.get(key):
             part.load_state_dict(state[key])
@@ -189,17 +192,39 @@ def _epoch_of(path: Path) -> int:
     return int(match.group(1)) if match else -1
 
 
-def _load_model(model: nn.Module, state: dict, name) -> None:
+def _load_model(model: nn.Module, state: dict, name) -> str | None:
+    """Loads the weights and returns the layout of the file's sparse convolutions, None without any."""
     weights = state["model_state"]
     if hasattr(model, "student"):
         weights = {**{STUDENT + key: value for key, value in weights.items()}, **(state.get("kd_state") or {})}
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
+    report = compare_weights(model, weights)
+    problems = report.problems()
+    if problems:
         raise CheckpointError(
-            f"{name} does not fit the model, so training cannot go on from it (weights alone: --pretrained_model). "
-            f"{error}"
-        ) from error
+            f"{name} does not fit the model, so training cannot go on from it (weights alone: --pretrained_model)\n  "
+            + "\n  ".join(problems)
+        )
+    model.load_state_dict(report.fitting, strict=False)
+    return report.layout
+
+
+def _in_our_layout(state: dict, optimizer: torch.optim.Optimizer, model: nn.Module, layout: str | None) -> dict:
+    """An optimizer's state with the moments of sparse convolutions as spconv 2.x lays out their weights."""
+    if layout is None:
+        return state
+    keys = find_all_spconv_keys(model)
+    sparse = {id(p) for name, p in model.named_parameters() if name in keys}
+    moments = dict(state["state"])
+    for mine, theirs in zip(optimizer.param_groups, state["param_groups"], strict=False):
+        for parameter, index in zip(mine["params"], theirs["params"], strict=False):
+            if id(parameter) in sparse and index in moments:
+                moments[index] = {
+                    key: to_spconv2(value, layout)
+                    if isinstance(value, torch.Tensor) and value.dim() == parameter.dim()
+                    else value
+                    for key, value in moments[index].items()
+                }
+    return {**state, "state": moments}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name) -> None:
@@ -210,5 +235,18 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name) -> None
         raise CheckpointError(
             f"{name} holds an optimizer state for parameter groups of {got} tensors, the model has {wanted}"
         )
+    _check_moments(optimizer, state, name)
     groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(current, state["param_groups"], strict=True)]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, state: dict, name) -> None:
+    """Raises CheckpointError where a moment has another shape than its parameter, which a step would trip over."""
+    for mine, theirs in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for parameter, index in zip(mine["params"], theirs["params"], strict=True):
+            for key, value in state["state"].get(index, {}).items():
+                if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise CheckpointError(
+                        f"{name}: {key} of parameter {index} in the optimizer state has shape {list(value.shape)}, the "
+                        f"parameter has {list(parameter.shape)}; to start anew from its weights use --pretrained_model"
+                    )

@@ -9,7 +9,7 @@ from models.pointpillars import CLASS_NAMES, SMALL_RANGE, dataset_facts, tiny_mo
 from torch import nn
 
 from pcdet.models import build_network
-from pcdet.models.model_utils import weights
+from pcdet.utils import weights
 from pcdet.utils.checkpoint_reader import CheckpointError
 
 FACTS = dataset_facts(SMALL_RANGE)

@@ -13,7 +13,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet import registry
-from pcdet.models.model_utils import weights
 from pcdet.models.model_utils.post_processing import (
     FramePredictions,
     PostProcessingConfig,
@@ -21,6 +20,7 @@ from pcdet.models.model_utils.post_processing import (
     generate_recall_record,
 )
 from pcdet.registry import ConfigError, build_from_cfg, parse_node
+from pcdet.utils import weights
 from pcdet.utils.checkpoint_reader import read_checkpoint
 
 # attribute (and prefix of the state dict), key in MODEL, registry; in the order of running

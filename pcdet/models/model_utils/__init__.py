@@ -1,1 +1,1 @@
-"""Non-maximum suppression, post-processing and weight loading as plain functions."""
+"""Non-maximum suppression and post-processing as plain functions."""

@@ -102,7 +102,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, allow_partial
         total = len(model.state_dict())
         raise CheckpointError(
             f"the checkpoint is not for this model: {len(report.fitting)} of {total} entries fit; class count, widths "
-            "and modules must be those it was trained with (allow_partial takes what fits)\n  " + "\n  ".join(problems)
+            "and modules must be those it was trained with (--allow_partial takes what fits)\n  "
+            + "\n  ".join(problems)
         )
     model.load_state_dict(report.fitting, strict=False)
     return report

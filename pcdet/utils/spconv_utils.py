@@ -8,8 +8,9 @@ What is wrong with spconv 2.3 on a CPU, and is put right here for CPU tensors on
 - its matrix products follow autocast, while the buffers that they write into do not; float16 goes through numpy;
 - its CUDA builds choose an algorithm for each layer that has no CPU form.
 
-Everything that computes goes through a few functions of ``spconv.pytorch.ops``, looked up there at each call, forward
-and backward. These are wrapped, and the layers' ``forward``; CUDA tensors reach the originals untouched.
+Everything that computes, but for convolutions of a single cell, goes through a few functions of
+``spconv.pytorch.ops``, looked up there at each call, forward and backward. These are wrapped, and the layers'
+``forward``; CUDA tensors reach the originals untouched.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def load_spconv() -> ModuleType:
             "spconv==2.3.8 for a CPU, or the build for your CUDA that docs/INSTALL.md names"
         ) from error
     _correct_cpu(spconv.ops)
-    _correct_algorithm(spconv.conv.SparseConvolution, spconv.ops.ConvAlgo.Native)
+    _correct_forward(spconv.conv.SparseConvolution, spconv.ops.ConvAlgo.Native)
     return spconv
 
 
@@ -104,14 +105,21 @@ def _replace(owner: Any, name: str, wrapper: Callable) -> None:
     setattr(owner, name, wrapper)
 
 
-def _correct_algorithm(layer: type, native: Any) -> None:
-    """Lets a convolution take the one algorithm that has a CPU form while it works on CPU tensors."""
+def _correct_forward(layer: type, native: Any) -> None:
+    """Lets a convolution take the one algorithm that has a CPU form, and one of a single cell compute in float32."""
     original = layer.forward
     if hasattr(original, PATCHED):
         return
 
     def forward(self: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
-        if input.features.is_cuda or self.algo == native:
+        if input.features.is_cuda:
+            return original(self, input, *args, **kwargs)
+        if self.conv1x1:  # a matrix product in the layer itself
+            with torch.autocast("cpu", enabled=False):
+                same_type = input.replace_feature(input.features.to(self.weight.dtype))
+                out = original(self, same_type, *args, **kwargs)
+            return out.replace_feature(out.features.to(input.features.dtype))
+        if self.algo == native:
             return original(self, input, *args, **kwargs)
         chosen, self.algo = self.algo, native
         try:

@@ -19,11 +19,11 @@ from models.pointpillars import collate, dataset_facts
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network
+from pcdet.utils.spconv_utils import load_spconv
 
 pytest.importorskip("spconv", reason="spconv is not installed")
 
 VOXEL_SIZE = (0.05, 0.05, 0.1)
-KITTI_RANGE = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)
 
 
 def _config(repo_root, name):
@@ -59,22 +59,6 @@ def multihead(goldens, repo_root):
 
 
 # ------------------------------------------------------------------------------------------------------- state dicts
-
-
-def _assert_state_dict(model, reference):
-    state = model.state_dict()
-    own = {name: list(value.shape) for name, value in state.items()}
-    assert list(own) == list(reference["state_dict"]), "names, in order"
-    assert own == reference["state_dict"], "shapes"
-    for name, value in state.items():
-        assert str(value.dtype) == reference["dtypes"].get(name, "torch.float32"), name
-
-
-def test_state_dict(case):
-    model = build_network(case.cfg, 3, dataset_facts(KITTI_RANGE, VOXEL_SIZE))
-    _assert_state_dict(model, case.reference)
-    assert sum(p.numel() for p in model.parameters()) == case.reference["num_parameters"]
-    assert [type(m).__name__ for m in model.module_list] == case.reference["module_list"]
 
 
 def test_state_dict_of_the_residual_backbone(goldens):
@@ -237,20 +221,22 @@ LAYERS = {
 }
 
 
+def _sites(spconv, data):
+    """The sparse tensor that all layers of the file read."""
+    indices = torch.from_numpy(data["indices_bzyx"])
+    frames = int(indices[:, 0].max()) + 1
+    return spconv.SparseConvTensor(torch.from_numpy(data["features"]), indices, data["spatial_shape"].tolist(), frames)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_sparse_convolution_and_gradients(goldens, name):
-    from pcdet.utils.spconv_utils import load_spconv
-
-    spconv = load_spconv()
-    data = np.load(goldens / "reference" / "models" / "sparse_conv.npz")
+    spconv, data = load_spconv(), np.load(goldens / "reference/models/sparse_conv.npz")
     kind, *arguments = LAYERS[name]
     layer = getattr(spconv, kind)(5, 7, *arguments, bias=False)
     layer.weight.data.copy_(torch.from_numpy(data[f"{name}.weight"]))
-    features = torch.from_numpy(data["features"]).requires_grad_()
-    indices = torch.from_numpy(data["indices_bzyx"])
-    out = layer(
-        spconv.SparseConvTensor(features, indices, data["spatial_shape"].tolist(), int(indices[:, 0].max()) + 1)
-    )
+    sites = _sites(spconv, data)
+    features = sites.features.requires_grad_()
+    out = layer(sites)
     order = np.lexsort(out.indices.numpy().T[::-1])
     np.testing.assert_array_equal(out.indices.numpy()[order], data[f"{name}.out_indices_sorted"])
     assert list(out.spatial_shape) == data[f"{name}.out_spatial_shape"].tolist()
@@ -259,3 +245,30 @@ def test_sparse_convolution_and_gradients(goldens, name):
     out.features[order].backward(torch.from_numpy(data[f"{name}.grad_out_sorted"]))
     np.testing.assert_allclose(features.grad, data[f"{name}.grad_features_dense64"], atol=1e-5)
     np.testing.assert_allclose(layer.weight.grad, data[f"{name}.grad_weight_dense64"], atol=1e-4)
+
+
+def test_a_convolution_of_a_single_cell_reads_its_weights_as_spconv_does(goldens):
+    """(out, 1, 1, 1, in) is read as (in, out), as the numbers in memory stand: checkpoints depend on it."""
+    spconv, data = load_spconv(), np.load(goldens / "reference/models/sparse_conv.npz")
+    layer = spconv.SubMConv3d(5, 7, 1, bias=False)
+    layer.weight.data.copy_(torch.from_numpy(data["subm_k1.weight"]))
+    sites = _sites(spconv, data)
+    features = sites.features.requires_grad_()
+    order = torch.from_numpy(np.lexsort(sites.indices.numpy().T[::-1]))
+    out = layer(sites).features[order]
+    np.testing.assert_allclose(out.detach(), data["subm_k1.out_features_sorted"], atol=4e-6)
+    out.backward(torch.from_numpy(data["subm_k1.grad_out_sorted"]))
+    np.testing.assert_allclose(features.grad, data["subm_k1.spconv_grad_features"], atol=1e-5)
+    np.testing.assert_allclose(layer.weight.grad, data["subm_k1.spconv_grad_weight"], atol=1e-4)
+
+
+def test_an_inverse_convolution_returns_to_the_sites_it_came_from(goldens):
+    spconv, data = load_spconv(), np.load(goldens / "reference/models/sparse_conv.npz")
+    down = spconv.SparseConv3d(5, 7, 3, stride=2, padding=1, bias=False, indice_key="down")
+    up = spconv.SparseInverseConv3d(7, 4, 3, bias=False, indice_key="down")
+    down.weight.data.copy_(torch.from_numpy(data["inverse.conv_weight"]))
+    up.weight.data.copy_(torch.from_numpy(data["inverse.inverse_weight"]))
+    sites = _sites(spconv, data)
+    out = up(down(sites))
+    assert torch.equal(out.indices, sites.indices)
+    np.testing.assert_allclose(out.features.detach(), data["inverse.out_features_in_input_order"], atol=4e-6)

@@ -163,6 +163,20 @@ def test_half_precision_is_computed_in_float32(spconv, dtype):
     assert own.dtype == dtype and torch.equal(own, exact.to(dtype))
 
 
+def test_a_convolution_of_a_single_cell_is_computed_in_float32_too(spconv):
+    torch.manual_seed(0)
+    layer, indices = spconv.SubMConv3d(16, 24, 1), _sites(count=50)
+    features = torch.randn(len(indices), 16)
+    expected = (features.double() @ layer.weight.double().reshape(16, 24) + layer.bias.double()).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(spconv.SparseConvTensor(features, indices, SHAPE, 2)).features
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, expected)
+    half = layer(spconv.SparseConvTensor(features.bfloat16(), indices, SHAPE, 2)).features
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=2e-2, atol=2e-2)
+
+
 def test_a_bias_counts_in_evaluation_as_in_training(spconv):
     layer, indices = spconv.SubMConv3d(4, 8, 3, bias=True), _sites(count=300)
     torch.nn.init.normal_(layer.bias)
@@ -194,7 +208,7 @@ def test_correcting_twice_changes_nothing(spconv):
     layer = spconv.conv.SparseConvolution
     before, forward = dict(vars(spconv.ops)), layer.forward
     spconv_utils._correct_cpu(spconv.ops)
-    spconv_utils._correct_algorithm(layer, spconv.ops.ConvAlgo.Native)
+    spconv_utils._correct_forward(layer, spconv.ops.ConvAlgo.Native)
     assert dict(vars(spconv.ops)) == before and layer.forward is forward
     assert spconv_utils.spconv is spconv, "OpenPCDet's import"
 

@@ -13,6 +13,7 @@ from pcdet.models.kd.feature import Feature, Voxels
 from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.sampling import importance, inside_boxes
 from pcdet.models.kd.taps import probe_channels, tensor_of
+from pcdet.registry import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,23 @@ class View:
 
         A 4-d tensor is a map over the whole range, ``point_features`` stand at ``point_coords``, a sparse tensor
         brings its own cells, and every other (V, C) tensor stands at ``voxel_coords``.
+
+        Raises:
+            ConfigError: the tap is none of these, such as a layer of a point network.
         """
         value, batch = self.taps[name], self.batch
         if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
             return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch))
         tensor = tensor_of(value, name)
-        if tensor.dim() == 4:
+        if tensor.dim() == 4 and not name.startswith("backbone_3d."):
             return Feature.from_bev(tensor, self.geometry, Voxels.of(batch))
         if name == "point_features":
             return Feature.from_points(tensor, batch["point_coords"], self.num_frames)
+        if tensor.dim() != 2 or "voxel_coords" not in batch:
+            raise ConfigError(
+                f"KD.LOSSES: where the rows of tap {name!r} {list(tensor.shape)} stand is not known; tap "
+                "point_features, a map (B, C, H, W) behind backbone_3d, a sparse tensor, or a row for each voxel (M, C)"
+            )
         count = batch.get("voxel_num_points")
         return Feature.from_voxels(tensor, batch["voxel_coords"], self.geometry, self.num_frames, count)
 

@@ -7,6 +7,7 @@ from kd_detectors import POINTS, VOXELS, point_rcnn, pointrcnn, second, voxel_ba
 from kd_pairs import kd_terms
 
 from pcdet.models.kd import build_distiller
+from pcdet.registry import ConfigError
 
 SMALL = {"SAMPLE": {"NUM": 30}, "GRAPH": {"K": 8}}
 STAGES = {"NAME": "PointDistiller", "FEATURE": ["backbone_2d.blocks.0", "backbone_2d.blocks.1"], **SMALL}
@@ -99,6 +100,15 @@ def test_weights_of_points_act_and_have_a_mean_of_one():
     assert 1 <= logs["kd/PointDistiller/ess"] < 30
     official = distil(student, teacher, facts, [POINT | {"PRESET": "official"}])
     assert kd_terms(official(batch)[1])["kd/PointDistiller/ess"] == pytest.approx(30)
+
+
+@pytest.mark.parametrize("layer", ["FP_modules.0", "SA_modules.0.mlps.0"])
+def test_a_layer_of_a_point_network_is_refused_with_what_to_tap_instead(layer):
+    """Its output has no positions; that of a set abstraction has the shape of a map."""
+    student, teacher, facts, _, batch = case("pointrcnn", "points")
+    node = {"NAME": "FitNet", "FEATURE": f"backbone_3d.{layer}", "SAMPLE": {"BY": "channel_l2"}}
+    with pytest.raises(ConfigError, match=f"rows of tap 'backbone_3d.{layer}' .* not known; tap point_features"):
+        distil(student, teacher, facts, [node])(batch)
 
 
 def test_a_point_detector_has_no_scores_on_a_map():

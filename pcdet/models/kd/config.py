@@ -19,7 +19,7 @@ class TeacherConfig:
     """The teacher.
 
     Attributes:
-        cfg: its YAML file; only MODEL and CLASS_NAMES are read.
+        cfg: its YAML file; MODEL, CLASS_NAMES and what decides its voxels in DATA_CONFIG are read.
         ckpt: its checkpoint; ``--teacher_ckpt`` wins.
         mode: "eval"; "train", batch statistics in its batch norms, whose running ones drift, and dropout; "bn_train",
             the batch norms alone. None: what the preset says, else "eval".
@@ -65,6 +65,8 @@ class KDConfig:
     def __post_init__(self):
         if not self.losses:
             raise ValueError("LOSSES: missing or empty; name at least one, or remove the KD block")
+        if self.log_every < 0:
+            raise ValueError(f"LOG_EVERY: must be at least 0 (never), got {self.log_every}")
 
 
 def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any]]:

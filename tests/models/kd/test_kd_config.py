@@ -44,6 +44,7 @@ def test_without_a_block_there_is_no_distiller():
         (block(PILLARS | {"SCHEDULE": {"NAME": "ramp"}}), "EPOCHS: ramp needs a number of epochs"),
         (block(PILLARS | {"PRESET": "offical"}), r"KD.LOSSES\[0\].PRESET: must be one of"),
         (block(PILLARS, TEACHER={"MODE": "evaluation"}), "KD.TEACHER.MODE"),
+        (block(PILLARS, LOG_EVERY=-1), r"KD.LOG_EVERY: must be at least 0 \(never\), got -1"),
         (block(PILLARS | {"PAIR": 1}), "PointDistiller gets this from the code"),
     ],
 )

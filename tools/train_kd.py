@@ -23,6 +23,8 @@ def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
         raise ConfigError("KD.TEACHER.CKPT: the teacher has no weights; give --teacher_ckpt FILE")
     if not Path(ckpt).is_file():
         raise FileNotFoundError(f"the teacher's checkpoint {ckpt} does not exist; train it first with train.py")
+    if pretrained is not None and (cfg.KD.get("INIT") or {}).get("NAME", "none") != "none":
+        raise ConfigError("KD.INIT: slices of the teacher would replace --pretrained_model; give one of them")
     return build_distiller(cfg, train.build_detector(cfg, dataset, logger, pretrained), dataset, logger=logger)
 
 

@@ -168,6 +168,13 @@ def test_a_missing_teacher_is_a_clear_error(tool, kd, message):
         tool("train_kd").build_student_with_teacher(EasyDict(KD=kd), None, None)
 
 
+def test_slices_of_the_teacher_do_not_silently_replace_pretrained_weights(tool, tmp_path):
+    (tmp_path / "teacher.pth").touch()
+    kd = EasyDict(TEACHER={"CKPT": str(tmp_path / "teacher.pth")}, INIT={"NAME": "slice"})
+    with pytest.raises(ConfigError, match="KD.INIT: slices of the teacher would replace --pretrained_model"):
+        tool("train_kd").build_student_with_teacher(EasyDict(KD=kd), None, None, pretrained="student.pth")
+
+
 def test_experiments_are_grouped_by_their_folder_below_cfgs(tool, tools, tmp_path):
     group = tool("_session").experiment_group
     assert group(tools / "cfgs/kitti_models/pointpillar.yaml") == "kitti_models"

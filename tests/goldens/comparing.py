@@ -59,6 +59,17 @@ def check_losses(data, prefix, ret_dict, tb_dict):
     assert tb_dict == pytest.approx(expected, rel=EXACT)
 
 
+def check_anchor_targets(data, prefix, targets):
+    """Labels exactly, codes of the positive anchors, and the weights; ``targets``: a head's ``forward_ret_dict``."""
+    labels = targets["box_cls_labels"].numpy()
+    np.testing.assert_array_equal(labels, data[f"{prefix}.box_cls_labels"])
+    index = data[f"{prefix}.pos_index"]
+    np.testing.assert_array_equal(np.argwhere(labels > 0), index)
+    own = targets["box_reg_targets"].numpy()[index[:, 0], index[:, 1]]
+    np.testing.assert_allclose(own, data[f"{prefix}.pos_reg_targets"], rtol=EXACT, atol=EXACT)
+    np.testing.assert_array_equal(targets["reg_weights"].sum(1).numpy(), data[f"{prefix}.reg_weights_sum"])
+
+
 def check_gradients(data, prefix, model, norm_tolerance):
     """Norms of all gradients, and of the batch norms' statistics after the step; the gradients by name."""
     gradients = {name: p.grad.double() for name, p in model.named_parameters()}

@@ -8,6 +8,7 @@ import torch
 from goldens.comparing import (
     EXACT,
     GRADIENT_NORM,
+    check_anchor_targets,
     check_boxes,
     check_detections,
     check_gradients,
@@ -90,15 +91,7 @@ def test_pointpillar_training(data, batch):
     check_losses(data, "train", ret_dict, tb_dict)
     _check_maps(data, "train", batch_dict, model, MAPS)
     check_gradients(data, "train", model, GRADIENT_NORM)
-
-    targets = model.dense_head.forward_ret_dict
-    labels = targets["box_cls_labels"].numpy()
-    np.testing.assert_array_equal(labels, data["train.box_cls_labels"])
-    index = data["train.pos_index"]
-    np.testing.assert_array_equal(np.argwhere(labels > 0), index)
-    own = targets["box_reg_targets"].numpy()[index[:, 0], index[:, 1]]
-    np.testing.assert_allclose(own, data["train.pos_reg_targets"], rtol=EXACT, atol=EXACT)
-    np.testing.assert_array_equal(targets["reg_weights"].sum(1).numpy(), data["train.reg_weights_sum"])
+    check_anchor_targets(data, "train", model.dense_head.forward_ret_dict)
 
 
 def test_pointpillar_training_in_float64(data, batch):

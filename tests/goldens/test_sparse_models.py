@@ -7,7 +7,9 @@ import pytest
 import torch
 from goldens.comparing import (
     EXACT,
+    FORWARD,
     GRADIENT_NORM,
+    check_anchor_targets,
     check_boxes,
     check_detections,
     check_gradients,
@@ -175,6 +177,25 @@ def test_the_filling_rule(case):
     assert_filled(case.model().state_dict(), case.data)
 
 
+def test_the_batch_is_the_references(case):
+    data, batch = case.data, case.batch()
+    if case.name == "second":
+        for name in ("voxels", "voxel_coords", "voxel_num_points"):
+            np.testing.assert_array_equal(batch[name].numpy(), data[f"vox.{name}"])
+    else:
+        np.testing.assert_array_equal(batch["voxel_coords"].numpy(), data["test.voxel_coords"])
+
+
+def _check_boxes_of_the_branches(data, boxes):
+    """Decoded boxes, headings but for half turns, which a near tie of the direction classifier decides."""
+    assert list(boxes.shape) == data["test.batch_box_preds.shape"].tolist()
+    expected = data["test.batch_box_preds.slice"]
+    own = boxes[:, ::37].numpy()
+    error = np.abs(own - expected)
+    error[..., 6] = np.abs(np.sin(own[..., 6] - expected[..., 6]))
+    assert error.max() <= FORWARD * np.abs(expected).max()
+
+
 def test_evaluation(case):
     model = case.model().eval()
     with torch.no_grad():
@@ -182,6 +203,8 @@ def test_evaluation(case):
         _check_maps(case, "test", batch_dict, model)
         if case.name == "second":
             check_boxes(case.data, batch_dict["batch_box_preds"])
+        else:
+            _check_boxes_of_the_branches(case.data, batch_dict["batch_box_preds"])
         pred_dicts, recall = model(case.batch())
     assert recall == json.loads(str(case.data["test.recall"]))
     for i, pred_dict in enumerate(pred_dicts):
@@ -195,10 +218,11 @@ def test_training(case):
     check_losses(data, "train", ret_dict, tb_dict)
     _check_maps(case, "train", batch_dict, model)
     check_gradients(data, "train", model, GRADIENT_NORM)
-    prefix = "train" if case.name == "second" else "train.head"
-    np.testing.assert_array_equal(
-        model.dense_head.forward_ret_dict["box_cls_labels"].numpy(), data[f"{prefix}.box_cls_labels"]
-    )
+    targets = model.dense_head.forward_ret_dict
+    if case.name == "second":
+        check_anchor_targets(data, "train", targets)
+    else:
+        np.testing.assert_array_equal(targets["box_cls_labels"].numpy(), data["train.head.box_cls_labels"])
 
 
 def test_targets_of_the_branches(multihead):

@@ -2,6 +2,8 @@
 
 import logging
 import pickle
+import shutil
+from pathlib import Path
 
 import kitti_files
 import numpy as np
@@ -30,6 +32,43 @@ def calib():
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
+
+
+def as_openpcdet_writes(infos):
+    """Pickled by numpy 1 with OpenPCDet's keys alone: of a frame's info, or of an object's in the database."""
+    if isinstance(infos, dict):
+        content = {
+            name: [{**i, "score": np.float64(-1), "difficulty": np.int32(i["difficulty"])} for i in objects]
+            for name, objects in infos.items()
+        }
+    else:
+        images = ("image_idx", "image_shape")
+        content = [{**info, "image": {key: info["image"][key] for key in images}} for info in infos]
+    return pickle.dumps(content, protocol=2).replace(b"numpy._core", b"numpy.core")
+
+
+def test_infos_and_databases_of_openpcdet_give_the_same_samples(prepared_kitti, tmp_path):
+    root = Path(shutil.copytree(prepared_kitti, tmp_path / "kitti"))
+    for path in root.glob("kitti_*infos_*.pkl"):
+        content = as_openpcdet_writes(pickle.loads(path.read_bytes()))
+        assert b"numpy.core.multiarray" in content and b"numpy._core" not in content
+        path.write_bytes(content)
+    sampling = {
+        "NAME": "gt_sampling",
+        "DB_INFO_PATH": ["kitti_dbinfos_train.pkl"],
+        "PREPARE": {"filter_by_min_points": ["Car:1"], "filter_by_difficulty": [-1]},
+        "SAMPLE_GROUPS": ["Car:2"],
+        "NUM_POINT_FEATURES": 4,
+    }
+    for options in ({}, {"training": False}, {"DATA_AUGMENTOR": [sampling]}):
+        own, other = make(prepared_kitti, **options), make(root, **options)
+        assert len(own) == len(other) > 0
+        for i in range(len(own)):
+            own.set_seed(3), other.set_seed(3)
+            expected, found = own[i], other[i]
+            assert expected.keys() == found.keys()
+            for key in ("frame_id", "points", "gt_boxes", "voxels", "image_shape"):
+                np.testing.assert_array_equal(expected[key], found[key])
 
 
 def test_the_facts_models_read(prepared_kitti):

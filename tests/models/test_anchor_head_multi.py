@@ -1,5 +1,7 @@
 """The multi-head anchor head: targets, losses against a plain restatement, branches of their own, and refusals."""
 
+import math
+
 import pytest
 import torch
 from models.pointpillars import SMALL_RANGE, dataset_facts, random_batch, tiny_model_cfg
@@ -83,6 +85,15 @@ def test_the_class_loss_weighs_positive_and_background_anchors(separate, positiv
     own = torch.autograd.grad(loss, [head.conv_cls.weight for head in heads])
     for a, b in zip(own, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("classifier", "cost"), [(True, 0.0), (False, math.pi - 0.5 / 9)])
+def test_a_heading_may_be_reversed_only_if_a_classifier_tells_the_two_apart(classifier, cost):
+    """As in OpenPCDet's multi-head: sin(pred - target) with a direction classifier, the plain difference without."""
+    head = _model(USE_DIRECTION_CLASSIFIER=classifier).dense_head
+    codes, targets = torch.zeros(1, 7), torch.zeros(1, 7)
+    codes[0, 6] = math.pi
+    assert head._box_loss(codes, targets, torch.ones(1)).item() == pytest.approx(cost, abs=1e-5)
 
 
 def test_boxes_decoded_late_are_those_decoded_early():

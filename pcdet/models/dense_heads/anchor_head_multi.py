@@ -248,6 +248,11 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             return torch.cat(value, dim=1) if frame is None else torch.cat([v[frame] for v in value])
         return value if value is None or frame is None else value[frame]
 
+    def _box_loss(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        if self.directions is None:  # the sine of a difference would leave it open which way a box points
+            return self.reg_loss_func(codes, targets, weights).sum()
+        return super()._box_loss(codes, targets, weights)
+
     def _cls_loss(self, labels: Tensor, frame_weights: Tensor) -> Tensor:
         logits = self.forward_ret_dict["cls_preds"]
         if not self.separate_multihead:

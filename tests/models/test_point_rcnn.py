@@ -138,6 +138,16 @@ def test_proposals_refined_in_parts_equal_those_refined_at_once(monkeypatch):
         torch.testing.assert_close(results[0][key], results[1][key], rtol=1e-4, atol=1e-5)
 
 
+def test_proposals_that_are_given_are_refined():
+    batch = _with_proposals_near_objects(random_batch())
+    with torch.no_grad():
+        pred_dicts, recall = _model().eval()(dict(batch))
+    assert recall["roi_0.5"] == recall["gt"] == 8
+    for pred, labels in zip(pred_dicts, batch["roi_labels"], strict=True):
+        assert 0 < len(pred["pred_scores"]) <= 16
+        assert set(pred["pred_labels"].tolist()) <= set(labels.tolist())
+
+
 def test_frames_do_not_touch_each_other_in_evaluation():
     model, batch = _model().eval(), random_batch()
     half = len(batch["points"]) // 2
@@ -261,6 +271,8 @@ def test_students_have_the_papers_widths_and_parameters(width):
         (lambda c: c.ROI_HEAD.SA_CONFIG.NPOINTS.__setitem__(2, 8), "NPOINTS must end with -1"),
         (lambda c: c.ROI_HEAD.NMS_CONFIG.TEST.update(MULTI_CLASSES_NMS=True), "TEST.MULTI_CLASSES_NMS: must be False"),
         (lambda c: c.ROI_HEAD.TARGET_CONFIG.update(FG_RATIO=2.0), r"FG_RATIO: must lie in \[0, 1\], got 2.0"),
+        (lambda c: c.ROI_HEAD.update(CLASS_AGNOSTIC=False), "CLS_LOSS: BinaryCrossEntropy needs one score .* got 3"),
+        (lambda c: c.ROI_HEAD.LOSS_CONFIG.update(CLS_LOSS="CrossEntropy"), "CrossEntropy needs two .* got 1"),
     ],
 )
 def test_what_is_wrong_with_the_block_is_said(change, message):

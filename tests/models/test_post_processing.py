@@ -66,6 +66,13 @@ def test_several_heads_have_their_own_rows_and_classes():
         final_boxes(frame, _config())
 
 
+def test_boxes_whose_classes_are_chosen_are_not_suppressed_by_columns():
+    """A second stage's one column says how good a box is, not of which class."""
+    frame = _frame(BOXES, LOGITS[:, :1], labels=torch.tensor([2, 3, 1, 2]))
+    with pytest.raises(ValueError, match="MULTI_CLASSES_NMS must be False where proposals have their classes"):
+        final_boxes(frame, _config(multi=True))
+
+
 def test_a_head_needs_a_label_for_each_column():
     with pytest.raises(ValueError, match="predicts 2 classes, but has labels for 1"):
         final_boxes(_frame(BOXES, LOGITS, label_maps=[torch.tensor([1])]), _config(multi=True))

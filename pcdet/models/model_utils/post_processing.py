@@ -91,6 +91,11 @@ def _across_classes(frame: FramePredictions, config: PostProcessingConfig) -> tu
 
 def _within_classes(frame: FramePredictions, config: PostProcessingConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes compete with those of their class; each head has its own rows and classes."""
+    if frame.labels is not None:
+        raise ValueError(
+            "NMS_CONFIG.MULTI_CLASSES_NMS must be False where proposals have their classes from an earlier stage, got "
+            "True: the columns of the second stage's scores are no classes"
+        )
     parts, start = [], 0
     for raw, label_map in zip(frame.logits, frame.label_maps, strict=True):
         if raw.shape[1] != len(label_map):

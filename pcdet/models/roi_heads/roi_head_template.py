@@ -85,6 +85,7 @@ class RoIHeadTemplate(nn.Module):
         super().__init__()
         self.num_class = num_class
         self.nms_config, self.loss_config = nms_config, loss_config
+        _check_scores(loss_config.cls_loss, num_class)
         coder_options = dataclasses.asdict(target_config.box_coder_config or BoxCoderConfig())
         self.box_coder = BOX_CODERS.get(target_config.box_coder, "TARGET_CONFIG.BOX_CODER")(**coder_options)
         if self.box_coder.code_size != BOX_COLUMNS:
@@ -108,18 +109,18 @@ class RoIHeadTemplate(nn.Module):
 
     @torch.no_grad()
     def proposal_layer(self, batch_dict: dict) -> dict:
-        """The first stage's best boxes, suppressed; nothing is done if there are ``rois`` already.
+        """The first stage's best boxes, suppressed; ``rois`` that are there already stay.
 
         Reads: ``batch_size``; ``batch_cls_preds`` (B * N, C) with ``batch_index``, or (B, N, C); ``batch_box_preds``.
         Writes: for R proposals a frame ``rois`` (B, R, 7), ``roi_scores`` (B, R) logits, ``roi_labels`` (B, R) int64
         from 1, by descending score; behind them rows of zero boxes with label 1; ``has_class_labels``. ``batch_index``
         is taken away: what follows counts proposals.
         """
+        index, frames = batch_dict.pop("batch_index", None), int(batch_dict["batch_size"])
         if batch_dict.get("rois") is not None:
             return batch_dict
         config = self.nms_config.train if self.training else self.nms_config.test
         cls_preds, box_preds = batch_dict["batch_cls_preds"], batch_dict["batch_box_preds"]
-        index, frames = batch_dict.pop("batch_index", None), int(batch_dict["batch_size"])
         rois = box_preds.new_zeros(frames, config.nms_post_maxsize, box_preds.shape[-1])
         scores = cls_preds.new_zeros(rois.shape[:2])
         labels = torch.ones(rois.shape[:2], dtype=torch.int64, device=rois.device)
@@ -219,3 +220,16 @@ class RoIHeadTemplate(nn.Module):
             corner_loss = loss_utils.get_corner_loss_lidar(self.decode(codes, rois), source)
             losses["rcnn_loss_corner"] = corner_loss.mean() * weights.rcnn_corner_weight
         return losses
+
+
+def _check_scores(cls_loss: str, scores: int) -> None:
+    if cls_loss == "BinaryCrossEntropy" and scores != 1:
+        raise ValueError(
+            f"LOSS_CONFIG.CLS_LOSS: BinaryCrossEntropy needs one score for a proposal, got {scores}; set CLASS_AGNOSTIC "
+            "to True"
+        )
+    if cls_loss == "CrossEntropy" and scores < 2:
+        raise ValueError(
+            f"LOSS_CONFIG.CLS_LOSS: CrossEntropy needs two or more scores for a proposal, got {scores}; use "
+            "BinaryCrossEntropy"
+        )

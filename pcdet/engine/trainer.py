@@ -212,7 +212,7 @@ class Trainer:
         started = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
         batch_to_device(batch, self.device)
-        with self.settings.precision.autocast():
+        with self.settings.precision.autocast(), self._frames_named(batch):
             ret_dict, tb_dict, _ = self.model(batch)
             loss = ret_dict["loss"].mean()
         self.last.forward_time = time.perf_counter() - started
@@ -268,11 +268,22 @@ class Trainer:
         if math.isfinite(value):
             return
         bad = ", ".join(f"{k}={v}" for k, v in scalars.items() if not math.isfinite(v)) or "none of the logged terms"
-        frames = ", ".join(map(str, batch.get("frame_id", ["(no frame_id in the batch)"])))
         raise NonFiniteError(
             f"the {what} is {value} at epoch {self.epoch + 1}, iteration {self.it}; not finite: {bad}; "
-            f"frames: {frames}. Check these frames' points and boxes, or lower OPTIMIZATION.LR"
+            f"frames: {_frames(batch)}. Check these frames' points and boxes, or lower OPTIMIZATION.LR"
         )
+
+    @contextlib.contextmanager
+    def _frames_named(self, batch: dict):
+        """Adds the frames to a ValueError of the model, as of a batch norm that gets a single voxel."""
+        try:
+            yield
+        except ValueError as error:
+            if type(error) is not ValueError:  # its own kinds say what they must
+                raise
+            raise ValueError(
+                f"{error} (epoch {self.epoch + 1}, iteration {self.it}, frames: {_frames(batch)})"
+            ) from error
 
     def _call(self, event: str) -> None:
         for hook in self.hooks:
@@ -329,6 +340,10 @@ def like_loader(loader: DataLoader, batches: Sequence[Sequence[int]]) -> DataLoa
         generator=loader.generator,
         prefetch_factor=loader.prefetch_factor,
     )
+
+
+def _frames(batch: dict) -> str:
+    return ", ".join(map(str, batch.get("frame_id", ["(no frame_id in the batch)"])))
 
 
 def to_floats(values: dict) -> dict[str, float]:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from toy import OPTIMIZATION, ToyDistiller, ToyModel, make_loader
@@ -215,6 +216,15 @@ def test_a_loss_that_is_not_finite_names_frames_and_term_and_saves_nothing(tmp_p
     with pytest.raises(NonFiniteError, match=r"the loss is nan at epoch 1, .*rpn_loss=nan; frames: .*000006"):
         make_trainer([Checkpoint(tmp_path)], loader=loader).run()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_the_model_cannot_take_is_named_by_its_frames():
+    """A batch norm that gets one value a channel, as of a cloud with a single voxel."""
+    trainer = make_trainer()
+    batch = {"points": np.zeros((1, 4)), "frame_id": np.array(["000007"]), "batch_size": 1}
+    message = r"Expected more than 1 value per channel .*\(epoch 1, iteration 0, frames: 000007\)"
+    with pytest.raises(ValueError, match=message):
+        trainer.train_step(batch)
 
 
 def test_a_gradient_that_is_not_finite_is_caught_before_it_reaches_the_weights():

@@ -244,6 +244,14 @@ def test_every_shipped_block_builds_a_distiller_for_its_model(path):
         assert sum(p.numel() for p in student.parameters()) < sum(p.numel() for p in teacher.parameters()) / 3
 
 
+@pytest.mark.parametrize("name", ["pointpillar_4x", "pointpillar_16x"])
+def test_the_shipped_files_for_kitti_choose_among_the_pillars(name):
+    """A frame of KITTI has 5000 in the mean and 6000 in one of ten; the released 6000 are those of a batch of six."""
+    cfg = cfg_from_yaml_file(f"cfgs/kitti_models/kd/{name}.yaml", EasyDict())
+    sample = cfg.KD.LOSSES[0].SAMPLE
+    assert sample.NUM == 6000 // 6 and cfg.KD.LOSSES[0].GRAPH.PER_FRAME
+
+
 def test_a_list_of_features_is_a_loss_for_each(batch):
     taps = ["backbone_2d.blocks.0", "backbone_2d.blocks.1"]
     kd, resolved = resolve(block(MAP | {"FEATURE": taps}, MAP | {"FEATURE": taps, "TEACHER_FEATURE": taps[::-1]}))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcdet.models.dense_heads.anchor_head_multi import AnchorHeadMulti
 from pcdet.registry import ConfigError, nearest_name
 
 # Modules of an anchor head whose outputs are its raw predictions; reading them lets a teacher stop before it decodes.
@@ -113,11 +114,16 @@ def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
         outputs: of ``HEAD_OUTPUTS``; all if none is named.
 
     Raises:
-        ValueError: it has no dense head.
+        ValueError: it has no dense head, or one whose predictions are not one map.
     """
     head = getattr(detector, "dense_head", None)
     if head is None:
         raise ValueError(f"{type(detector).__name__} has no dense_head, whose predictions this KD loss needs")
+    if isinstance(head, AnchorHeadMulti):
+        raise ValueError(
+            f"{type(detector).__name__}'s {type(head).__name__} predicts branch by branch, not in the one map that "
+            "this KD loss reads; use losses on features (FitNet, PointDistiller) with BY channel_l2 or num_points"
+        )
     names = outputs or HEAD_OUTPUTS
     if all(isinstance(getattr(head, name, None), nn.Module) for name in names):
         return tuple(f"dense_head.{name}" for name in names)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from easydict import EasyDict
-from kd_detectors import POINTS, VOXELS, point_rcnn, pointrcnn, second, voxel_batch
+from kd_detectors import CFGS, POINTS, VOXELS, network, point_rcnn, pointrcnn, second, voxel_batch
 from kd_pairs import kd_terms
 
+from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
 from pcdet.registry import ConfigError
 
@@ -115,3 +116,23 @@ def test_a_point_detector_has_no_scores_on_a_map():
     student, teacher, facts, *_ = case("pointrcnn", "points")
     with pytest.raises(ValueError, match="PointRCNN has no dense_head"):
         distil(student, teacher, facts, [POINT | {"SAMPLE": {"BY": "score"}}])
+
+
+def test_a_head_of_several_branches_is_refused_before_training_and_its_maps_are_not():
+    pytest.importorskip("spconv")
+    student, teacher = (network(multihead_cfg(width), VOXELS, seed=1) for width in (0.125, 0.25))
+    by_score = {"NAME": "PointDistiller", "FEATURE": "spatial_features_2d", "SAMPLE": {"NUM": 30}}
+    with pytest.raises(ConfigError) as error:
+        distil(student, teacher, VOXELS, [{"NAME": "PivotalLogit"}, by_score])
+    assert len(error.value.problems) == 2
+    assert all("AnchorHeadMulti predicts branch by branch" in problem for problem in error.value.problems)
+    by_points = by_score | {"SAMPLE": {"NUM": 30, "BY": "num_points"}}
+    assert distil(student, teacher, VOXELS, [by_points])(voxel_batch())[1]["kd/total"] > 0
+
+
+def multihead_cfg(width):
+    """The MODEL block of second_multihead.yaml, shallower."""
+    cfg = cfg_from_yaml_file(CFGS / "second_multihead.yaml", EasyDict()).MODEL
+    cfg.BACKBONE_2D.LAYER_NUMS = [1] * len(cfg.BACKBONE_2D.LAYER_NUMS)
+    cfg.WIDTH = width
+    return cfg

@@ -225,8 +225,8 @@ class RoIHeadTemplate(nn.Module):
 def _check_scores(cls_loss: str, scores: int) -> None:
     if cls_loss == "BinaryCrossEntropy" and scores != 1:
         raise ValueError(
-            f"LOSS_CONFIG.CLS_LOSS: BinaryCrossEntropy needs one score for a proposal, got {scores}; set CLASS_AGNOSTIC "
-            "to True"
+            f"LOSS_CONFIG.CLS_LOSS: BinaryCrossEntropy needs one score for a proposal, got {scores}; set "
+            "CLASS_AGNOSTIC to True"
         )
     if cls_loss == "CrossEntropy" and scores < 2:
         raise ValueError(

@@ -2,13 +2,17 @@
 // the rest of the work runs in vector registers.
 #include <pcdet/simd.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include <vector>
 
 #include "solid_box.h"
 
 namespace pcdet::PCDET_BACKEND {
 
-constexpr int64_t kBlock = 512;  // points whose coordinates are held side by side in the first-level cache
+constexpr int64_t kBlock = 128;  // points whose coordinates are held side by side in the first-level cache
 
 // kBlock points as three rows, with the rectangle around them: most boxes miss most blocks of a scan.
 template <typename T>
@@ -87,17 +91,34 @@ PCDET_WIDE void number_block(const PointBlock<double>& block, const SolidBox<dou
   number_points(block, box, number, first);
 }
 
+// Writes a row of the mask past the caches: it is tens of MB, and an ordinary store would first read every line that it
+// overwrites. `end_of_stream` makes the rows visible to other threads.
+inline void stream_row(const int32_t* row, int64_t size, int32_t* out) {
+#ifdef __SSE2__
+  for (; size > 0 && reinterpret_cast<uintptr_t>(out) % 16 != 0; --size) *out++ = *row++;
+  for (; size >= 4; size -= 4, out += 4, row += 4)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(out), _mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+#endif
+  std::copy_n(row, size, out);
+}
+inline void end_of_stream() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
+
 template <typename T>
 void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
   const auto solid = solid_boxes(boxes, num_boxes, kMaskMargin);
   for_each_block(points, num_points, num_boxes, [&](int64_t start, const PointBlock<T>& block) {
+    alignas(64) static constexpr int32_t kOutside[kBlock] = {};
+    alignas(64) int32_t inside[kBlock];
     for (int64_t i = 0; i < num_boxes; ++i) {
-      int32_t* row = mask + i * num_points + start;
-      if (block.may_touch(solid[i]))
-        mask_block(block, solid[i], row);
-      else
-        std::fill_n(row, block.size, 0);
+      const bool touched = block.may_touch(solid[i]);
+      if (touched) mask_block(block, solid[i], inside);
+      stream_row(touched ? inside : kOutside, block.size, mask + i * num_points + start);
     }
+    end_of_stream();
   });
 }
 

@@ -1,8 +1,8 @@
 """Teacher, student and distilled students on simulated data, then one table: the project's main job in miniature.
 
 Run by ``make quickstart``; ``make quickstart DETECTOR=second`` (or pointrcnn) takes another detector on the same data.
-Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students. Its data lie in data/quickstart and
-everything else in output/quickstart/DETECTOR: remove them to start anew.
+Killed and started again, it goes on where it was; ``--seeds 3`` repeats the students. Its data lie in data/quickstart
+and everything else in output/quickstart/DETECTOR: remove them to start anew.
 """
 
 import argparse
@@ -29,8 +29,8 @@ TEACHER, STUDENT = "teacher", "student"
 # What is done to the plain student, for each detector; the file is kd/DETECTOR_WHAT.yaml with _ for +.
 DISTILLED = {
     "pointpillar": ["pointdistiller", "pointdistiller+logits", "pointdistiller+logits+init"],
-    "second": ["pointdistiller"],
-    "pointrcnn": ["pointdistiller"],
+    "second": ["pointdistiller+init"],
+    "pointrcnn": ["pointdistiller+init"],
 }
 TRAIN_FRAMES, VAL_FRAMES = 400, 200
 

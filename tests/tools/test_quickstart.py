@@ -47,11 +47,12 @@ def test_progress_is_read_from_the_training_log(quickstart, tmp_path):
 @pytest.mark.parametrize("detector", ["pointpillar", "second", "pointrcnn"])
 def test_every_row_has_a_file_and_the_control_sees_as_many_samples(quickstart, tools, detector):
     rows = quickstart.students_of(detector)
-    assert list(rows)[:2] == ["student", "student+pointdistiller"]
+    plain, first_distilled = list(rows)[:2]
+    assert plain == "student" and first_distilled.startswith("student+pointdistiller")
     epochs = {name: quickstart.epochs_of(cfg_file) for name, (_, cfg_file) in rows.items()}
     assert quickstart.epochs_of(quickstart.teacher_file(detector)) >= epochs["student"] > 0
-    assert epochs["student+pointdistiller"] == epochs["student"]
-    assert "KD" not in yaml.safe_load((tools / rows["student"][1]).read_text())
+    assert epochs[first_distilled] == epochs[plain]
+    assert "KD" not in yaml.safe_load((tools / rows[plain][1]).read_text())
     assert all("KD" in yaml.safe_load((tools / cfg_file).read_text()) for _, cfg_file in list(rows.values())[1:])
 
 

@@ -29,8 +29,8 @@ TEACHER, STUDENT = "teacher", "student"
 # What is done to the plain student, for each detector; the file is kd/DETECTOR_WHAT.yaml with _ for +.
 DISTILLED = {
     "pointpillar": ["pointdistiller", "pointdistiller+logits", "pointdistiller+logits+init"],
-    "second": ["pointdistiller+init"],
-    "pointrcnn": ["pointdistiller+init"],
+    "second": ["pointdistiller", "pointdistiller+init"],
+    "pointrcnn": ["pointdistiller", "pointdistiller+init"],
 }
 TRAIN_FRAMES, VAL_FRAMES = 400, 200
 

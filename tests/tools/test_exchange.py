@@ -140,7 +140,11 @@ def second_file(cfg_file, tools):
     tiny = yaml.safe_load(cfg_file.read_text())
     for key in ("DATA_PATH", "POINT_CLOUD_RANGE"):
         config["DATA_CONFIG"][key] = tiny["DATA_CONFIG"][key]
-    config["DATA_CONFIG"]["DATA_PROCESSOR"][-1]["VOXEL_SIZE"] = [0.16, 0.16, 0.1]  # a whole number of them in that range
+    config["DATA_CONFIG"]["DATA_PROCESSOR"][-1]["VOXEL_SIZE"] = [
+        0.16,
+        0.16,
+        0.1,
+    ]  # a whole number of them in that range
     config["MODEL"]["BACKBONE_3D"].update(NUM_FILTERS=[4, 4, 8, 8], OUT_CHANNELS=8)
     config["MODEL"]["MAP_TO_BEV"]["NUM_BEV_FEATURES"] = 16  # 8 channels, 2 cells in height
     config["MODEL"]["BACKBONE_2D"].update(LAYER_NUMS=[1, 1], NUM_FILTERS=[8, 8], NUM_UPSAMPLE_FILTERS=[8, 8])

@@ -101,6 +101,14 @@ def step(distiller, batch):
 
 
 @everywhere
+def test_the_terms_do_not_depend_on_the_device(case, device):
+    (distiller, batch, _), (moved, _, _) = build(case), build(case)
+    there = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    expected, found = kd_terms(step(distiller, batch)), kd_terms(step(moved.to(device), there))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@everywhere
 def test_the_teacher_is_neither_changed_nor_trained_nor_stored(case):
     distiller, batch, plain = build(case)
     before = copy.deepcopy(distiller.teacher.state_dict())

@@ -4,7 +4,8 @@
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
-# make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks
+# make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
+#                   table of them, the card's limits and the goals
 #
 # Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call sets nothing up again.
 
@@ -82,7 +83,10 @@ sanitize: $(DEV)
 gpu-check:
 	FORCE_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace
 	$(PYTHON) -m pytest -m gpu
-	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do $(PYTHON) $$script --device cuda || exit 1; done
+	mkdir -p output/bench_gpu
+	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do \
+	  $(PYTHON) $$script --device cuda --json $(CURDIR)/output/bench_gpu/$${script%.py}.json || exit 1; done
+	$(PYTHON) tools/benchmarks/roofline.py
 
 clean:
 	rm -rf build pcdet/ops/*.so

@@ -1,6 +1,7 @@
 """A tiny model file on a tiny data set, and the tools as modules."""
 
 import importlib.util
+import sys
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ def tool(tools, monkeypatch):
     def load(name):
         spec = importlib.util.spec_from_file_location(f"tool_{name}", tools / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look for a module's names
         spec.loader.exec_module(module)
         return module
 

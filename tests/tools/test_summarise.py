@@ -1,20 +1,13 @@
 """The table of goals that ``tools/benchmarks/summarise.py`` makes of the benchmarks' files."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
 
 
-@pytest.fixture(scope="module")
-def summarise(repo_root):
-    path = repo_root / "tools/benchmarks/summarise.py"
-    spec = importlib.util.spec_from_file_location("summarise", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["summarise"] = module  # where dataclasses look for a module's names
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def summarise(tool):
+    return tool("benchmarks/summarise")
 
 
 def row(case, contender, ms, ours_ms, **more):

@@ -19,7 +19,13 @@ from _memory import note_peaks, serve_peak
 from pcdet.ops.knn import knn
 from pcdet.testing import random_cloud
 
-FEATURE_CASES = [(6000, 16000, 64, 128), (6000, 40000, 64, 128), (256, 35200, 128, 256), (6000, 16384, 128, 128)]
+FEATURE_CASES = [
+    (6000, 16000, 64, 128),
+    (6000, 40000, 64, 128),
+    (256, 35200, 128, 256),
+    (256, 35200, 256, 256),
+    (6000, 16384, 128, 128),
+]
 SPACE_CASES = [(6000, 16000, 16), (6000, 16000, 128), (6000, 120000, 16), (6000, 120000, 128)]
 CHUNK = 2**21  # floats
 

@@ -449,14 +449,22 @@ def _is_sequence(annotation: Any) -> bool:
 
 def _mismatch(value: Any, annotation: Any, path: str) -> str:
     text = f"{path}: expected {_type_name(annotation)}, got {_show(value)}"
-    if isinstance(value, str) and annotation in (int, float):
-        try:
-            number = f"{float(value)!r}"
-            with_dot = number if "." in number or "e" not in number else number.replace("e", ".0e")
-            return f"{text}; YAML reads this as text, write {with_dot}"
-        except ValueError:
-            return text
-    return text
+    number = _number_in(value, annotation) if isinstance(value, str) else None
+    return text if number is None else f"{text}; YAML reads this as text, write {number}"
+
+
+def _number_in(text: str, annotation: Any) -> str | None:
+    """A text's number as YAML reads it as one of the wanted type; None if there is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if annotation is int:
+        return str(int(number)) if number.is_integer() else None
+    if annotation is float:
+        written = repr(number)
+        return written if "." in written or "e" not in written else written.replace("e", ".0e")
+    return None
 
 
 def _type_name(annotation: Any) -> str:

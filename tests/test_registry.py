@@ -178,6 +178,13 @@ def test_a_schema_is_filled_recursively():
             "S.LR: expected float, got '1e-7' (str); YAML reads this as text, write 1.0e-07",
         ),
         ({"ANCHORS": [], "LR": None}, "S.LR: expected float, got null"),
+        ({"ANCHORS": [], "LR": "3"}, "S.LR: expected float, got '3' (str); YAML reads this as text, write 3.0"),
+        (
+            {"ANCHORS": [], "COUNTS": {"Car": "16"}},
+            "S.COUNTS.Car: expected int, got '16' (str); YAML reads this as text, write 16",
+        ),
+        ({"ANCHORS": [], "COUNTS": {"Car": "1.5"}}, "S.COUNTS.Car: expected int, got '1.5' (str)"),
+        ({"ANCHORS": [], "COUNTS": {"Car": "inf"}}, "S.COUNTS.Car: expected int, got 'inf' (str)"),
         ({"ANCHORS": [], "STEPS": 3}, "S.STEPS: expected list[int] or null, got 3 (int)"),
         ({"ANCHORS": [], "STEPS": [1.5]}, "S.STEPS[0]: expected int, got 1.5 (float)"),
         ({"ANCHORS": [], "MODE": "tst"}, "S.MODE: must be one of 'train', 'test'; got 'tst' (str)"),

@@ -271,8 +271,8 @@ def test_students_have_the_papers_widths_and_parameters(width):
         (lambda c: c.ROI_HEAD.SA_CONFIG.NPOINTS.__setitem__(2, 8), "NPOINTS must end with -1"),
         (lambda c: c.ROI_HEAD.NMS_CONFIG.TEST.update(MULTI_CLASSES_NMS=True), "TEST.MULTI_CLASSES_NMS: must be False"),
         (lambda c: c.ROI_HEAD.TARGET_CONFIG.update(FG_RATIO=2.0), r"FG_RATIO: must lie in \[0, 1\], got 2.0"),
-        (lambda c: c.ROI_HEAD.update(CLASS_AGNOSTIC=False), "CLS_LOSS: BinaryCrossEntropy needs one score .* got 3"),
-        (lambda c: c.ROI_HEAD.LOSS_CONFIG.update(CLS_LOSS="CrossEntropy"), "CrossEntropy needs two .* got 1"),
+        (lambda c: c.ROI_HEAD.update(CLASS_AGNOSTIC=False), "MODEL.ROI_HEAD: CLASS_AGNOSTIC: must be True, .* got 3"),
+        (lambda c: c.ROI_HEAD.LOSS_CONFIG.update(CLS_LOSS="CrossEntropy"), "CLS_LOSS: must be one of 'BinaryCross"),
     ],
 )
 def test_what_is_wrong_with_the_block_is_said(change, message):

@@ -69,7 +69,7 @@ class PointRCNNHead(RoIHeadTemplate):
         sa_config: the levels of set abstraction.
         nms_config, target_config, loss_config: see their classes.
         input_channels: channels of ``point_features``.
-        num_class: scores of a proposal.
+        num_class: scores of a proposal; must be 1.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PointRCNNHead(RoIHeadTemplate):
         Reads: ``batch_size``; ``point_coords`` (B * N, 4), ``point_features`` (B * N, C), ``point_cls_scores``
         (B * N,); what ``proposal_layer`` reads; ``gt_boxes`` in training.
         Writes: ``rois``, ``roi_scores``, ``roi_labels`` (in training those sampled), ``has_class_labels``; in
-        evaluation ``batch_cls_preds`` (B, R, num_class) logits, ``batch_box_preds`` (B, R, 7) and
+        evaluation ``batch_cls_preds`` (B, R, 1) logits, ``batch_box_preds`` (B, R, 7) and
         ``cls_preds_normalized`` False.
         """
         batch_dict = self.proposal_layer(batch_dict)

@@ -51,13 +51,13 @@ class RoILossConfig:
     """``LOSS_CONFIG`` of a second stage.
 
     Attributes:
-        cls_loss: of the score; ``BinaryCrossEntropy`` for one class.
+        cls_loss: of the score.
         reg_loss: of the box codes.
         corner_loss_regularization: add the distance of the corners.
         loss_weights: of the parts.
     """
 
-    cls_loss: Literal["BinaryCrossEntropy", "CrossEntropy"] = "BinaryCrossEntropy"
+    cls_loss: Literal["BinaryCrossEntropy"] = "BinaryCrossEntropy"
     reg_loss: Literal["smooth-l1"] = "smooth-l1"
     corner_loss_regularization: bool = False
     loss_weights: RoILossWeights
@@ -66,8 +66,8 @@ class RoILossConfig:
 class RoIHeadTemplate(nn.Module):
     """Refines proposals.
 
-    Subclasses call ``proposal_layer``, in training ``assign_targets``, predict ``rcnn_cls`` (B * R, num_class) and
-    ``rcnn_reg`` (B * R, code_size), and either put them into ``forward_ret_dict`` with the targets or hand them to
+    Subclasses call ``proposal_layer``, in training ``assign_targets``, predict ``rcnn_cls`` (B * R, 1) and ``rcnn_reg``
+    (B * R, code_size), and either put them into ``forward_ret_dict`` with the targets or hand them to
     ``generate_predicted_boxes``.
 
     Attributes:
@@ -85,7 +85,10 @@ class RoIHeadTemplate(nn.Module):
         super().__init__()
         self.num_class = num_class
         self.nms_config, self.loss_config = nms_config, loss_config
-        _check_scores(loss_config.cls_loss, num_class)
+        if num_class != 1:  # the target says how well a proposal fits its object, of whichever class
+            raise ValueError(
+                f"CLASS_AGNOSTIC: must be True, a proposal has one score whatever its class, got {num_class} scores"
+            )
         coder_options = dataclasses.asdict(target_config.box_coder_config or BoxCoderConfig())
         self.box_coder = BOX_CODERS.get(target_config.box_coder, "TARGET_CONFIG.BOX_CODER")(**coder_options)
         if self.box_coder.code_size != BOX_COLUMNS:
@@ -161,11 +164,11 @@ class RoIHeadTemplate(nn.Module):
 
         Args:
             rois: (B, R, 7) proposals; zero boxes stand for none.
-            rcnn_cls: (B * R, num_class) logits.
+            rcnn_cls: (B * R, 1) logits.
             rcnn_reg: (B * R, code_size).
 
         Returns:
-            (B, R, num_class) logits, so low where there is no proposal that nothing comes of it, and (B, R, 7) boxes.
+            (B, R, 1) logits, so low where there is no proposal that nothing comes of it, and (B, R, 7) boxes.
         """
         frames, count = rois.shape[:2]
         with full_precision(rois.device):
@@ -198,12 +201,9 @@ class RoIHeadTemplate(nn.Module):
         labels = self.forward_ret_dict["rcnn_cls_labels"].view(-1)
         logits = loss_utils.at_least_float32(self.forward_ret_dict["rcnn_cls"])
         valid = (labels >= 0).to(logits.dtype)
-        if self.loss_config.cls_loss == "BinaryCrossEntropy":
-            # an ignored proposal weighs nothing, but torch refuses targets below 0
-            target = labels.clamp(min=0).to(logits.dtype)
-            loss = F.binary_cross_entropy_with_logits(logits.view(-1), target, reduction="none")
-        else:
-            loss = F.cross_entropy(logits, labels.long(), reduction="none", ignore_index=-1)
+        # an ignored proposal weighs nothing, but torch refuses targets below 0
+        target = labels.clamp(min=0).to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits.view(-1), target, reduction="none")
         return (loss * valid).sum() / valid.sum().clamp(min=1) * self.loss_config.loss_weights.rcnn_cls_weight
 
     def _box_losses(self) -> dict[str, Tensor]:
@@ -220,16 +220,3 @@ class RoIHeadTemplate(nn.Module):
             corner_loss = loss_utils.get_corner_loss_lidar(self.decode(codes, rois), source)
             losses["rcnn_loss_corner"] = corner_loss.mean() * weights.rcnn_corner_weight
         return losses
-
-
-def _check_scores(cls_loss: str, scores: int) -> None:
-    if cls_loss == "BinaryCrossEntropy" and scores != 1:
-        raise ValueError(
-            f"LOSS_CONFIG.CLS_LOSS: BinaryCrossEntropy needs one score for a proposal, got {scores}; set "
-            "CLASS_AGNOSTIC to True"
-        )
-    if cls_loss == "CrossEntropy" and scores < 2:
-        raise ValueError(
-            f"LOSS_CONFIG.CLS_LOSS: CrossEntropy needs two or more scores for a proposal, got {scores}; use "
-            "BinaryCrossEntropy"
-        )

@@ -39,6 +39,8 @@ SCHEMAS = {
 }
 
 STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cell over metres of voxel
+SPARSE_CHANNELS = 128  # of what leaves these backbones at width 1
+SCALE_CHANNELS = "pcdet.models.width:scale_channels"
 DATABASE_FILTERS = "pcdet.datasets.augmentor.database_sampler:FILTERS"  # what gt_sampling's PREPARE may name
 # Lists or numbers whose entries must be at least one, wherever they stand under these nodes.
 COUNTS = {
@@ -398,22 +400,47 @@ def _channels_meet(config: Mapping) -> Iterator[str]:
     filters = _numbers(_get(config, "MODEL.VFE.NUM_FILTERS"))
     if _name(config, "MAP_TO_BEV") == "PointPillarScatter" and filters and filters[-1] != channels:
         yield f"{path}: must equal the last of MODEL.VFE.NUM_FILTERS, {filters[-1]}, got {channels!r}"
-    grid = _grid(config)
-    backbone = _get(config, "MODEL.BACKBONE_3D")
-    plain = isinstance(backbone, Mapping) and not set(backbone) - {NAME_KEY, "USE_BIAS", "RETURN_ENCODED_TENSOR"}
-    if grid and plain and _name(config, "BACKBONE_3D") in STRIDE_3D and _get(config, "MODEL.WIDTH") is None:
-        depth = _sparse_depth(grid[2])
-        if channels != 128 * depth:
-            yield (
-                f"{path}: the 3-D backbone's 128 channels in {depth} layers of height make {128 * depth}, got "
-                f"{channels!r}"
-            )
+    yield from _volume_fills_the_map(config, path, channels)
 
 
-def _sparse_depth(nz: int) -> int:
+def _volume_fills_the_map(config: Mapping, path: str, channels: float) -> Iterator[str]:
+    """The sparse backbone's channels in each layer of height, all at the widths that the layers get."""
+    grid, out = _grid(config), _sparse_channels(config)
+    pad = _get(config, "MODEL.BACKBONE_3D.last_pad") or 0
+    pad = pad[0] if _is_list(pad) and pad else pad
+    if grid is None or out is None or not _is_number(pad) or _name(config, "MAP_TO_BEV") != "HeightCompression":
+        return
+    depth, width = _sparse_depth(grid[2], int(pad)), _width(config)
+    got = load_object(SCALE_CHANNELS)(channels, width)
+    if got != out * depth:
+        scaled = "" if width == 1 else f", {channels!r} at MODEL.WIDTH {width:g}; {math.ceil(out * depth / width)} fits"
+        yield (
+            f"{path}: the 3-D backbone's {out} channels in {depth} layers of height make {out * depth}, got "
+            f"{got}{scaled}"
+        )
+
+
+def _sparse_channels(config: Mapping) -> int | None:
+    """Channels that leave a sparse backbone; None if they are not known."""
+    if _name(config, "BACKBONE_3D") not in STRIDE_3D:
+        return None
+    node, scale = _get(config, "MODEL.BACKBONE_3D"), load_object(SCALE_CHANNELS)
+    own, factor = node.get("OUT_CHANNELS"), node.get("WIDTH", 1.0)
+    if own is not None:  # the factor is on what is not named
+        return scale(own, _width(config)) if _is_number(own) else None
+    return scale(SPARSE_CHANNELS, factor * _width(config)) if _is_number(factor) else None
+
+
+def _width(config: Mapping) -> float:
+    """``MODEL.WIDTH``; 1 without a usable one."""
+    width = _get(config, "MODEL.WIDTH")
+    return width if _is_number(width) and width > 0 else 1.0
+
+
+def _sparse_depth(nz: int, last_pad: int) -> int:
     """Layers of height that VoxelBackBone8x leaves of a grid with ``nz``."""
     depth = nz + 1
-    for kernel, stride, padding in ((3, 2, 1), (3, 2, 1), (3, 2, 0), (3, 2, 0)):
+    for kernel, stride, padding in ((3, 2, 1), (3, 2, 1), (3, 2, 0), (3, 2, last_pad)):
         depth = (depth + 2 * padding - kernel) // stride + 1
     return depth
 
@@ -547,7 +574,7 @@ def _sampling_is_written_right(config: Mapping) -> Iterator[str]:
                     yield f"{place}[{i}].{key}[{j}]: expected 'Class:number', got {entry!r}"
 
 
-def _voxels_are_made_if_read(config: Mapping) -> Iterator[str]:
+def _inputs_are_made_if_read(config: Mapping) -> Iterator[str]:
     steps = _get(config, "DATA_CONFIG.DATA_PROCESSOR")
     if not _is_list(steps):
         return
@@ -555,6 +582,11 @@ def _voxels_are_made_if_read(config: Mapping) -> Iterator[str]:
     reader = _name(config, "VFE")
     if reader in ("PillarVFE", "MeanVFE") and "transform_points_to_voxels" not in names:
         yield f"DATA_CONFIG.DATA_PROCESSOR: {reader} reads voxels; add transform_points_to_voxels to {names}"
+    if _name(config, "BACKBONE_3D") == "PointNet2MSG" and "sample_points" not in names:
+        yield (
+            "DATA_CONFIG.DATA_PROCESSOR: PointNet2MSG reads equally many points of every frame; add sample_points to "
+            f"{names}"
+        )
 
 
 def _teacher_file_exists(config: Mapping) -> Iterator[str]:
@@ -581,5 +613,5 @@ RULES = (
     _anchor_boxes_are_suppressed,
     _sampling_is_written_right,
     _teacher_file_exists,
-    _voxels_are_made_if_read,
+    _inputs_are_made_if_read,
 )

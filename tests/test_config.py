@@ -756,6 +756,42 @@ def test_the_rules_know_seconds_geometry(pillars):
     assert any("has 1404 voxels along x" in t and "16 in all" in t for t in told)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "width", "channels", "said"),
+    [
+        ({}, 0.5, 256, None),
+        ({"OUT_CHANNELS": 32}, None, 64, None),
+        ({"OUT_CHANNELS": 32, "NUM_FILTERS": [4, 4, 8, 8]}, 0.5, 64, None),
+        ({"WIDTH": 0.25}, None, 64, None),
+        ({"WIDTH": 0.5}, 0.5, 128, None),
+        ({"last_pad": 1}, None, 384, None),  # 5 layers and one at either end, 3 apart: (5 + 2 - 3) // 2 + 1 = 3
+        ({"last_pad": [1, 0, 0]}, None, 384, None),
+        ({}, 0.5, 128, "64 channels in 2 layers of height make 128, got 64, 128 at MODEL.WIDTH 0.5; 256 fits"),
+        ({"OUT_CHANNELS": 32}, None, 256, "32 channels in 2 layers of height make 64, got 256"),
+        ({"WIDTH": 0.5}, None, 256, "64 channels in 2 layers of height make 128, got 256"),
+        ({"NUM_FILTERS": [4, 4, 8, 8]}, None, 64, "128 channels in 2 layers of height make 256, got 64"),
+        # 0.357 * 128 is cut to 45, 0.357 * 256 to 91
+        ({}, 0.357, 256, "45 channels in 2 layers of height make 90, got 91, 256 at MODEL.WIDTH 0.357; 253 fits"),
+    ],
+)
+def test_a_students_map_has_the_channels_that_its_volume_fills(pillars, backbone, width, channels, said):
+    config = second_like(pillars)
+    config.MODEL.BACKBONE_3D.update(backbone)
+    config.MODEL.MAP_TO_BEV.NUM_BEV_FEATURES = channels
+    if width is not None:
+        config.MODEL.WIDTH = width
+    told = geometry_problems(config)
+    assert [t.partition("backbone's ")[2] for t in told] == ([] if said is None else [said])
+
+
+def test_a_point_network_without_equally_many_points_is_told():
+    config = load(CFGS / "kitti_models/pointrcnn.yaml")
+    steps = config.DATA_CONFIG.DATA_PROCESSOR
+    config.DATA_CONFIG.DATA_PROCESSOR = [step for step in steps if step.NAME != "sample_points"]
+    (told,) = problems_of(config)
+    assert told.startswith("DATA_CONFIG.DATA_PROCESSOR: PointNet2MSG reads equally many points of every frame; add")
+
+
 def test_the_rules_know_multi_heads(pillars):
     head = pillars.MODEL.DENSE_HEAD
     head.RPN_HEAD_CFGS = [{"HEAD_CLS_NAME": ["Car"]}, {"HEAD_CLS_NAME": ["Pedestrian", "Cyclist"]}]

@@ -377,9 +377,9 @@ def _head_stride_is_the_backbones(config: Mapping) -> Iterator[str]:
         return
     own_blocks = [
         name
-        for _, cfg in _mappings(head.get("RPN_HEAD_CFGS"))
-        if cfg.get("LAYER_STRIDES") or cfg.get("UPSAMPLE_STRIDES")
-        for name in cfg.get("HEAD_CLS_NAME", [])
+        for node, names in _branches(head)
+        if node.get("LAYER_STRIDES") or node.get("UPSAMPLE_STRIDES")
+        for name in names
     ]
     places = [
         (f"MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG[{i}].feature_map_stride", anchor.get("feature_map_stride"))
@@ -458,12 +458,19 @@ def _every_class_has_anchors(config: Mapping) -> Iterator[str]:
     for name in names:
         if name not in covered:
             yield f"{path}: {name!r} of CLASS_NAMES has no anchors"
-    heads = _mappings(_get(config, "MODEL.DENSE_HEAD.RPN_HEAD_CFGS"))
-    in_heads = [name for _, head in heads for name in head.get("HEAD_CLS_NAME", [])]
-    if heads and in_heads != list(names):
+    branches = [names for _, names in _branches(_get(config, "MODEL.DENSE_HEAD"))]
+    named = [name for names in branches for name in names]
+    if branches and sorted(map(str, named)) != sorted(map(str, names)):
         yield (
-            f"MODEL.DENSE_HEAD.RPN_HEAD_CFGS: the heads' classes must be CLASS_NAMES in the same order, got {in_heads}"
+            f"MODEL.DENSE_HEAD.RPN_HEAD_CFGS: each of CLASS_NAMES {list(names)} must stand in one HEAD_CLS_NAME, in "
+            f"any order, got {named}"
         )
+
+
+def _branches(head: Any) -> list[tuple[Mapping, list]]:
+    """The branches of a multi-head, each with its classes."""
+    nodes = [node for _, node in _mappings(_get(head, "RPN_HEAD_CFGS"))]
+    return [(node, list(node["HEAD_CLS_NAME"])) for node in nodes if _is_list(node.get("HEAD_CLS_NAME"))]
 
 
 def _box_codes_fit(config: Mapping) -> Iterator[str]:

@@ -794,13 +794,19 @@ def test_a_point_network_without_equally_many_points_is_told():
 
 def test_the_rules_know_multi_heads(pillars):
     head = pillars.MODEL.DENSE_HEAD
-    head.RPN_HEAD_CFGS = [{"HEAD_CLS_NAME": ["Car"]}, {"HEAD_CLS_NAME": ["Pedestrian", "Cyclist"]}]
-    assert geometry_problems(pillars) == []
+    branches = [{"HEAD_CLS_NAME": ["Car"]}, {"HEAD_CLS_NAME": ["Pedestrian", "Cyclist"]}]
+    for head.RPN_HEAD_CFGS in (branches, branches[::-1], [{"HEAD_CLS_NAME": ["Cyclist", "Car", "Pedestrian"]}]):
+        assert geometry_problems(pillars) == []
     own = {"HEAD_CLS_NAME": ["Pedestrian"], "LAYER_STRIDES": [2]}
-    head.RPN_HEAD_CFGS = [{"HEAD_CLS_NAME": ["Cyclist", "Car"]}, own]
     head.ANCHOR_GENERATOR_CONFIG[1].feature_map_stride = 4  # its head brings a stride of its own
-    told = geometry_problems(pillars)
-    assert len(told) == 1 and "must be CLASS_NAMES in the same order" in told[0]
+    head.RPN_HEAD_CFGS = [{"HEAD_CLS_NAME": ["Cyclist", "Car"]}, own]
+    assert geometry_problems(pillars) == []
+    head.RPN_HEAD_CFGS = [{"HEAD_CLS_NAME": ["Car"]}, own]
+    (told,) = geometry_problems(pillars)
+    assert "must stand in one HEAD_CLS_NAME, in any order, got ['Car', 'Pedestrian']" in told
+    head.RPN_HEAD_CFGS = [{"HEAD_CLS_NAME": ["Cyclist", "Car", "Car"]}, own]
+    (told,) = geometry_problems(pillars)
+    assert "got ['Cyclist', 'Car', 'Car', 'Pedestrian']" in told
 
 
 def test_downsampling_by_a_fraction_meets_too(pillars):

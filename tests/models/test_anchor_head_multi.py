@@ -54,6 +54,39 @@ def test_anchors_and_targets_are_those_of_the_single_head(branches, order):
         assert torch.equal(torch.cat([parts[k] for k in order], dim=3).flatten(1, 3), other[key]), key
 
 
+def _in_the_other_order(model, **head):
+    """The model with its two branches listed the other way round, weights and all."""
+    other = _model(RPN_HEAD_CFGS=BRANCHES[::-1], **head)
+    renamed = str.maketrans("01", "10")
+    state = {
+        name.translate(renamed) if "rpn_heads" in name else name: value for name, value in model.state_dict().items()
+    }
+    other.load_state_dict(state)
+    return other
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_the_order_of_the_branches_changes_neither_losses_nor_gradients_nor_boxes(separate):
+    model = _model(SEPARATE_MULTIHEAD=separate)
+    other = _in_the_other_order(model, SEPARATE_MULTIHEAD=separate)
+    batch, losses, boxes = random_batch(FACTS), [], []
+    for network in (model, other):
+        loss, parts, _ = network.train()(dict(batch))
+        loss["loss"].backward()
+        losses.append(parts)
+        with torch.no_grad():
+            boxes.append(network.eval()(dict(batch))[0])
+    assert losses[0]["rpn_loss_cls"] > 0 and losses[0]["rpn_loss_loc"] > 0 and losses[0]["rpn_loss_dir"] > 0
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    torch.testing.assert_close(other.vfe.pfn_layers[0].linear.weight.grad, model.vfe.pfn_layers[0].linear.weight.grad)
+    for head, same in zip(model.dense_head.rpn_heads, reversed(other.dense_head.rpn_heads), strict=True):
+        for (name, parameter), twin in zip(head.named_parameters(), same.parameters(), strict=True):
+            torch.testing.assert_close(twin.grad, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for one, two in zip(*boxes, strict=True):
+        assert one["pred_labels"].bincount().tolist() == two["pred_labels"].bincount().tolist()
+        torch.testing.assert_close(one["pred_scores"].sort().values, two["pred_scores"].sort().values)
+
+
 def _plain_cls_loss(head, positive, negative):
     """OpenPCDet's class loss: a weight for every anchor, branches compared with the columns of their classes."""
     out = head.forward_ret_dict

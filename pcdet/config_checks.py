@@ -596,6 +596,21 @@ def _inputs_are_made_if_read(config: Mapping) -> Iterator[str]:
         )
 
 
+def _point_features_are_made_if_read(config: Mapping) -> Iterator[str]:
+    path = "MODEL.POINT_HEAD.USE_POINT_FEATURES_BEFORE_FUSION"
+    makers = [_get(config, f"MODEL.{slot}") for slot in ("BACKBONE_3D", "PFE")]
+    if _name(config, "POINT_HEAD") != "PointHeadBox" or _get(config, path) is not True:
+        return
+    if all(node is None or _is_ours(node, R.BACKBONES_3D) for node in makers):
+        yield f"{path}: nothing makes such features here, as VoxelSetAbstraction is not covered; set it to False"
+
+
+def _is_ours(node: Any, registry: Registry) -> bool:
+    """Whether a node names a class of this package; a user's own may write and read what it likes."""
+    name = _get(node, NAME_KEY)
+    return name in registry.names() and registry.get(name).__module__.startswith("pcdet.")
+
+
 def _teacher_file_exists(config: Mapping) -> Iterator[str]:
     path = "KD.TEACHER.CFG"
     if isinstance(_get(config, path), str):
@@ -621,4 +636,5 @@ RULES = (
     _sampling_is_written_right,
     _teacher_file_exists,
     _inputs_are_made_if_read,
+    _point_features_are_made_if_read,
 )

@@ -696,10 +696,12 @@ class UsersDetector:
 
 @pytest.fixture
 def users_classes(monkeypatch):
-    """Two classes of a user's, registered for one test."""
-    R.BACKBONES_2D.names(), R.DETECTORS.names()
+    """Classes of a user's, registered for one test."""
+    R.BACKBONES_2D.names(), R.BACKBONES_3D.names(), R.DETECTORS.names()
     monkeypatch.setattr(R.BACKBONES_2D, "_classes", {**R.BACKBONES_2D._classes, "MyBackbone": OpenPCDetStyleBackbone})
     monkeypatch.setattr(R.DETECTORS, "_classes", {**R.DETECTORS._classes, "MyDetector": UsersDetector})
+    features = {**R.BACKBONES_3D._classes, "MyPointFeatures": OpenPCDetStyleBackbone}
+    monkeypatch.setattr(R.BACKBONES_3D, "_classes", features)
 
 
 def test_users_own_modules_are_left_alone(pillars, users_classes):
@@ -790,6 +792,15 @@ def test_a_point_network_without_equally_many_points_is_told():
     config.DATA_CONFIG.DATA_PROCESSOR = [step for step in steps if step.NAME != "sample_points"]
     (told,) = problems_of(config)
     assert told.startswith("DATA_CONFIG.DATA_PROCESSOR: PointNet2MSG reads equally many points of every frame; add")
+
+
+def test_features_before_a_fusion_that_nothing_makes_are_told(users_classes):
+    config = load(CFGS / "kitti_models/pointrcnn.yaml")
+    config.MODEL.POINT_HEAD.USE_POINT_FEATURES_BEFORE_FUSION = True
+    (told,) = problems_of(config)
+    assert told.startswith("MODEL.POINT_HEAD.USE_POINT_FEATURES_BEFORE_FUSION: nothing makes such features here")
+    config.MODEL.PFE = EasyDict(NAME="MyPointFeatures")  # which may
+    assert find_problems(config) == []
 
 
 def test_the_rules_know_multi_heads(pillars):

@@ -159,7 +159,7 @@ def load_checkpoint(
     name = name or "checkpoint"
     if state.get("model_state") is None:
         raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
-    layout = _load_model(unwrap(model), state, name)
+    layout = _load_model(unwrap(model), state, name, logger)
     if optimizer is not None:
         if state.get("optimizer_state") is None:
             raise CheckpointError(
@@ -192,7 +192,7 @@ def _epoch_of(path: Path) -> int:
     return int(match.group(1)) if match else -1
 
 
-def _load_model(model: nn.Module, state: dict, name) -> str | None:
+def _load_model(model: nn.Module, state: dict, name, logger: logging.Logger | None) -> str | None:
     """Loads the weights and returns the layout of the file's sparse convolutions, None without any."""
     weights = state["model_state"]
     if hasattr(model, "student"):
@@ -205,6 +205,9 @@ def _load_model(model: nn.Module, state: dict, name) -> str | None:
             + "\n  ".join(problems)
         )
     model.load_state_dict(report.fitting, strict=False)
+    (layout,) = report.layouts
+    if layout is not None and layout.doubts() and logger is not None:
+        logger.warning(f"{name}: {layout.doubts()}")
     return report.layout
 
 

@@ -37,17 +37,19 @@ def _equal(first, second):
 class _Lines(logging.Handler):
     def __init__(self):
         super().__init__()
-        self.lines = []
+        self.lines, self.warnings = [], []
 
     def emit(self, record):
         self.lines.append(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            self.warnings.append(record.getMessage())
 
 
 @pytest.fixture
 def logger():
     log, handler = logging.Logger("test"), _Lines()
     log.addHandler(handler)
-    log.lines = handler.lines
+    log.lines, log.warnings = handler.lines, handler.warnings
     return log
 
 
@@ -113,12 +115,54 @@ def test_what_fits_is_taken_on_request(tmp_path, logger):
     report = model.load_params_from_file(_save(source, tmp_path / "a.pth"), logger, allow_partial=True)
     assert torch.equal(model.backbone_2d.blocks[0][1].weight, source.backbone_2d.blocks[0][1].weight)
     assert torch.equal(model.dense_head.conv_cls.weight, own_head)
-    assert "Not updated weight dense_head.conv_cls.weight: (18, 24, 1, 1)" in logger.lines
+    assert "Not updated weight dense_head.conv_cls.weight: (18, 24, 1, 1); the file has (8, 24, 1, 1)" in logger.lines
     total = len(model.state_dict())
     assert logger.lines[-1] == f"==> Done (loaded {total - 6}/{total})"
     assert set(report.wrong_shape) == {
         f"dense_head.conv_{k}.{p}" for k in ("cls", "box", "dir_cls") for p in ("weight", "bias")
     }
+
+
+def test_what_is_missing_is_told_from_what_has_another_shape(tmp_path, logger):
+    source, model = _model(1, DENSE_HEAD={"USE_DIRECTION_CLASSIFIER": False}), _model(2)
+    model.load_params_from_file(_save(source, tmp_path / "a.pth"), logger, allow_partial=True)
+    assert "Not updated weight dense_head.conv_dir_cls.bias: (12,); the file has none" in logger.lines
+    assert not logger.warnings, "nearly all of it fits"
+
+
+def test_a_file_that_fills_less_than_half_of_the_parameters_is_warned_of(tmp_path, logger):
+    source, model = _model(1), _model(2)
+    sizes = {name: value.numel() for name, value in source.named_parameters()}
+    head = {name: value for name, value in source.state_dict().items() if not name.startswith("backbone_2d")}
+    torch.save(head, tmp_path / "head.pth")
+    share = sum(size for name, size in sizes.items() if name in head) / sum(sizes.values())
+    assert 0 < share < 0.5
+    model.load_params_from_file(tmp_path / "head.pth", logger, allow_partial=True)
+    (said,) = logger.warnings
+    assert said == f"{tmp_path / 'head.pth'} fills {share:.1%} of the model's parameters; the others stay as they were"
+    assert logger.lines[-1] == f"==> Done (loaded {len(head)}/{len(model.state_dict())})"
+
+
+@pytest.mark.parametrize("kept", ["nothing", "counters and buffers", "parameters of another model"])
+def test_a_file_of_which_nothing_fits_is_refused_even_where_a_part_would_do(tmp_path, kept):
+    source, model = _model(1), _model(2)
+    state = {
+        "nothing": {},
+        "counters and buffers": dict(source.named_buffers()),
+        "parameters of another model": {f"roi_head.{k}": v for k, v in source.named_parameters()},
+    }[kept]
+    torch.save({"model_state": state}, tmp_path / "a.pth")
+    with pytest.raises(
+        weights.MisfitError, match=r"a.pth is not for this PointPillar: \d+ of \d+ entries fit; class count"
+    ):
+        model.load_params_from_file(tmp_path / "a.pth", allow_partial=True)
+
+
+def test_a_refusal_names_every_file_that_it_is_about(tmp_path):
+    model = _model(1)
+    first, second = _save(model, tmp_path / "a.pth"), _save(_model(2, num_class=2), tmp_path / "b.pth")
+    with pytest.raises(weights.MisfitError, match=f"^{first} with {second} is not for this PointPillar: "):
+        model.load_params_from_file(first, pre_trained_path=second)
 
 
 def test_counters_may_be_missing(tmp_path):
@@ -178,6 +222,60 @@ def test_every_sparse_layout_loads(layout):
     assert _equal(source, model)
 
 
+SQUARE, CUBE = [(4, 4), (4, 4)], [(3, 3)]  # as wide as they are narrow; as wide as their kernels too
+V2, V1, NATIVE = weights.SPCONV_LAYOUTS
+
+
+@pytest.mark.parametrize(
+    ("layers", "written", "read", "rivals"),
+    [
+        (SQUARE, V2, V2, ()),
+        (SQUARE, V1, V1, (NATIVE,)),
+        (SQUARE, NATIVE, V1, (NATIVE,)),
+        (CUBE, V1, V2, (V1, NATIVE)),
+    ],
+)
+def test_a_layout_that_the_shapes_leave_open_is_told(layers, written, read, rivals):
+    torch.manual_seed(0)
+    model = nn.Sequential(*(SparseConv(*layer) for layer in layers))
+    order = ORDERS.get(written, (0, 1, 2, 3, 4))
+    state = {name: torch.randn(value.shape).permute(order) for name, value in model.state_dict().items()}
+    (layout,) = weights.load_weights(model, state).layouts
+    assert layout == weights.SparseLayout(read, rivals)
+    if rivals:
+        assert layout.doubts() == (
+            f"its sparse convolutions fit in {' and '.join(rivals)} as well as in {read}; they are read as the latter"
+        )
+    else:
+        assert layout.doubts() is None
+
+
+def test_a_tie_between_equal_weights_is_none():
+    model = nn.Sequential(SparseConv(1, 1, kernel=1), SparseConv(2, 2, kernel=2))
+    state = {"0.weight": torch.ones(1, 1, 1, 1, 1), "1.weight": torch.ones(2, 2, 2, 2, 2)}
+    assert weights.load_weights(model, state).layouts == (weights.SparseLayout(V2),)
+
+
+def test_where_nothing_fits_the_layout_is_unknown():
+    model, state = _sparse_model(1), dict(_sparse_model(2).state_dict())
+    for i, (inner, outer) in enumerate([(9, 8), (8, 17), (3, 4)]):
+        state[f"{i}.weight"] = torch.randn(3, 3, 3, inner, outer)
+    report = weights.compare_weights(model, state)
+    assert report.layout is None and report.layouts == (weights.SparseLayout(None),)
+    with pytest.raises(
+        weights.MisfitError, match="2 of 5 entries fit; its sparse convolutions fit in none of spconv's"
+    ):
+        weights.load_weights(model, state)
+
+
+def test_every_file_has_a_layout_of_its_own():
+    source, other, model = _sparse_model(1), _sparse_model(2), _sparse_model(3)
+    older = {"1.weight": other.state_dict()["1.weight"].permute(ORDERS[V1])}
+    report = weights.load_weights(model, source.state_dict(), older)
+    assert [layout.name for layout in report.layouts] == [V2, V1]
+    assert torch.equal(model[1].weight, other[1].weight) and torch.equal(model[0].weight, source[0].weight)
+
+
 def test_two_dimensional_sparse_weights():
     weight = torch.randn(3, 3, 4, 8)
     converted = weights.to_spconv2(weight, "spconv 1.x (k, k, k, in, out)")
@@ -205,3 +303,14 @@ def test_the_layout_is_logged(tmp_path, logger):
     model.load_params_from_file(tmp_path / "a.pth", logger)
     assert "==> Sparse convolution weights are laid out as in spconv 1.x (k, k, k, in, out)" in logger.lines
     assert torch.equal(model.backbone_3d.weight, source.backbone_3d.weight)
+
+
+def test_an_open_layout_is_a_warning_that_names_the_file(tmp_path, logger):
+    model, source = _model(1), _model(2)
+    model.backbone_3d, source.backbone_3d = SparseConv(8, 8), SparseConv(8, 8)
+    state = source.state_dict()
+    state["backbone_3d.weight"] = state["backbone_3d.weight"].permute(1, 2, 3, 4, 0)
+    torch.save({"model_state": state}, tmp_path / "a.pth")
+    model.load_params_from_file(tmp_path / "a.pth", logger)
+    (said,) = logger.warnings
+    assert said.startswith(f"==> {tmp_path / 'a.pth'}: its sparse convolutions fit in {NATIVE} as well as in {V1}")

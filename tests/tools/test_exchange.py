@@ -204,4 +204,4 @@ def test_a_wrong_class_count_is_refused_and_taken_in_part_on_request(second_file
     cfg = cfg_from_yaml_file(second_file, EasyDict())
     with caplog.at_level(logging.INFO):  # what train.py --pretrained_model does, asked or not
         tool("train").build_detector(cfg, _facts(cfg), logging.getLogger("any"), pretrained=path)
-    assert all(line in caplog.messages for line in said)
+    assert all(line in caplog.text for line in said)

@@ -35,6 +35,7 @@ TOPOLOGY = (
     ("roi_head", "ROI_HEAD", registry.ROI_HEADS),
 )
 HEADS = ("dense_head", "point_head", "roi_head")
+MOST = 0.5  # of the parameters: a checkpoint that fills fewer is hardly the one that was meant
 
 
 class Detector3DTemplate(nn.Module):
@@ -208,28 +209,47 @@ class Detector3DTemplate(nn.Module):
             allow_partial: take what fits and report the rest; otherwise anything that differs is an error.
 
         Raises:
-            CheckpointError: the checkpoint differs from the model (class count, widths, modules), entry by entry.
+            MisfitError: the checkpoint differs from the model (class count, widths, modules), entry by entry; or
+                nothing of it fits.
         """
         logger = logger or logging.getLogger(__name__)
         device = torch.device("cpu") if to_cpu else self.global_step.device
         logger.info(f"==> Loading parameters from checkpoint {filename} to {'CPU' if device.type == 'cpu' else 'GPU'}")
-        checkpoint = read_checkpoint(filename, device)
-        state = dict(weights.model_state_of(checkpoint))
-        if pre_trained_path is not None:
-            state.update(weights.model_state_of(read_checkpoint(pre_trained_path, device)))
-        if checkpoint.get("version"):
-            logger.info(f"==> Checkpoint trained from version: {checkpoint['version']}")
-        report = weights.load_weights(self, state, allow_partial=allow_partial)
-        if report.layout is not None:
-            logger.info(f"==> Sparse convolution weights are laid out as in {report.layout}")
-        own = self.state_dict()
-        for name in own:
-            if name not in report.fitting:
-                logger.info(f"Not updated weight {name}: {tuple(own[name].shape)}")
-        for name in report.unexpected:
-            logger.info(f"Not used from the checkpoint: {name}")
-        logger.info(f"==> Done (loaded {len(report.fitting)}/{len(own)})")
+        files = [filename] if pre_trained_path is None else [filename, pre_trained_path]
+        checkpoints = [read_checkpoint(file, device) for file in files]
+        if checkpoints[0].get("version"):
+            logger.info(f"==> Checkpoint trained from version: {checkpoints[0]['version']}")
+        states = [weights.model_state_of(c, file) for c, file in zip(checkpoints, files, strict=True)]
+        name = " with ".join(map(str, files))
+        report = weights.load_weights(self, *states, name=name, allow_partial=allow_partial)
+        for file, layout in zip(files, report.layouts, strict=True):
+            _log_layout(logger, file, layout)
+        self._log_report(logger, name, report)
         return report
+
+    def _log_report(self, logger: logging.Logger, name: str, report: weights.WeightsReport) -> None:
+        own = self.state_dict()
+        for key, value in own.items():
+            if key in report.wrong_shape:
+                found = report.wrong_shape[key][0]
+                logger.info(f"Not updated weight {key}: {tuple(value.shape)}; the file has {found}")
+            elif key not in report.fitting:
+                logger.info(f"Not updated weight {key}: {tuple(value.shape)}; the file has none")
+        for key in report.unexpected:
+            logger.info(f"Not used from the checkpoint: {key}")
+        share = weights.fitting_share(self, report)
+        if share < MOST:
+            logger.warning(f"{name} fills {share:.1%} of the model's parameters; the others stay as they were")
+        logger.info(f"==> Done (loaded {len(report.fitting)}/{len(own)})")
+
+
+def _log_layout(logger: logging.Logger, file: str | Path, layout: weights.SparseLayout | None) -> None:
+    if layout is None:
+        return
+    if layout.doubts():
+        logger.warning(f"==> {file}: {layout.doubts()}")
+    elif layout.name is not None:
+        logger.info(f"==> Sparse convolution weights are laid out as in {layout.name}")
 
 
 def _build_module(node: Mapping, modules: registry.Registry, path: str, given: dict) -> nn.Module:

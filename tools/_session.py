@@ -30,6 +30,7 @@ from pcdet.engine.trainer import Interrupted, NonFiniteError
 from pcdet.registry import parse_node
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import create_logger
+from pcdet.utils.weights import MisfitError
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -115,6 +116,19 @@ def read_config(args, sections):
     if args.set_cfgs:
         cfg_from_list(args.set_cfgs, cfg)
     require_sections(cfg, sections)
+
+
+def load_weights(model, args, logger, ckpt, pretrained=None):
+    """Weights of a checkpoint; the error for one that does not fit ends with the flag that takes what does."""
+    try:
+        model.load_params_from_file(
+            filename=str(ckpt), logger=logger, to_cpu=True, pre_trained_path=pretrained,
+            allow_partial=args.allow_partial,
+        )  # fmt: skip
+    except MisfitError as error:
+        if args.allow_partial:
+            raise
+        raise MisfitError(f"{error}\n--allow_partial takes what fits") from error
 
 
 def open_session(args):

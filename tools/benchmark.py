@@ -27,6 +27,7 @@ from pcdet.engine.comparison import Row, comparison_table, gain_table, plot_comp
 from pcdet.models import build_network
 from pcdet.utils.common_utils import batch_to_device, create_logger
 from pcdet.utils.model_stats import count_macs, count_parameters
+from pcdet.utils.weights import MisfitError
 
 
 def parse_args(argv=None):
@@ -62,7 +63,10 @@ class Contender:
             workers=args.workers, logger=logger, training=False,
         )  # fmt: skip
         self.model = build_network(self.cfg.MODEL, num_class=len(self.cfg.CLASS_NAMES), dataset=self.dataset)
-        self.model.load_params_from_file(filename=str(ckpt), logger=logger, to_cpu=True)
+        try:
+            self.model.load_params_from_file(filename=str(ckpt), logger=logger, to_cpu=True)
+        except MisfitError as error:
+            raise MisfitError(f"--model {name} ({cfg_file}): {error}") from error
         self.model.to(self.device).eval()
 
     def evaluate(self):

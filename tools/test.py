@@ -56,10 +56,7 @@ def main():
     )
 
     def evaluate(ckpt, epoch, result_dir):
-        model.load_params_from_file(
-            filename=str(ckpt), logger=session.logger, to_cpu=True, pre_trained_path=args.pretrained_model,
-            allow_partial=args.allow_partial,
-        )  # fmt: skip
+        _session.load_weights(model, args, session.logger, ckpt, args.pretrained_model)
         result = eval_one_epoch(
             model, loader, settings, epoch_id=epoch, result_dir=result_dir, device=session.device, logger=session.logger
         )

@@ -12,6 +12,7 @@ import train
 
 from pcdet.config import ConfigError
 from pcdet.models.kd import build_distiller
+from pcdet.utils.weights import MisfitError
 
 
 def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
@@ -25,7 +26,11 @@ def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
         raise FileNotFoundError(f"the teacher's checkpoint {ckpt} does not exist; train it first with train.py")
     if pretrained is not None and (cfg.KD.get("INIT") or {}).get("NAME", "none") != "none":
         raise ConfigError("KD.INIT: slices of the teacher would replace --pretrained_model; give one of them")
-    return build_distiller(cfg, train.build_detector(cfg, dataset, logger, pretrained), dataset, logger=logger)
+    student = train.build_detector(cfg, dataset, logger, pretrained)
+    try:
+        return build_distiller(cfg, student, dataset, logger=logger)
+    except MisfitError as error:
+        raise MisfitError(f"the teacher of {cfg.KD.TEACHER.CFG}: {error}") from error
 
 
 def main():

@@ -7,6 +7,7 @@ from easydict import EasyDict
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.models import build_network
+from pcdet.utils.weights import MisfitError
 
 # Products counted by hand for the tiny model: maps of 64 x 64, 32 x 32 and 16 x 16 cells with 4, 8 and 16 channels;
 # 1 + 2, 1 + 3 and 1 + 3 convolutions of 3 x 3; branches of 8 channels each by kernels of 1, 2 and 4; 72 outputs.
@@ -50,6 +51,17 @@ def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file,
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "gain over student" in printed and "train CPU s" in printed
+
+
+def test_a_checkpoint_of_another_model_is_told_with_its_row(checkpoints, cfg_file, tool, tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save({"model_state": {"head.weight": torch.zeros(3)}}, other)
+    args = ["--model", "odd one", str(cfg_file), str(other), "--device", "cpu", "--workers", "0"]
+    with pytest.raises(MisfitError) as caught:
+        tool("benchmark").main(args)
+    said = str(caught.value)
+    assert said.startswith(f"--model odd one ({cfg_file}): {other} is not for this PointPillar: 0 of ")
+    assert "allow_partial" not in said, "benchmark.py has no such flag"
 
 
 def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tool, tmp_path):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from pcdet.registry import ConfigError
+from pcdet.utils.weights import MisfitError
 
 
 def test_a_data_sets_file_given_for_a_models_is_told_by_what_it_lacks(tool, tools):
@@ -24,3 +25,15 @@ def test_a_run_keeps_its_configuration_and_can_be_repeated_from_that_copy(tool, 
         session.args = Namespace(cfg_file=str(cfg_file))
         tool("train").start(session)
         assert (out / "mine.yaml").read_text() == "A: 1\n" and (out / "ckpt").is_dir()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_misfit_ends_with_the_flag_that_takes_what_fits_unless_it_was_given(tool, allowed):
+    class Detector:
+        def load_params_from_file(self, filename, allow_partial, **_):
+            raise MisfitError(f"{filename} is not for this Detector")
+
+    with pytest.raises(MisfitError) as caught:
+        tool("_session").load_weights(Detector(), Namespace(allow_partial=allowed), None, "a.pth")
+    said = "a.pth is not for this Detector"
+    assert str(caught.value) == (said if allowed else f"{said}\n--allow_partial takes what fits")

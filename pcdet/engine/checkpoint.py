@@ -2,7 +2,8 @@
 
 Keys: ``epoch`` (finished epochs), ``it`` (finished iterations), ``model_state``, ``optimizer_state`` and ``version`` as
 in OpenPCDet; ``scheduler_state``, ``scaler_state``, ``rng_state`` (of rank 0), ``seed`` and ``iters_per_epoch`` are
-ours, and ``kd_state`` holds what a distiller owns beside its student. Everything is a tensor, a number, a string or a
+ours. ``kd_state`` holds what a distiller owns beside its student: it is there, if empty, in every checkpoint of a
+distillation and in no other; ``teacher_fingerprint`` stands beside it. Everything is a tensor, a number, a string or a
 plain container, so ``torch.load(weights_only=True)`` reads it.
 """
 
@@ -22,7 +23,7 @@ import pcdet
 from pcdet.engine.runtime import rng_state
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 from pcdet.utils.spconv_utils import find_all_spconv_keys
-from pcdet.utils.weights import compare_weights, to_spconv2
+from pcdet.utils.weights import compare_weights, to_spconv2, weights_fingerprint
 
 __all__ = [
     "CheckpointError",
@@ -79,9 +80,10 @@ def checkpoint_state(
     }
     if model is not None:
         state["model_state"] = plain(plain_detector(model).state_dict())
-        kd_state = {k: v for k, v in unwrap(model).state_dict().items() if not k.startswith(STUDENT)}
         if plain_detector(model) is not unwrap(model):
-            state["kd_state"] = plain(kd_state)
+            own = {k: v for k, v in unwrap(model).state_dict().items() if not k.startswith(STUDENT)}
+            state["kd_state"] = plain(own)
+            state["teacher_fingerprint"] = _teacher_fingerprint(unwrap(model))
     for name, part in parts.items():
         if hasattr(part, "state_dict"):
             state[f"{name}_state"] = plain(part.state_dict())
@@ -145,20 +147,24 @@ def load_checkpoint(
     Args:
         state: a checkpoint's dictionary, or its file.
         model: a detector or a distiller; a distiller's adapters come from ``kd_state``.
-        optimizer: gets ``optimizer_state`` where both are there.
+        optimizer: gets ``optimizer_state``. Without one only the weights are taken, a distilled student's by a plain
+            detector too; with one the training goes on, and must be of the same kind.
         scheduler: gets ``scheduler_state`` likewise.
         scaler: gets ``scaler_state`` likewise.
         name: the file, for messages, where ``state`` is a dictionary.
         logger: told what was loaded.
 
     Raises:
-        CheckpointError: where the file cannot be read, or an entry is missing or does not fit.
+        CheckpointError: where the file cannot be read, an entry is missing or does not fit, or a plain training would
+            go on from a distillation or the other way round.
     """
     if not isinstance(state, dict):
         name, state = state, read_checkpoint(state)
     name = name or "checkpoint"
     if state.get("model_state") is None:
         raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
+    if optimizer is not None:
+        _check_kind(unwrap(model), state, name)
     layout = _load_model(unwrap(model), state, name, logger)
     if optimizer is not None:
         if state.get("optimizer_state") is None:
@@ -167,6 +173,8 @@ def load_checkpoint(
                 "to start anew from its weights use --pretrained_model"
             )
         _load_optimizer(optimizer, _in_our_layout(state["optimizer_state"], optimizer, unwrap(model), layout), name)
+    if logger is not None and _teacher_has_changed(unwrap(model), state):
+        logger.warning(f"{name} was distilled from a teacher with other weights; the student goes on with this one's")
     for part, key in ((scheduler, "scheduler_state"), (scaler, "scaler_state")):
         if part is not None and state.get(key):
             part.load_state_dict(state[key])
@@ -190,6 +198,33 @@ def plain(value: Any) -> Any:
 def _epoch_of(path: Path) -> int:
     match = EPOCH_FILE.search(path.name)
     return int(match.group(1)) if match else -1
+
+
+def _check_kind(model: nn.Module, state: dict, name) -> None:
+    """Raises CheckpointError where one of model and checkpoint is a distillation's and the other is not.
+
+    Both trainings of one file write into one folder unless told otherwise, and a distiller whose losses have no weights
+    has the tensors of a plain detector: nothing else tells a control from the distilled student.
+    """
+    distilled = "kd_state" in state
+    if distilled == (plain_detector(model) is not model):
+        return
+    kinds = "a distillation", "a training without a teacher"
+    theirs, ours = kinds if distilled else kinds[::-1]
+    raise CheckpointError(
+        f"{name} is of {theirs}, this is {ours}, which cannot go on from it; give this one a folder of its own with "
+        "--extra_tag or --output_dir (the weights alone: --pretrained_model)"
+    )
+
+
+def _teacher_fingerprint(distiller: nn.Module) -> str | None:
+    teacher = getattr(distiller, "teacher", None)
+    return None if teacher is None else weights_fingerprint(teacher)
+
+
+def _teacher_has_changed(model: nn.Module, state: dict) -> bool:
+    before = state.get("teacher_fingerprint")
+    return before is not None and plain_detector(model) is not model and before != _teacher_fingerprint(model)
 
 
 def _load_model(model: nn.Module, state: dict, name, logger: logging.Logger | None) -> str | None:

@@ -8,6 +8,7 @@ so that a layer whose shape fits two layouts follows the others.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -147,6 +148,15 @@ def fitting_share(model: nn.Module, report: WeightsReport) -> float:
     """How much of a model's parameters the files hold, 0 to 1; buffers and counters are nothing to start from."""
     sizes = {name: value.numel() for name, value in model.named_parameters()}
     return sum(sizes[name] for name in report.fitting if name in sizes) / max(sum(sizes.values()), 1)
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Twelve hexadecimal digits that tell a model's parameters from others; buffers, which a forward changes, not."""
+    digest = hashlib.sha256()
+    for name, value in model.named_parameters():
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
 
 
 def to_spconv2(weight: Tensor, layout: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Checkpoint files: what is in them, what reads them, and what happens to damaged ones."""
 
+import logging
 import os
 import pickle
 
@@ -74,6 +75,43 @@ def test_a_distillers_checkpoint_is_a_plain_detectors_with_kd_state_beside_it(tm
     again = ToyDistiller()
     load_checkpoint(state, again, build_optimizer(again, OPTIMIZATION))
     assert torch.equal(again.adapter.weight, distiller.adapter.weight)
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_control_does_not_go_on_from_a_distillation_nor_the_other_way_round(adapter):
+    """Without adapters the tensors of both are the same, and only ``kd_state``, though empty, tells them apart."""
+    distiller, optimizer, _ = trained(ToyDistiller(adapter))
+    distilled = checkpoint_state(distiller, optimizer, 1, 2)
+    assert bool(distilled["kd_state"]) == adapter
+    plain = ToyModel()
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(distilled, plain, build_optimizer(plain, OPTIMIZATION), name="kd.pth")
+    said = str(caught.value)
+    assert said.startswith("kd.pth is of a distillation, this is a training without a teacher, which cannot go on from")
+    assert "--extra_tag or --output_dir" in said and "--pretrained_model" in said
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+
+    control, optimizer, _ = trained(ToyModel())
+    again, state = ToyDistiller(adapter), checkpoint_state(control, optimizer, 1, 2)
+    with pytest.raises(CheckpointError, match="^a.pth is of a training without a teacher, this is a distillation, "):
+        load_checkpoint(state, again, build_optimizer(again, OPTIMIZATION), name="a.pth")
+
+
+def test_going_on_with_another_teacher_is_warned_of(caplog):
+    teacher, other, logger = ToyModel(), ToyModel(), logging.getLogger("toy")
+    distiller, optimizer, _ = trained(ToyDistiller(teacher=teacher))
+    state = checkpoint_state(distiller, optimizer, 1, 2)
+    teacher.norm.running_mean += 1  # a teacher in training mode: no other weights
+    for wanted, given in ((0, teacher), (1, other)):
+        again = ToyDistiller(teacher=given)
+        load_checkpoint(state, again, build_optimizer(again, OPTIMIZATION), name="a.pth", logger=logger)
+        warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert len(warned) == wanted
+    assert warned[0].startswith("a.pth was distilled from a teacher with other weights")
+    state.pop("teacher_fingerprint")  # as older files are
+    load_checkpoint(state, again, build_optimizer(again, OPTIMIZATION), logger=logger)
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
 
 
 def openpcdet_style(model, optimizer):

@@ -95,11 +95,16 @@ class ToyModel(nn.Module):
 
 
 class ToyDistiller(nn.Module):
-    """A student, an adapter of the distiller's own, and ``set_epoch``."""
+    """A student, an adapter of the distiller's own, a teacher that is no submodule, and ``set_epoch``."""
 
-    def __init__(self):
+    def __init__(self, adapter=True, teacher=None):
         super().__init__()
-        self.student, self.adapter, self.epochs_seen = ToyModel(), nn.Linear(1, 1), []
+        self.student, self.epochs_seen, self.hidden = ToyModel(), [], (teacher or ToyModel(),)
+        self.adapter = nn.Linear(1, 1) if adapter else nn.Identity()
+
+    @property
+    def teacher(self):
+        return self.hidden[0]
 
     def set_epoch(self, epoch, total_epochs):
         self.epochs_seen.append((epoch, total_epochs))

@@ -155,6 +155,15 @@ def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):
     ]
 
 
+def test_a_distillation_does_not_go_on_from_its_control(trained, cfg_file, tools):
+    """The tensors would fit: the losses of this file have no weights."""
+    teacher = trained[0] / "ckpt/checkpoint_epoch_4.pth"
+    command = ["train_kd.py", "--cfg_file", cfg_file.with_name("tiny_kd.yaml"), "--output_dir", trained[0], *FLAGS]
+    log = run([*command, "--teacher_ckpt", teacher], cwd=tools, code=1)
+    assert f"CheckpointError: {teacher} is of a training without a teacher, this is a distillation" in log
+    assert "--extra_tag or --output_dir" in log and "Traceback" not in log
+
+
 @pytest.mark.parametrize(
     "kd, message",
     [

@@ -13,15 +13,20 @@ from typing import Any
 
 from pcdet.registry import ConfigError
 
-# For each part of a MODEL block, the keys that hold channels; a dot leads into a nested node.
+# For each part of a MODEL block, the keys that hold channels; a dot leads into a nested node, or into all of a list.
 CHANNEL_KEYS = {
     "VFE": ("NUM_FILTERS",),
     "BACKBONE_3D": ("NUM_FILTERS", "OUT_CHANNELS", "SA_CONFIG.MLPS", "FP_MLPS"),
     "MAP_TO_BEV": ("NUM_BEV_FEATURES",),
     "BACKBONE_2D": ("NUM_FILTERS", "NUM_UPSAMPLE_FILTERS"),
-    "DENSE_HEAD": ("SHARED_CONV_NUM_FILTER", "SHARED_CONV_CHANNEL", "SEPARATE_REG_CONFIG.NUM_MIDDLE_FILTER"),
+    "DENSE_HEAD": (
+        "SHARED_CONV_NUM_FILTER",
+        "RPN_HEAD_CFGS.NUM_FILTERS",
+        "RPN_HEAD_CFGS.NUM_UPSAMPLE_FILTERS",
+        "SEPARATE_REG_CONFIG.NUM_MIDDLE_FILTER",
+    ),
     "POINT_HEAD": ("CLS_FC", "REG_FC"),
-    "ROI_HEAD": ("XYZ_UP_LAYER", "CLS_FC", "REG_FC", "SHARED_FC", "SA_CONFIG.MLPS"),
+    "ROI_HEAD": ("XYZ_UP_LAYER", "CLS_FC", "REG_FC", "SA_CONFIG.MLPS"),
 }
 # Parts with default channels, which take the factor itself for those that the file does not name.
 FIXED_WIDTH = ("VoxelBackBone8x", "VoxelResBackBone8x")
@@ -63,9 +68,14 @@ def scale_model_cfg(model_cfg: Mapping, width: float) -> Any:
 
 
 def _scale_key(node: Any, path: list[str], width: float) -> None:
-    for key in path[:-1]:
-        node = node.get(key)
-        if node is None:
-            return
-    if node.get(path[-1]) is not None:
-        node[path[-1]] = scale_channels(node[path[-1]], width)
+    if isinstance(node, (list, tuple)):
+        for entry in node:
+            _scale_key(entry, path, width)
+        return
+    key, *rest = path
+    if node.get(key) is None:
+        return
+    if rest:
+        _scale_key(node[key], rest, width)
+    else:
+        node[key] = scale_channels(node[key], width)

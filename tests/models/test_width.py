@@ -242,6 +242,16 @@ def test_every_part_that_has_channels_is_scaled():
     assert scaled.DENSE_HEAD == {"SHARED_CONV_NUM_FILTER": 32, "SEPARATE_REG_CONFIG": {"NUM_MIDDLE_FILTER": 32}}
 
 
+def test_the_branches_of_a_multi_head_are_scaled_with_their_own_stages():
+    own = {"HEAD_CLS_NAME": ["Car"], "LAYER_NUMS": [1], "LAYER_STRIDES": [1], "NUM_FILTERS": [32]}
+    own |= {"UPSAMPLE_STRIDES": [1], "NUM_UPSAMPLE_FILTERS": [48]}
+    cfg = EasyDict(DENSE_HEAD={"RPN_HEAD_CFGS": [own, {"HEAD_CLS_NAME": ["Cyclist"]}]})
+    before = copy.deepcopy(cfg)
+    branches = scale_model_cfg(cfg, 0.5).DENSE_HEAD.RPN_HEAD_CFGS
+    assert cfg == before
+    assert branches == [{**own, "NUM_FILTERS": [16], "NUM_UPSAMPLE_FILTERS": [24]}, {"HEAD_CLS_NAME": ["Cyclist"]}]
+
+
 def test_a_backbone_with_channels_in_its_code_takes_the_factor():
     cfg = EasyDict(BACKBONE_3D={"NAME": "VoxelBackBone8x"}, MAP_TO_BEV={"NUM_BEV_FEATURES": 256})
     assert scale_model_cfg(cfg, 0.25) == {

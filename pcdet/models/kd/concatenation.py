@@ -15,6 +15,8 @@ from torch import nn
 from pcdet.models.backbones_2d.base_bev_backbone import BaseBEVBackbone
 from pcdet.models.backbones_3d.pointnet2_backbone import PointNet2MSG
 from pcdet.models.backbones_3d.vfe.pillar_vfe import PillarVFE
+from pcdet.models.dense_heads.anchor_head_branch import SingleHead
+from pcdet.models.dense_heads.anchor_head_multi import AnchorHeadMulti
 from pcdet.models.roi_heads.pointrcnn_head import PointRCNNHead
 
 Parts = dict[str, list[int]]
@@ -26,8 +28,8 @@ def input_parts(detector: nn.Module) -> Parts:
     for slot, module in detector.named_children():
         if isinstance(module, BaseBEVBackbone):
             parts |= {f"{slot}.{path}": sizes for path, sizes in _of_bev_backbone(module).items()}
-            head = getattr(detector, "dense_head", None)
-            parts |= {path: _joined(module) for path in _readers("dense_head", head, module.num_bev_features)}
+            head = _of_dense_head(getattr(detector, "dense_head", None), _joined(module))
+            parts |= {f"dense_head.{path}": sizes for path, sizes in head.items()}
         for kind, of_kind in ((PillarVFE, _of_pillar_vfe), (PointNet2MSG, _of_pointnet2), (PointRCNNHead, _of_rcnn)):
             if isinstance(module, kind):
                 parts |= {f"{slot}.{path}": sizes for path, sizes in of_kind(module).items()}
@@ -49,8 +51,8 @@ def _of_bev_backbone(backbone: BaseBEVBackbone) -> Parts:
 
 def _joined(backbone: BaseBEVBackbone) -> list[int]:
     """Parts of ``spatial_features_2d``."""
-    behind = len(backbone.deblocks) > len(backbone.blocks)
-    return [backbone.num_bev_features] if behind else _branches(backbone)
+    whole = len(backbone.deblocks) > len(backbone.blocks) or not len(backbone.blocks)
+    return [backbone.num_bev_features] if whole else _branches(backbone)
 
 
 def _branches(backbone: BaseBEVBackbone) -> list[int]:
@@ -58,11 +60,37 @@ def _branches(backbone: BaseBEVBackbone) -> list[int]:
     return [[m for m in branch if hasattr(m, "out_channels")][-1].out_channels for branch in ends]
 
 
-def _readers(slot: str, head: nn.Module | None, channels: int) -> Iterator[str]:
-    """Layers of a dense head that read the whole map."""
-    for path, module in head.named_modules() if head is not None else ():
-        if getattr(module, "in_channels", None) == channels:
-            yield f"{slot}.{path}"
+def _of_dense_head(head: nn.Module | None, given: list[int]) -> Parts:
+    """Layers that read the joined map ``given``, and in branches with stages of their own what those leave."""
+    if not isinstance(head, AnchorHeadMulti):
+        named = head.named_modules() if head is not None else ()
+        return {path: given for path, module in named if getattr(module, "in_channels", None) == sum(given)}
+    parts: Parts = {}
+    if head.shared_conv is not None:
+        parts["shared_conv.0"] = given
+        given = [_width(head.shared_conv)]
+    for i, branch in enumerate(head.rpn_heads):
+        parts |= {f"rpn_heads.{i}.{path}": sizes for path, sizes in _of_branch(branch, given).items()}
+    return parts
+
+
+def _of_branch(branch: SingleHead, given: list[int]) -> Parts:
+    parts = _of_bev_backbone(branch)
+    if len(branch.blocks):
+        parts["blocks.0.1"] = given
+        given = _joined(branch)
+    for name in ("conv_cls", "conv_box", "conv_dir_cls"):
+        parts |= {path: given for path in _first_layers(name, getattr(branch, name))}
+    return parts
+
+
+def _first_layers(path: str, module: nn.Module | None) -> Iterator[str]:
+    """Paths of the layers that get what is given to a convolution, a sequence of them, or several side by side."""
+    if isinstance(module, nn.ModuleDict):
+        for name, child in module.items():
+            yield from _first_layers(f"{path}.{name}", child)
+    elif module is not None:
+        yield f"{path}.0" if isinstance(module, nn.Sequential) else path
 
 
 def _of_pointnet2(backbone: PointNet2MSG) -> Parts:

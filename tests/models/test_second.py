@@ -14,7 +14,7 @@ pytest.importorskip("spconv", reason="spconv is not installed")
 
 from pcdet.models.backbones_2d.map_to_bev import HeightCompression
 from pcdet.models.backbones_3d import VoxelBackBone8x, VoxelResBackBone8x
-from pcdet.models.backbones_3d.spconv_backbone import SparseBasicBlock
+from pcdet.models.backbones_3d.spconv_backbone import RowNorm, SparseBasicBlock
 from pcdet.utils.spconv_utils import load_spconv
 
 GRID = [1408, 1600, 40]
@@ -147,6 +147,34 @@ def test_frames_without_voxels_are_evaluated():
         nothing = {key: full[key][:0] for key in ("voxels", "voxel_coords", "voxel_num_points")}
         none_dicts, _ = model({**nothing, "batch_size": 2})
     assert len(pred_dicts) == len(none_dicts) == 2
+
+
+@pytest.mark.parametrize("voxels", [0, 1, 2])
+@pytest.mark.parametrize("backbone", ["VoxelBackBone8x", "VoxelResBackBone8x"])
+def test_a_batch_of_hardly_any_voxels_is_trained_on(voxels, backbone):
+    model, full = _model(BACKBONE_3D={"NAME": backbone}).train(), seconds.batch()
+    few = {key: full[key][:voxels] for key in ("voxels", "voxel_coords", "voxel_num_points")}
+    loss, _, _ = model({**full, **few})
+    loss["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
+
+
+def test_a_row_alone_is_normalised_by_the_running_statistics():
+    norm = RowNorm(3, eps=1e-3, momentum=0.5).train()
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0])), norm.running_var.fill_(4.0 - 1e-3)
+        norm.weight.fill_(6.0), norm.bias.fill_(1.0)
+    row = torch.tensor([[3.0, 2.0, 0.0]], requires_grad=True)
+    out = norm(row)
+    torch.testing.assert_close(out, torch.tensor([[7.0, 1.0, -8.0]]))  # 6 (x - mean) / 2 + 1
+    out.sum().backward()
+    assert row.grad.tolist() == [pytest.approx([3.0] * 3)]
+    assert norm.running_mean.tolist() == [1, 2, 3] and norm.num_batches_tracked == 0
+    rows, plain = torch.randn(5, 3), torch.nn.BatchNorm1d(3, eps=1e-3, momentum=0.5).train()
+    plain.load_state_dict(norm.state_dict())
+    assert torch.equal(norm(rows), plain(rows)) and torch.equal(norm.running_var, plain.running_var)
 
 
 def test_stages_are_tapped_by_path():

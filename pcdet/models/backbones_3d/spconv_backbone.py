@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from pcdet.models.width import scale_channels
 from pcdet.registry import BACKBONES_3D
@@ -15,6 +17,19 @@ BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
 STRIDES = {"x_conv1": 1, "x_conv2": 2, "x_conv3": 4, "x_conv4": 8}
 ENCODED_STRIDE = 8
+
+
+class RowNorm(nn.BatchNorm1d):
+    """Batch normalisation of rows (V, C) that takes a single one in training, of which PyTorch's makes an error.
+
+    A row alone is its own mean and has no variance: it is normalised by the running statistics, which it leaves alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(V, C) normalised."""
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, eps=self.eps)
+        return super().forward(x)
 
 
 class SparseSequential(nn.Sequential):
@@ -207,8 +222,8 @@ class VoxelResBackBone8x(_VoxelBackbone):
         )
 
 
-def _norm(channels: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+def _norm(channels: int) -> RowNorm:
+    return RowNorm(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
 def _sparse_layer(layer: type, in_channels: int, out_channels: int, kernel: Any, **keys: Any) -> SparseSequential:

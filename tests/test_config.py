@@ -301,7 +301,7 @@ def test_a_program_names_all_sections_that_it_misses(pillars):
 
 
 def test_every_entry_is_logged(caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="pcdet.config"):  # whatever a tool has set the package's to
         log_config_to_file(EasyDict({"A": {"B": 1, "C": {"D": [1, 2]}}, "E": "x"}))
     lines = [record.getMessage() for record in caplog.records]
     dashes = "-" * 11

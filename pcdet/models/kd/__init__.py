@@ -86,7 +86,7 @@ def _load_teacher(
             f"KD.TEACHER.CFG: {kd.teacher.cfg} has CLASS_NAMES {class_names}, the student {list(dataset.class_names)}; "
             "they must be the same, in the same order"
         )
-    own_input = teacher_input(cfg, student_cfg, dataset)
+    own_input = teacher_input(cfg, student_cfg, dataset, logger)
     if own_input is not None:
         logger.info("the teacher has a grid of its own: %s", own_input.geometry)
     teacher = load_object("pcdet.models:build_network")(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,30 +79,26 @@ class TeacherInput:
         return voxels, coords, count.float()
 
 
-def teacher_input(cfg: Mapping, student_cfg: Mapping, dataset: Any) -> TeacherInput | None:
+def teacher_input(
+    cfg: Mapping, student_cfg: Mapping, dataset: Any, logger: logging.Logger | None = None
+) -> TeacherInput | None:
     """How the student's batches become the teacher's, or None where they are the same.
 
     Args:
         cfg: the teacher's whole configuration.
         student_cfg: the student's.
         dataset: the student's.
+        logger: is told where the teacher gets another number of points than it was made for.
 
     Raises:
         ConfigError: the teacher needs points that the student's batches do not have.
     """
     data, given = cfg.get("DATA_CONFIG"), student_cfg.get("DATA_CONFIG")
-    if not data or not given or _layout(data) == _layout(given):
+    if not data or not given:
         return None
-    problems = []
-    for what, key in (("point columns", _columns), ("sampling of points", lambda d: _steps(d, (SAMPLING,)))):
-        wanted, found = key(data), key(given)
-        if wanted and wanted != found:
-            problems.append(
-                f"KD.TEACHER.CFG: the teacher's {what} {wanted} must be the student's, whose points it gets; found "
-                f"{found or 'none'}"
-            )
-    if problems:
-        raise ConfigError(problems)
+    _check_points(data, given, logger or logging.getLogger("pcdet"))
+    if _layout(data) == _layout(given):
+        return None
     encoder = dataset.point_feature_encoder
     limits = np.array(data["POINT_CLOUD_RANGE"], dtype=np.float32)
     steps = [
@@ -127,6 +124,30 @@ def teacher_input(cfg: Mapping, student_cfg: Mapping, dataset: Any) -> TeacherIn
     return TeacherInput(facts, next((step for step in steps if hasattr(step, "max_voxels")), None))
 
 
+def _check_points(data: Mapping, given: Mapping, logger: logging.Logger) -> None:
+    """ConfigError if the teacher cannot read the student's points; a warning if it was made for more or fewer."""
+    columns, sampled = (_columns(data), _columns(given)), (_num_points(data), _num_points(given))
+    problems = []
+    if columns[0] and columns[0] != columns[1]:
+        problems.append(
+            f"KD.TEACHER.CFG: the teacher's point columns {columns[0]} must be the student's, whose points it gets; "
+            f"found {columns[1] or 'none'}"
+        )
+    if sampled[0] is not None and sampled[1] is None:
+        problems.append(
+            f"KD.TEACHER.CFG: the teacher takes {sampled[0]} sampled points a frame, and the student, whose points it "
+            f"gets, has no step {SAMPLING}; give the student's DATA_PROCESSOR one"
+        )
+    if problems:
+        raise ConfigError(problems)
+    if sampled[0] is not None and sampled[0] != sampled[1]:
+        logger.warning(
+            "KD.TEACHER.CFG: the teacher was made for %d sampled points a frame (-1: all), but sees the student's %d; "
+            "its features are those of another density. NUM_POINTS should be the same",
+            *sampled,
+        )
+
+
 def _layout(data: Mapping) -> tuple[list[float], list[dict]]:
     """What decides a detector's voxels in training."""
     steps = _steps(data, GRIDS)
@@ -142,6 +163,11 @@ def _steps(data: Mapping, names: tuple[str, ...]) -> list[dict]:
 
 def _columns(data: Mapping) -> list[str]:
     return list((data.get("POINT_FEATURE_ENCODING") or {}).get("used_feature_list") or [])
+
+
+def _num_points(data: Mapping) -> int | None:
+    """Points that are sampled of a frame in training, -1 for all; None without such a step."""
+    return next((int(step["NUM_POINTS"]["train"]) for step in _steps(data, (SAMPLING,))), None)
 
 
 def _frames_of(points: Tensor, num_frames: int) -> list[Tensor]:

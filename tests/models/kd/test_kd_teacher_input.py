@@ -37,9 +37,13 @@ def data_config(point_cloud_range, voxel_size, max_points, max_voxels=(16000, 40
     }
 
 
+def sampled(points):
+    return {"NAME": "sample_points", "NUM_POINTS": {"train": points, "test": 2 * points}}
+
+
 SECOND_DATA = data_config(NEAR, (0.05, 0.05, 0.1), 5)
 PILLAR_DATA = data_config(STUDENT_RANGE, (0.16, 0.16, 4.0), 32)
-POINT_DATA = {**SECOND_DATA, "DATA_PROCESSOR": [{"NAME": "sample_points", "NUM_POINTS": {"train": 512, "test": 512}}]}
+POINT_DATA = {**SECOND_DATA, "DATA_PROCESSOR": [sampled(512)]}
 
 
 @pytest.fixture
@@ -157,16 +161,36 @@ def test_logits_of_other_anchors_are_refused_when_the_distiller_is_built(distil)
         distil(pp.tiny_model_cfg(), data_config(NEAR, (0.16, 0.16, 4.0), 32), facts, {"NAME": "PivotalLogit"})
 
 
-def test_points_that_the_teacher_needs_and_the_student_has_not_are_an_error(batch):
-    sampled = copy.deepcopy(SECOND_DATA)
-    sampled["DATA_PROCESSOR"].append({"NAME": "sample_points", "NUM_POINTS": {"train": 512, "test": 512}})
-    sampled["POINT_FEATURE_ENCODING"]["used_feature_list"] = ["x", "y", "z"]
+@pytest.mark.parametrize("own_grid", [True, False])
+def test_points_that_the_teacher_needs_and_the_student_has_not_are_an_error(own_grid):
+    student = data_config(NEAR, (0.1, 0.1, 0.1) if own_grid else (0.05, 0.05, 0.1), 5)
+    teacher = copy.deepcopy(SECOND_DATA)
+    teacher["DATA_PROCESSOR"].append(sampled(512))
+    teacher["POINT_FEATURE_ENCODING"]["used_feature_list"] = ["x", "y", "z"]
     with pytest.raises(ConfigError) as error:
-        teacher_input({"DATA_CONFIG": sampled}, {"DATA_CONFIG": PILLAR_DATA}, PILLARS)
-    assert [p.split("'s ")[1].split(" [")[0] for p in error.value.problems] == ["point columns", "sampling of points"]
+        teacher_input({"DATA_CONFIG": teacher}, {"DATA_CONFIG": student}, PILLARS)
+    columns, sampling = error.value.problems
+    assert "point columns ['x', 'y', 'z'] must be the student's" in columns and "'intensity'" in columns
+    assert "takes 512 sampled points a frame" in sampling and "no step sample_points" in sampling
+
+
+def test_a_batch_without_points_is_an_error(batch):
     own = teacher_input({"DATA_CONFIG": SECOND_DATA}, {"DATA_CONFIG": PILLAR_DATA}, PILLARS)
     with pytest.raises(ConfigError, match="but the batch has none; keep 'points' in it"):
         own({k: v for k, v in batch.items() if k != "points"})
+
+
+@pytest.mark.parametrize("own_grid", [True, False])
+@pytest.mark.parametrize(("points", "told"), [(512, False), (64, True)])
+def test_a_teacher_of_more_points_than_the_students_is_warned_of_with_both_numbers(own_grid, points, told, caplog):
+    """A point network sees another density, but works."""
+    student = {**POINT_DATA, "DATA_PROCESSOR": [sampled(points)]}
+    if own_grid:
+        student["POINT_CLOUD_RANGE"] = [0.0, *student["POINT_CLOUD_RANGE"][1:3], 3.2, *student["POINT_CLOUD_RANGE"][4:]]
+    with caplog.at_level("WARNING", logger="pcdet"):
+        own = teacher_input({"DATA_CONFIG": POINT_DATA}, {"DATA_CONFIG": student}, POINTS)
+    assert (own is not None) == own_grid
+    assert ("made for 512 sampled points a frame (-1: all), but sees the student's 64" in caplog.text) == told
 
 
 def test_the_shipped_file_names_a_teacher_on_another_grid():

@@ -1,15 +1,20 @@
 """What a preset stands for, key by key. A preset only fills in what the YAML leaves open.
 
-The three kinds of feature differ as they do in the released code (one closure per detector there) and in the paper
-(importance by points for voxels, by response for points).
+The kinds of feature (``losses.base.feature_kind``) differ as they do in the released code (one closure per detector
+there) and in the paper (importance by points for voxels, by response for points).
 """
 
 from __future__ import annotations
 
 # A teacher adapter that is trained lets the loss reach zero without any imitation; with a frozen one, or none, and
 # batch norms without scale, it cannot. Behind such a norm the response of a graph is in standard deviations, so that a
-# temperature of one suits every teacher. The values for BEV maps are those that a small search on simulated data
-# favoured.
+# temperature of one suits every teacher. Thin voxels hold a point or two, between which five points of temperature make
+# no difference, and the cells of a stage hundreds, hence weights in proportion (log_points at one) for both. The values
+# for the other maps are those that a small search on simulated data favoured.
+_ON_MAPS = {
+    "GRAPH": {"K": 16, "SPACE": "feature", "CANDIDATES": 1024},
+    "ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu", "DIM": 32},
+}
 _DEFAULT = {
     "pillar": {
         "SAMPLE": {"NUM": 1000, "BY": "num_points"},
@@ -23,13 +28,14 @@ _DEFAULT = {
         "REWEIGHT": {"BY": "graph_max", "TEMPERATURE": 1.0},
         "ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu"},
     },
-    "bev": {
-        "SAMPLE": {"NUM": 256, "BY": "score"},
-        "GRAPH": {"K": 16, "SPACE": "feature", "CANDIDATES": 1024},
-        "REWEIGHT": None,
-        "ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu", "DIM": 32},
+    "stage": {
+        **_ON_MAPS,
+        "SAMPLE": {"NUM": 256, "BY": "num_points"},
+        "REWEIGHT": {"BY": "log_points", "TEMPERATURE": 1.0},
     },
+    "map": {**_ON_MAPS, "SAMPLE": {"NUM": 256, "BY": "score"}, "REWEIGHT": None},
 }
+_DEFAULT["voxel"] = {**_DEFAULT["pillar"], "REWEIGHT": {"BY": "log_points", "TEMPERATURE": 1.0}}
 
 _TRAINED = {"TEACHER": "linear_bn_relu", "STUDENT": "linear_bn_relu", "DIM": None, "AFFINE": True}
 
@@ -61,7 +67,7 @@ _OFFICIAL = {
         "DISTANCE": "mse",
     },
     # get_knn_voxel_backbone: a softmax over an axis of length one, times the batch size.
-    "bev": {
+    "map": {
         "WEIGHT": 2.0,
         "SAMPLE": {"NUM": 256, "BY": "channel_max", "MODE": "top"},
         "GRAPH": {
@@ -77,6 +83,7 @@ _OFFICIAL = {
         "DISTANCE": "mse",
     },
 }
+_OFFICIAL["voxel"], _OFFICIAL["stage"] = _OFFICIAL["pillar"], _OFFICIAL["map"]
 
 # The text: per sample, feature space (the author, issue 3 of the released code), both encoders trained, equation 2.
 # N, K and the temperature are not in the text and are taken from the code.

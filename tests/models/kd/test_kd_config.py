@@ -80,7 +80,14 @@ def test_what_the_losses_complain_about_is_told_at_once_with_its_path_and_a_way_
 
 
 @pytest.mark.parametrize(
-    "kind, feature", [("pillar", "pillar_features"), ("bev", "spatial_features_2d"), ("point", "point_features")]
+    "kind, feature",
+    [
+        ("pillar", "pillar_features"),
+        ("voxel", "multi_scale_3d_features.x_conv2"),
+        ("point", "point_features"),
+        ("stage", "backbone_2d.blocks.0"),
+        ("map", "spatial_features_2d"),
+    ],
 )
 @pytest.mark.parametrize("preset", ["official", "paper"])
 def test_a_preset_names_every_choice_of_the_method(preset, kind, feature):
@@ -282,9 +289,10 @@ def test_taps_that_can_give_no_tensor_are_found_when_the_distiller_is_built(tap,
     [
         ("point_features", "channel_max", "graph_max"),
         ("pillar_features", "num_points", "num_points"),
-        ("encoded_spconv_tensor", "num_points", "num_points"),
-        ("multi_scale_3d_features.x_conv3", "num_points", "num_points"),
-        ("backbone_3d.conv3", "num_points", "num_points"),
+        ("encoded_spconv_tensor", "num_points", "log_points"),
+        ("multi_scale_3d_features.x_conv3", "num_points", "log_points"),
+        ("backbone_3d.conv3", "num_points", "log_points"),
+        ("backbone_2d.blocks.0", "num_points", "log_points"),
     ],
 )
 def test_voxels_matter_by_their_points_and_points_by_their_response(feature, sample, reweight):
@@ -292,3 +300,16 @@ def test_voxels_matter_by_their_points_and_points_by_their_response(feature, sam
     kd, _ = resolve(block({"NAME": "PointDistiller", "FEATURE": feature}))
     (loss,) = kd.losses
     assert (loss["SAMPLE"]["BY"], loss["REWEIGHT"]["BY"], loss["GRAPH"]["PER_FRAME"]) == (sample, reweight, True)
+
+
+def test_the_map_of_the_head_is_sampled_by_score_and_unweighted_as_it_was_measured():
+    """docs/benchmarks/quickstart.md; the simulated models spell it out, the small ones for KITTI leave it to this."""
+    kd, _ = resolve(block({"NAME": "PointDistiller", "FEATURE": "spatial_features_2d"}))
+    assert (kd.losses[0]["SAMPLE"], kd.losses[0]["REWEIGHT"]) == ({"NUM": 256, "BY": "score", "MODE": "top"}, None)
+
+
+def test_the_default_of_the_papers_taps_is_what_the_shipped_files_spell_out():
+    for name in ("second_4x", "pointpillar_4x"):
+        shipped = cfg_from_yaml_file(f"cfgs/kitti_models/kd/{name}.yaml", EasyDict()).KD.LOSSES[0]
+        short = {"NAME": "PointDistiller", "FEATURE": shipped.FEATURE}
+        assert resolve(block(short))[1] == resolve(block(shipped))[1]

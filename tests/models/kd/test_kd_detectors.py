@@ -103,6 +103,23 @@ def test_weights_of_points_act_and_have_a_mean_of_one():
     assert kd_terms(official(batch)[1])["kd/PointDistiller/ess"] == pytest.approx(30)
 
 
+@pytest.mark.parametrize("feature", ["backbone_2d.blocks.0", "backbone_2d.blocks.1", "encoded_spconv_tensor"])
+def test_by_default_the_points_behind_a_cell_of_second_decide_its_weight(feature):
+    """In proportion: sections 3.1 and 3.3 of the paper, at a temperature under which no cell takes everything."""
+    student, teacher, facts, _, batch = case("second", "stages")
+    distiller = distil(student, teacher, facts, [STAGES | {"FEATURE": feature}])
+    loss, seen = distiller.losses["PointDistiller"], []
+    original = loss._weights
+    loss._weights = lambda values, wanted, graphs, *rest: (
+        seen.append((values.of("num_points")[graphs.rows], original(values, wanted, graphs, *rest))) or seen[-1][1]
+    )
+    logs = kd_terms(distiller(batch)[1])
+    for points, weight in zip(*(part.split(30) for part in seen[0]), strict=True):
+        points = points.clamp(min=1)
+        torch.testing.assert_close(weight, points / points.mean())
+    assert 1 < logs["kd/PointDistiller/ess"] < 29
+
+
 @pytest.mark.parametrize("layer", ["FP_modules.0", "SA_modules.0.mlps.0"])
 def test_a_layer_of_a_point_network_is_refused_with_what_to_tap_instead(layer):
     """Its output has no positions; that of a set abstraction has the shape of a map."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
+from pcdet.models.kd.losses.base import FEATURE_KINDS, KDLoss, frame_mean, zero_of
 from pcdet.models.kd.matching import meet
 from pcdet.models.kd.sampling import MOST_POINTS, SampleConfig, sample
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
@@ -32,9 +32,8 @@ class FitNet(KDLoss):
 
     PRESETS = {
         "default": {
-            "pillar": {"SAMPLE": {"NUM": 1000, "BY": "num_points"}},
-            "point": {"SAMPLE": {"NUM": 1000, "BY": "channel_l2"}},
-            "bev": {"SAMPLE": {"NUM": 1000, "BY": "channel_l2"}},
+            kind: {"SAMPLE": {"NUM": 1000, "BY": "num_points" if kind in ("pillar", "voxel") else "channel_l2"}}
+            for kind in FEATURE_KINDS
         }
     }
 

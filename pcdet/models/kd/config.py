@@ -123,18 +123,18 @@ def _expand(node: dict[str, Any], block_preset: str) -> dict[str, Any]:
     return {"NAME": node.pop("NAME"), **_with_defaults(cls.__init__, node)}
 
 
-def _with_defaults(signature: Any, node: Mapping) -> dict[str, Any]:
+def _with_defaults(constructor: Any, node: Mapping) -> dict[str, Any]:
     """``node`` with the default of every key that it leaves out, in the order of a constructor's signature."""
-    hints = get_type_hints(signature)
+    hints = get_type_hints(constructor)
     written = {}
-    for name, parameter in inspect.signature(signature).parameters.items():
+    for name, parameter in inspect.signature(constructor).parameters.items():
         key = name.upper()
         value = node.get(key, parameter.default)
         if value is inspect.Parameter.empty:
             continue
         schema = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
         if isinstance(value, Mapping) and schema is not None:
-            value = _with_defaults(schema, value)
+            value = parse_node(value, schema, path=key)
         written[key] = _plain(asdict(value)) if is_dataclass(value) else value
     return written
 
@@ -149,6 +149,8 @@ def _plain(node: Any) -> Any:
 def _merge(base: Mapping, over: Mapping) -> dict[str, Any]:
     """``over`` upon ``base``, mappings merged key by key; null replaces."""
     merged = {key: _plain(value) for key, value in base.items()}
+    if over.get("BY", merged.get("BY")) != merged.get("BY"):
+        merged.pop("TEMPERATURE", None)  # it is in the unit of the measure that is replaced
     for key, value in over.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value

@@ -34,6 +34,19 @@ class SampleConfig:
 
 MOST_POINTS = SampleConfig()
 
+# What REWEIGHT.TEMPERATURE is unless it is given, in the unit of each measure. Five of the 32 points of a full pillar;
+# logarithms at one weigh in proportion to the points; a target behind a norm is in standard deviations; a tenth of the
+# range of a score. The unit of a channel is the teacher's own: one is a start. The number of frames has no temperature.
+TEMPERATURES = {
+    "num_points": 5.0,
+    "log_points": 1.0,
+    "channel_max": 1.0,
+    "channel_l2": 1.0,
+    "score": 0.1,
+    "graph_max": 1.0,
+    "batch_size": 1.0,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReweightConfig:
@@ -43,15 +56,17 @@ class ReweightConfig:
         by: what is passed through a softmax over the centres of a frame and scaled to a mean of one; "graph_max" is
             the largest channel of the teacher's target. "batch_size" weighs every centre by the number of frames,
             which is what the released code's softmax over an axis of length one amounts to.
-        temperature: in the units of ``by`` (points, for num_points).
+        temperature: in the units of ``by`` (points, for num_points); None: that of ``TEMPERATURES``, filled in here.
     """
 
     by: Literal["num_points", "log_points", "channel_max", "channel_l2", "score", "graph_max", "batch_size"] = (
         "num_points"
     )
-    temperature: float = 5.0
+    temperature: float | None = None
 
     def __post_init__(self):
+        if self.temperature is None:
+            object.__setattr__(self, "temperature", TEMPERATURES[self.by])
         if not self.temperature > 0:
             raise ValueError(f"TEMPERATURE: must be above 0, got {self.temperature}")
 

@@ -118,6 +118,32 @@ def test_keys_that_are_given_win_over_the_preset():
     assert loss["REWEIGHT"] is None and kd.teacher.mode == "eval"
 
 
+@pytest.mark.parametrize(
+    ("feature", "given", "expected"),
+    [
+        ("pillar_features", {"BY": "log_points"}, 1.0),
+        ("pillar_features", {"BY": "graph_max"}, 1.0),
+        ("pillar_features", {"BY": "score"}, 0.1),
+        ("pillar_features", {"BY": "num_points"}, 5.0),
+        ("spatial_features_2d", {"BY": "score"}, 0.1),
+        ("spatial_features_2d", {"BY": "num_points"}, 5.0),
+        ("point_features", {"BY": "channel_max"}, 1.0),
+        ("encoded_spconv_tensor", {"BY": "num_points"}, 5.0),
+        ("pillar_features", {"BY": "log_points", "TEMPERATURE": 3}, 3.0),
+        ("pillar_features", {"TEMPERATURE": 3}, 3.0),
+    ],
+)
+def test_a_temperature_is_in_the_unit_of_its_own_measure(feature, given, expected):
+    kd, _ = resolve(block({"NAME": "PointDistiller", "FEATURE": feature, "REWEIGHT": given}))
+    assert kd.losses[0]["REWEIGHT"]["TEMPERATURE"] == expected
+
+
+def test_the_temperature_of_a_preset_stays_with_its_measure_alone():
+    node = {"NAME": "PointDistiller", "FEATURE": "pillar_features", "PRESET": "official"}
+    both = resolve(block(*({**node, "REWEIGHT": {"BY": by}} for by in ("num_points", "log_points"))))[0]
+    assert [loss["REWEIGHT"]["TEMPERATURE"] for loss in both.losses] == [0.01, 1.0]
+
+
 def test_a_block_preset_is_for_losses_that_have_it_and_name_none():
     kd, _ = resolve(
         block(MAP | {"PRESET": "default"}, PILLARS, LOGITS, {"NAME": "FitNet", "FEATURE": "x"}, PRESET="paper")

@@ -13,6 +13,7 @@ from pcdet.models.kd.config import KDConfig, resolve
 from pcdet.models.kd.distiller import Distiller
 from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.init import inherit_weights
+from pcdet.models.kd.taps import check_learns
 from pcdet.models.kd.teacher_input import TeacherInput, teacher_input
 from pcdet.models.kd.view import Pair
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg, load_object
@@ -103,6 +104,8 @@ def _build_losses(nodes: list[dict], pair: Pair) -> dict[str, nn.Module]:
         path = f"KD.LOSSES[{i}]"
         try:
             losses[label] = build_from_cfg(node, KD_LOSSES, path=path, pair=pair)
+            for tap in losses[label].student_taps:
+                check_learns(pair.student, tap)
         except ConfigError as error:
             problems += error.problems
         except ValueError as error:

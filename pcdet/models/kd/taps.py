@@ -17,10 +17,10 @@ HEAD_OUTPUTS = ("conv_cls", "conv_box")
 KEYS = {
     "pillar_features": ("vfe", "get_output_feature_dim"),
     "voxel_features": ("vfe", "get_output_feature_dim"),
-    "spatial_features": ("map_to_bev_module", "num_bev_features"),
-    "spatial_features_2d": ("backbone_2d", "num_bev_features"),
     "encoded_spconv_tensor": ("backbone_3d", "num_point_features"),
     "point_features": ("backbone_3d", "num_point_features"),
+    "spatial_features": ("map_to_bev_module", "num_bev_features"),
+    "spatial_features_2d": ("backbone_2d", "num_bev_features"),
 }
 
 
@@ -130,6 +130,20 @@ def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
     return ("dense_head",)
 
 
+def check_learns(student: nn.Module, name: str) -> None:
+    """ValueError for a tap of the student's that comes before everything that it trains: no loss there can teach."""
+    slots = [slot for slot, _ in student.named_children()]
+    trained = [slot for slot, module in student.named_children() if any(p.requires_grad for p in module.parameters())]
+    slot = _slot_of(name)
+    if slot not in slots or any(slots.index(other) <= slots.index(slot) for other in trained):
+        return
+    behind = slots[slots.index(trained[0]) :] if trained else []
+    raise ValueError(
+        f"{type(student).__name__} trains nothing before its tap {name!r}, so that no loss on it can teach; tap what "
+        f"comes out of a trained layer ({', '.join(_keys_of(student, behind)) or 'none is known'})"
+    )
+
+
 def probe_channels(detector: nn.Module, name: str) -> int:
     """Channels of a tap, read off the detector's modules without running it.
 
@@ -158,12 +172,30 @@ def _check_gives_tensor(module: nn.Module, path: str) -> None:
         raise ValueError(f"{path} gives the whole batch_dict; tap an entry that it writes ({keys}) or a layer in it")
 
 
+def _slot_of(name: str) -> str:
+    """The detector's slot in which a tap's value is made, as far as the name tells."""
+    if name.startswith(f"{MULTI_SCALE}."):
+        return "backbone_3d"
+    return KEYS[name][0] if name in KEYS else name.partition(".")[0]
+
+
+def _scales(detector: nn.Module) -> dict[str, int]:
+    """Channels of every entry of ``MULTI_SCALE``, by its name; empty without a sparse backbone."""
+    widths = getattr(getattr(detector, "backbone_3d", None), "backbone_channels", None)
+    return widths if isinstance(widths, dict) else {}
+
+
+def _keys_of(detector: nn.Module, slots: Iterable[str]) -> list[str]:
+    """What modules in these slots are known to write."""
+    absent = "point_features" if _scales(detector) else "encoded_spconv_tensor"
+    return [key for key, (slot, _) in KEYS.items() if slot in slots and key != absent]
+
+
 def _channels_of_key(detector: nn.Module, key: str) -> int | None:
     """Channels of the ``batch_dict`` entries that OpenPCDet's modules write."""
     scales, _, scale = key.partition(".")
     if scales == MULTI_SCALE:
-        widths = getattr(getattr(detector, "backbone_3d", None), "backbone_channels", None)
-        return widths.get(scale) if isinstance(widths, dict) else None
+        return _scales(detector).get(scale)
     owner, attribute = KEYS.get(key, ("", ""))
     found = getattr(getattr(detector, owner, None), attribute, None)
     return found() if callable(found) else found

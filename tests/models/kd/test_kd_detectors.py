@@ -129,6 +129,25 @@ def test_a_layer_of_a_point_network_is_refused_with_what_to_tap_instead(layer):
         distil(student, teacher, facts, [node])(batch)
 
 
+@pytest.mark.parametrize(
+    ("frozen", "feature", "instead"),
+    [
+        ((), "voxel_features", "encoded_spconv_tensor, spatial_features, spatial_features_2d"),
+        (("backbone_3d",), "multi_scale_3d_features.x_conv2", "spatial_features_2d"),
+        (("backbone_3d",), "backbone_3d.conv2", "spatial_features_2d"),
+        (("backbone_3d",), "spatial_features", "spatial_features_2d"),
+    ],
+)
+def test_a_tap_before_all_that_is_trained_is_refused_with_what_to_tap_instead(frozen, feature, instead):
+    """The mean of a voxel's points has no parameters: nothing that the student trains can lower such a loss."""
+    student, teacher, facts, *_ = case("second", "stages")
+    for slot in frozen:
+        student.get_submodule(slot).requires_grad_(False)
+    message = rf"KD.LOSSES\[1\]: SECONDNet trains nothing before its tap '{feature}'.*\({instead}\)"
+    with pytest.raises(ConfigError, match=message):
+        distil(student, teacher, facts, [{"NAME": "PivotalLogit"}, {"NAME": "FitNet", "FEATURE": feature}])
+
+
 def test_a_point_detector_has_no_scores_on_a_map():
     student, teacher, facts, *_ = case("pointrcnn", "points")
     with pytest.raises(ValueError, match="PointRCNN has no dense_head"):

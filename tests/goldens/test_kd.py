@@ -111,8 +111,9 @@ class Case:
 
 def run(case, dtype):
     """(weighted loss, student's gradient, loss module) of our loss on a case's inputs."""
-    channels = SimpleNamespace(channels=lambda *_: (case.feature("student").shape[1], case.feature("teacher").shape[1]))
-    loss = build_from_cfg(case.node(), KD_LOSSES, pair=channels).to(dtype)
+    channels = tuple(case.feature(side).shape[1] for side in ("student", "teacher"))
+    pair = SimpleNamespace(channels=lambda *_: channels, check_rows=lambda *_: None)
+    loss = build_from_cfg(case.node(), KD_LOSSES, pair=pair).to(dtype)
     for side, module in (("teacher", loss.teacher_adapter), ("student", loss.student_adapter)):
         given = case.adapter("param", side)
         module.conv.weight.data.copy_(given["conv.weight"].flatten(1))

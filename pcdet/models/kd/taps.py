@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pcdet.models.dense_heads.anchor_head_multi import AnchorHeadMulti
 from pcdet.registry import ConfigError, nearest_name
+from pcdet.utils.spconv_utils import is_sparse_convolution
 
 # Modules of an anchor head whose outputs are its raw predictions; reading them lets a teacher stop before it decodes.
 HEAD_OUTPUTS = ("conv_cls", "conv_box")
@@ -24,6 +25,10 @@ KEYS = {
 }
 
 
+# Slots whose layers give maps over the whole range. What the second stage and point networks make has four dimensions
+# too, but one of them counts proposals or points.
+MAP_SLOTS = ("map_to_bev_module", "backbone_2d", "dense_head")
+NO_PLACES = ("pfe", "point_head", "roi_head")
 MULTI_SCALE = "multi_scale_3d_features"  # a dictionary of sparse tensors, one for each stage
 
 
@@ -130,6 +135,28 @@ def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
     return ("dense_head",)
 
 
+def may_be_map(name: str) -> bool:
+    """Whether a tensor of four dimensions under this name is a map: an entry of the batch, or of a slot with maps."""
+    return "." not in name or name.partition(".")[0] in MAP_SLOTS
+
+
+def check_places(detector: nn.Module, name: str) -> None:
+    """ValueError for a layer that gives rows of which nothing says where they stand."""
+    slot = name.partition(".")[0]
+    layer = dict(detector.named_modules()).get(name)
+    if layer is None or "." not in name:
+        return
+    instead = None
+    if slot in NO_PLACES or (slot == "backbone_3d" and getattr(detector, "vfe", None) is None):
+        instead = ", ".join(_keys_of(detector, dict(detector.named_children()))) or "a map, or voxels"
+    elif slot == "backbone_3d" and _is_sparse(detector.backbone_3d) and not _is_sparse(layer):
+        instead = f"{name.rpartition('.')[0]}, the sparse layer around it"
+    if instead:
+        raise ValueError(
+            f"where the rows of tap {name!r} of {type(detector).__name__} stand is not known; tap {instead}"
+        )
+
+
 def check_learns(student: nn.Module, name: str) -> None:
     """ValueError for a tap of the student's that comes before everything that it trains: no loss there can teach."""
     slots = [slot for slot, _ in student.named_children()]
@@ -179,6 +206,11 @@ def _slot_of(name: str) -> str:
     return KEYS[name][0] if name in KEYS else name.partition(".")[0]
 
 
+def _is_sparse(module: nn.Module) -> bool:
+    """Whether it gives a sparse tensor, which says where its rows stand."""
+    return any(is_sparse_convolution(layer) for layer in module.modules())
+
+
 def _scales(detector: nn.Module) -> dict[str, int]:
     """Channels of every entry of ``MULTI_SCALE``, by its name; empty without a sparse backbone."""
     widths = getattr(getattr(detector, "backbone_3d", None), "backbone_channels", None)
@@ -187,8 +219,9 @@ def _scales(detector: nn.Module) -> dict[str, int]:
 
 def _keys_of(detector: nn.Module, slots: Iterable[str]) -> list[str]:
     """What modules in these slots are known to write."""
-    absent = "point_features" if _scales(detector) else "encoded_spconv_tensor"
-    return [key for key, (slot, _) in KEYS.items() if slot in slots and key != absent]
+    of_voxels, of_others = ("voxel_features", "encoded_spconv_tensor"), ("pillar_features", "point_features")
+    absent = of_others if _scales(detector) else of_voxels
+    return [key for key, (slot, _) in KEYS.items() if slot in slots and key not in absent]
 
 
 def _channels_of_key(detector: nn.Module, key: str) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcdet.models.kd.feature import Feature, Voxels
 from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.sampling import importance, inside_boxes
-from pcdet.models.kd.taps import probe_channels, tensor_of
+from pcdet.models.kd.taps import check_places, may_be_map, probe_channels, tensor_of
 from pcdet.registry import ConfigError
 
 
@@ -40,8 +40,9 @@ class View:
     def feature(self, name: str) -> Feature:
         """A tap as a set of rows.
 
-        A 4-d tensor is a map over the whole range, ``point_features`` stand at ``point_coords``, a sparse tensor
-        brings its own cells, and every other (V, C) tensor stands at ``voxel_coords``.
+        A 4-d tensor is a map over the whole range where there are maps (``taps.may_be_map``), ``point_features`` stand
+        at ``point_coords``, a sparse tensor brings its own cells, and every other (V, C) tensor stands at
+        ``voxel_coords``.
 
         Raises:
             ConfigError: the tap is none of these, such as a layer of a point network.
@@ -50,14 +51,14 @@ class View:
         if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
             return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch))
         tensor = tensor_of(value, name)
-        if tensor.dim() == 4 and not name.startswith("backbone_3d."):
+        if tensor.dim() == 4 and may_be_map(name):
             return Feature.from_bev(tensor, self.geometry, Voxels.of(batch))
         if name == "point_features":
             return Feature.from_points(tensor, batch["point_coords"], self.num_frames)
         if tensor.dim() != 2 or "voxel_coords" not in batch:
             raise ConfigError(
                 f"KD.LOSSES: where the rows of tap {name!r} {list(tensor.shape)} stand is not known; tap "
-                "point_features, a map (B, C, H, W) behind backbone_3d, a sparse tensor, or a row for each voxel (M, C)"
+                "point_features, a map (B, C, H, W) of backbone_2d, a sparse tensor, or a row for each voxel (M, C)"
             )
         count = batch.get("voxel_num_points")
         return Feature.from_voxels(tensor, batch["voxel_coords"], self.geometry, self.num_frames, count)
@@ -143,3 +144,8 @@ class Pair:
     def channels(self, student_tap: str, teacher_tap: str) -> tuple[int, int]:
         """Channels of a tap of the student's and of one of the teacher's."""
         return probe_channels(self.student, student_tap), probe_channels(self.teacher, teacher_tap)
+
+    def check_rows(self, student_tap: str, teacher_tap: str) -> None:
+        """For a loss that reads taps as sets of rows: ValueError if it is known now that this will not work."""
+        check_places(self.student, student_tap)
+        check_places(self.teacher, teacher_tap)

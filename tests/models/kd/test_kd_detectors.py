@@ -8,8 +8,11 @@ from kd_pairs import kd_terms
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
+from pcdet.models.kd.geometry import Geometry
+from pcdet.models.kd.view import View
 from pcdet.registry import ConfigError
 
+GRID = Geometry.of(VOXELS)
 SMALL = {"SAMPLE": {"NUM": 30}, "GRAPH": {"K": 8}}
 STAGES = {"NAME": "PointDistiller", "FEATURE": ["backbone_2d.blocks.0", "backbone_2d.blocks.1"], **SMALL}
 SPARSE = {"NAME": "PointDistiller", "FEATURE": "multi_scale_3d_features.x_conv3", **SMALL}
@@ -120,13 +123,43 @@ def test_by_default_the_points_behind_a_cell_of_second_decide_its_weight(feature
     assert 1 < logs["kd/PointDistiller/ess"] < 29
 
 
-@pytest.mark.parametrize("layer", ["FP_modules.0", "SA_modules.0.mlps.0"])
-def test_a_layer_of_a_point_network_is_refused_with_what_to_tap_instead(layer):
-    """Its output has no positions; that of a set abstraction has the shape of a map."""
+@pytest.mark.parametrize(
+    "layer",
+    ["backbone_3d.FP_modules.0", "backbone_3d.SA_modules.0.mlps.0", "roi_head.xyz_up_layer", "point_head.box_layers"],
+)
+def test_a_layer_whose_rows_have_no_place_is_refused_with_what_to_tap_instead(layer):
+    """Those of set abstractions and of the second stage have the shape of a map, over points and proposals."""
     student, teacher, facts, _, batch = case("pointrcnn", "points")
-    node = {"NAME": "FitNet", "FEATURE": f"backbone_3d.{layer}", "SAMPLE": {"BY": "channel_l2"}}
-    with pytest.raises(ConfigError, match=f"rows of tap 'backbone_3d.{layer}' .* not known; tap point_features"):
-        distil(student, teacher, facts, [node])(batch)
+    node = {"NAME": "FitNet", "FEATURE": layer, "SAMPLE": {"BY": "channel_l2"}}
+    with pytest.raises(
+        ConfigError, match=rf"LOSSES\[0\]: where the rows of tap '{layer}' .* not known; tap point_feat"
+    ):
+        distil(student, teacher, facts, [node])
+
+
+@pytest.mark.parametrize(
+    ("layer", "instead"), [("conv2.0.1", "conv2.0"), ("conv1.0.1", "conv1.0"), ("conv_out.1", "conv_out")]
+)
+def test_a_norm_or_relu_of_a_sparse_backbone_is_refused_for_the_sparse_layer_around_it(layer, instead):
+    """It gets the rows alone: behind a strided convolution these are not the voxels'."""
+    student, teacher, facts, _, batch = case("second", "stages")
+    node = {"NAME": "FitNet", "FEATURE": f"backbone_3d.{layer}"}
+    with pytest.raises(
+        ConfigError, match=f"rows of tap 'backbone_3d.{layer}' .* tap backbone_3d.{instead}, the sparse"
+    ):
+        distil(student, teacher, facts, [node])
+    logs = kd_terms(distil(student, teacher, facts, [node | {"FEATURE": f"backbone_3d.{instead}"}])(batch)[1])
+    assert logs["kd/FitNet"] > 0
+
+
+def test_a_map_is_read_only_where_there_are_maps():
+    """A hook of one's own may have put anything into the batch; a layer of the second stage is no map."""
+    view = View(
+        None, {"batch_size": 2}, {"roi_head.layer": torch.zeros(2, 3, 4, 4), "own": torch.zeros(2, 3, 4, 4)}, GRID
+    )
+    assert view.feature("own").frame_sizes() == [16, 16]
+    with pytest.raises(ConfigError, match=r"rows of tap 'roi_head.layer' \[2, 3, 4, 4\] stand is not known"):
+        view.feature("roi_head.layer")
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ class FitNet(KDLoss):
         if sample.by == "score":
             self.teacher_taps += head_taps(pair.teacher, "conv_cls")
         self.student_adapter = nn.Linear(*pair.channels(self.feature, self.teacher_feature))
+        pair.check_rows(self.feature, self.teacher_feature)
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs nodes (rows a frame), target_var and, where rows differ, matched."""

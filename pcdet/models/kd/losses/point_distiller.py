@@ -82,6 +82,7 @@ class PointDistiller(KDLoss):
         if sample.by == "score" or (reweight is not None and reweight.by == "score"):
             self.teacher_taps += head_taps(pair.teacher, "conv_cls")
         student_channels, teacher_channels = pair.channels(self.feature, self.teacher_feature)
+        pair.check_rows(self.feature, self.teacher_feature)
         if adapter.teacher == "none":
             dim = 2 * teacher_channels
         else:

@@ -70,6 +70,15 @@ class Feature:
         return self.source.shape[1]
 
     @property
+    def kind(self) -> str:
+        """What its rows are: of ``taps.FEATURE_KINDS``, stages being maps."""
+        if self.source.dim() == 4:
+            return "map"
+        if self.grid is None:
+            return "point"
+        return "pillar" if self.grid.shape[0] == 1 else "voxel"
+
+    @property
     def dense(self) -> Tensor | None:
         """(B, C, H, W) map of which every cell is a row, or None."""
         return self.source if self.source.dim() == 4 and self.rows is None else None

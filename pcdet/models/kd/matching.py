@@ -33,6 +33,22 @@ class Meeting(NamedTuple):
         return {} if self.share is None else {"matched": self.share}
 
 
+def check_kinds(student: str, teacher: str) -> None:
+    """ValueError if rows of these kinds (``taps.FEATURE_KINDS``) cannot meet, or only by chance."""
+    maps = ("map", "stage")
+    if student in maps and teacher not in maps:
+        raise ValueError(
+            f"the student's tap is a map and the teacher's a set of {teacher}s, which has no row for most cells; give "
+            "TEACHER_FEATURE a map too (spatial_features, spatial_features_2d)"
+        )
+    if student == "pillar" and teacher == "voxel":
+        raise ValueError(
+            "the student's tap is a set of pillars and the teacher's of voxels; of their column, a pillar would meet "
+            "the one at half its height; give TEACHER_FEATURE a map, which holds the column (spatial_features, "
+            "spatial_features_2d)"
+        )
+
+
 @torch.no_grad()
 def meet(student: Feature, teacher: Feature) -> Meeting:
     """Pairs of rows at the same place.
@@ -42,17 +58,13 @@ def meet(student: Feature, teacher: Feature) -> Meeting:
     teacher's range, and those in voxels that the teacher does not have, are left out.
 
     Raises:
-        ValueError: the frames differ in number, or a map is to meet a set of voxels or points.
+        ValueError: the frames differ in number, or the rows are of kinds that cannot meet.
     """
     if student.num_frames != teacher.num_frames:
         raise ValueError(f"the student has {student.num_frames} frames and the teacher {teacher.num_frames}")
     if _same(student, teacher):
         return Meeting(student, teacher)
-    if student.source.dim() == 4 and teacher.source.dim() != 4:
-        raise ValueError(
-            f"the student's tap is a map {list(student.source.shape)} and the teacher's a set of rows "
-            f"{list(teacher.source.shape)}; give TEACHER_FEATURE a map too (spatial_features)"
-        )
+    check_kinds(student.kind, teacher.kind)
     rows = _rows_at(teacher, student)
     met = rows >= 0
     chosen, rows = met.nonzero().squeeze(1), rows[met]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pcdet.models.kd.feature import Feature
 
+COUNTS = ("num_points", "log_points")
 Measure = Literal["num_points", "log_points", "channel_max", "channel_l2", "score", "foreground", "random"]
 
 
@@ -84,7 +85,7 @@ def importance(by: str, feature: Feature, score: Tensor | None = None, foregroun
     Raises:
         ValueError: the measure needs something that is not there.
     """
-    if by in ("num_points", "log_points"):
+    if by in COUNTS:
         if feature.count is None:
             raise ValueError(f"BY: {by} needs the number of points behind each row, unknown here; try channel_l2")
         return feature.count if by == "num_points" else feature.count.clamp(min=1).log()

@@ -32,6 +32,24 @@ NO_PLACES = ("pfe", "point_head", "roi_head")
 MULTI_SCALE = "multi_scale_3d_features"  # a dictionary of sparse tensors, one for each stage
 
 
+FEATURE_KINDS = ("pillar", "voxel", "point", "stage", "map")
+
+
+def feature_kind(name: str) -> str:
+    """The kind of set a tap's name stands for, which decides the defaults.
+
+    "pillar"; "voxel", occupied voxels of a volume; "point"; "stage", every cell of the map that a stage of the 2-D
+    backbone makes, where the paper taps SECOND; "map", every cell of another map, such as the one that the head reads.
+    """
+    if name in ("voxel_features", "encoded_spconv_tensor"):
+        return "voxel"
+    if name.startswith(("multi_scale_3d_features.", "backbone_3d.")):
+        return "voxel"
+    if name.startswith("backbone_2d.blocks."):
+        return "stage"
+    return {"pillar_features": "pillar", "point_features": "point"}.get(name, "map")
+
+
 class TapsFilled(Exception):
     """Raised inside a teacher's forward once everything that was asked for has been seen."""
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from pcdet.models.kd.feature import Feature, Voxels
 from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.sampling import importance, inside_boxes
-from pcdet.models.kd.taps import check_places, may_be_map, probe_channels, tensor_of
+from pcdet.models.kd.matching import check_kinds
+from pcdet.models.kd.sampling import COUNTS, importance, inside_boxes
+from pcdet.models.kd.taps import check_places, feature_kind, may_be_map, probe_channels, tensor_of
 from pcdet.registry import ConfigError
 
 
@@ -145,7 +146,20 @@ class Pair:
         """Channels of a tap of the student's and of one of the teacher's."""
         return probe_channels(self.student, student_tap), probe_channels(self.teacher, teacher_tap)
 
-    def check_rows(self, student_tap: str, teacher_tap: str) -> None:
-        """For a loss that reads taps as sets of rows: ValueError if it is known now that this will not work."""
+    def check_rows(self, student_tap: str, teacher_tap: str, *measures: str) -> None:
+        """For a loss whose rows meet: ValueError if it is known before the first step that they will not.
+
+        Args:
+            student_tap: read as rows.
+            teacher_tap: read as rows.
+            measures: of importance, taken of the teacher's rows.
+        """
         check_places(self.student, student_tap)
         check_places(self.teacher, teacher_tap)
+        check_kinds(feature_kind(student_tap), feature_kind(teacher_tap))
+        counted = [by for by in measures if by in COUNTS]
+        if counted and feature_kind(teacher_tap) == "point":
+            raise ValueError(
+                f"BY: {counted[0]} needs the number of points behind each row, but each row of the teacher's "
+                f"{teacher_tap} is one point; use channel_max or channel_l2"
+            )

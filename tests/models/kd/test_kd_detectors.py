@@ -4,7 +4,7 @@ import pytest
 import torch
 from easydict import EasyDict
 from kd_detectors import CFGS, POINTS, VOXELS, network, point_rcnn, pointrcnn, second, voxel_batch
-from kd_pairs import kd_terms
+from kd_pairs import kd_terms, pp
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
@@ -150,6 +150,43 @@ def test_a_norm_or_relu_of_a_sparse_backbone_is_refused_for_the_sparse_layer_aro
         distil(student, teacher, facts, [node])
     logs = kd_terms(distil(student, teacher, facts, [node | {"FEATURE": f"backbone_3d.{instead}"}])(batch)[1])
     assert logs["kd/FitNet"] > 0
+
+
+@pytest.mark.parametrize(
+    ("detector", "node", "message"),
+    [
+        (
+            "second",
+            {"FEATURE": "spatial_features_2d", "TEACHER_FEATURE": "encoded_spconv_tensor"},
+            "the student's tap is a map and the teacher's a set of voxels.*give TEACHER_FEATURE a map too",
+        ),
+        (
+            "pointpillar",
+            {"FEATURE": "pillar_features", "TEACHER_FEATURE": "multi_scale_3d_features.x_conv1"},
+            ".* a pillar would meet the one at half its height; give TEACHER_FEATURE a map",
+        ),
+        (
+            "pointrcnn",
+            {"FEATURE": "point_features", "SAMPLE": {"BY": "num_points"}},
+            "BY: num_points needs the number of points .* point_features is one point; use channel_max",
+        ),
+        (
+            "pointrcnn",
+            {"FEATURE": "point_features", "REWEIGHT": {"BY": "log_points"}},
+            "BY: log_points needs the number of points",
+        ),
+    ],
+)
+def test_rows_that_cannot_meet_or_be_counted_are_refused_when_the_distiller_is_built(detector, node, message):
+    if detector == "pointrcnn":
+        student, teacher, facts = point_rcnn(0.125), point_rcnn(0.25), POINTS
+    else:
+        student, teacher, facts = second(0.125), second(0.25), VOXELS
+    if detector == "pointpillar":
+        facts = pp.dataset_facts(pp.TINY_RANGE)
+        student = network(pp.tiny_model_cfg(), facts, seed=1)
+    with pytest.raises(ConfigError, match=rf"KD.LOSSES\[0\]: {message}"):
+        distil(student, teacher, facts, [{"NAME": "PointDistiller", **node}])
 
 
 def test_a_map_is_read_only_where_there_are_maps():

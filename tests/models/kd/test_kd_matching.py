@@ -201,9 +201,16 @@ def test_other_points_meet_the_nearest_of_their_frame():
             lambda: voxels([[0, 0, 1, 2]]),
             "the student has 1 frames and the teacher 2",
         ),
+        (
+            lambda: voxels([[0, 0, 1, 2], [1, 0, 1, 2]]),
+            lambda: voxels(
+                [[0, 3, 1, 2], [1, 2, 1, 2]], Geometry(point_cloud_range=(0, 0, 0, 8, 8, 1), grid_size=(8, 8, 4))
+            ),
+            "a pillar would meet the one at half its height; give TEACHER_FEATURE a map",
+        ),
     ],
 )
-def test_what_cannot_meet_is_an_error(student, teacher, message):
+def test_what_cannot_meet_in_the_first_step_is_an_error(student, teacher, message):
     with pytest.raises(ValueError, match=message):
         meet(student(), teacher())
 

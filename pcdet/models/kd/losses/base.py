@@ -12,23 +12,6 @@ from pcdet.models.kd.feature import Feature
 from pcdet.models.kd.schedule import ScheduleConfig
 from pcdet.models.kd.view import View
 
-FEATURE_KINDS = ("pillar", "voxel", "point", "stage", "map")
-
-
-def feature_kind(name: str) -> str:
-    """The kind of set a tap's name stands for, which decides the defaults.
-
-    "pillar"; "voxel", occupied voxels of a volume; "point"; "stage", every cell of the map that a stage of the 2-D
-    backbone makes, where the paper taps SECOND; "map", every cell of another map, such as the one that the head reads.
-    """
-    if name in ("voxel_features", "encoded_spconv_tensor"):
-        return "voxel"
-    if name.startswith(("multi_scale_3d_features.", "backbone_3d.")):
-        return "voxel"
-    if name.startswith("backbone_2d.blocks."):
-        return "stage"
-    return {"pillar_features": "pillar", "point_features": "point"}.get(name, "map")
-
 
 class KDLoss(nn.Module):
     """A distance between what a student and a teacher show in their taps.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pcdet.models.kd.losses.base import FEATURE_KINDS, KDLoss, frame_mean, zero_of
+from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
 from pcdet.models.kd.matching import meet
 from pcdet.models.kd.sampling import MOST_POINTS, SampleConfig, sample
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
-from pcdet.models.kd.taps import head_taps
+from pcdet.models.kd.taps import FEATURE_KINDS, head_taps
 from pcdet.models.kd.view import Pair, RowImportance, View
 from pcdet.registry import KD_LOSSES
 
@@ -56,7 +56,7 @@ class FitNet(KDLoss):
         if sample.by == "score":
             self.teacher_taps += head_taps(pair.teacher, "conv_cls")
         self.student_adapter = nn.Linear(*pair.channels(self.feature, self.teacher_feature))
-        pair.check_rows(self.feature, self.teacher_feature)
+        pair.check_rows(self.feature, self.teacher_feature, sample.by)
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs nodes (rows a frame), target_var and, where rows differ, matched."""

@@ -79,10 +79,11 @@ class PointDistiller(KDLoss):
         self.sample, self.graph, self.reweight, self.distance = sample, graph, reweight, distance
         self.student_taps = (self.feature,)
         self.teacher_taps = (self.teacher_feature,)
-        if sample.by == "score" or (reweight is not None and reweight.by == "score"):
+        measures = (sample.by,) if reweight is None else (sample.by, reweight.by)
+        if "score" in measures:
             self.teacher_taps += head_taps(pair.teacher, "conv_cls")
         student_channels, teacher_channels = pair.channels(self.feature, self.teacher_feature)
-        pair.check_rows(self.feature, self.teacher_feature)
+        pair.check_rows(self.feature, self.teacher_feature, *measures)
         if adapter.teacher == "none":
             dim = 2 * teacher_channels
         else:

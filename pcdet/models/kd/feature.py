@@ -7,6 +7,7 @@ few rows of a large map (``take``) does not copy the map.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,7 +145,14 @@ class Feature:
         return cls._from_cells(x, coords.long(), geometry.grid((max(nz, 1), ny, nx)), num_frames, count)
 
     @classmethod
-    def from_sparse(cls, tensor: Any, geometry: Geometry, num_frames: int, voxels: Voxels | None = None) -> Feature:
+    def from_sparse(
+        cls,
+        tensor: Any,
+        geometry: Geometry,
+        num_frames: int,
+        voxels: Voxels | None = None,
+        strides: Sequence[int] | None = None,
+    ) -> Feature:
         """Rows of an spconv ``SparseConvTensor`` (``features``, ``indices`` [frame, z, y, x], ``spatial_shape``).
 
         Args:
@@ -153,8 +161,9 @@ class Feature:
             num_frames: B.
             voxels: they give the points in every cell, which may hold several voxels, or none where a strided
                 convolution made it.
+            strides: voxels to a cell, [z, y, x]; None: as far as the shape tells.
         """
-        grid = geometry.grid(tensor.spatial_shape)
+        grid = geometry.grid(tensor.spatial_shape, strides)
         feature = cls._from_cells(tensor.features, tensor.indices.long(), grid, num_frames, None)
         return feature if voxels is None else replace(feature, count=_points_per_row(feature, voxels, geometry))
 

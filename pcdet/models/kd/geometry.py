@@ -31,17 +31,25 @@ class Geometry:
             grid_size=None if grid_size is None else tuple(int(v) for v in grid_size),
         )
 
-    def grid(self, shape: Sequence[int]) -> Grid:
-        """The grid of a layer, [z, y, x] cells.
+    def grid(self, shape: Sequence[int], strides: Sequence[int] | None = None) -> Grid:
+        """The grid of a layer.
 
         A cell is a whole number of voxels wide, although the shape may not say so exactly: strided layers round it up,
         and sparse backbones add a layer of height (41 layers, halved to 21, 11, 5 and 2, of 40 voxels).
+
+        Args:
+            shape: cells, [z, y, x].
+            strides: voxels to a cell, [z, y, x]; None: the whole numbers next to what the shape says, which are wrong
+                by a few where a volume has few layers (20 for the 16 voxels of each of the 2 layers above).
         """
         low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
         cells = [int(n) for n in shape][::-1]
         voxels = self.grid_size or cells
-        strides = [max(1, round(v / n)) if v >= n / 1.5 else v / n for v, n in zip(voxels, cells, strict=True)]
-        size = [(b - a) / v * s for a, b, v, s in zip(low, high, voxels, strides, strict=True)]
+        if strides is None:
+            along = [max(1, round(v / n)) if v >= n / 1.5 else v / n for v, n in zip(voxels, cells, strict=True)]
+        else:
+            along = strides[::-1]
+        size = [(b - a) / v * s for a, b, v, s in zip(low, high, voxels, along, strict=True)]
         return Grid(low=tuple(low), high=tuple(high), size=tuple(size), shape=tuple(cells[::-1]))
 
     def map_grid(self, height: int, width: int) -> Grid:

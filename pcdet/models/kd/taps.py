@@ -224,6 +224,27 @@ def _slot_of(name: str) -> str:
     return KEYS[name][0] if name in KEYS else name.partition(".")[0]
 
 
+def sparse_strides(detector: nn.Module, name: str) -> list[int] | None:
+    """Voxels to a cell of a sparse tap, [z, y, x], off the convolutions up to it; None where they do not tell.
+
+    They are taken to run in the order in which the backbone holds them, and its stages to have OpenPCDet's names.
+    """
+    backbone = getattr(detector, "backbone_3d", None)
+    layer = name.removeprefix("backbone_3d.").removeprefix(f"{MULTI_SCALE}.x_")
+    layer = "conv_out" if name == "encoded_spconv_tensor" else layer
+    layers = [] if backbone is None else list(backbone.named_modules())
+    inside = [i for i, (path, _) in enumerate(layers) if path == layer or path.startswith(f"{layer}.")]
+    if not inside:
+        return None
+    strides = [1, 1, 1]
+    for _, module in layers[: inside[-1] + 1]:
+        if is_sparse_convolution(module) and not module.subm:
+            if module.inverse or module.transposed:
+                return None
+            strides = [a * b for a, b in zip(strides, module.stride, strict=True)]
+    return strides
+
+
 def _is_sparse(module: nn.Module) -> bool:
     """Whether it gives a sparse tensor, which says where its rows stand."""
     return any(is_sparse_convolution(layer) for layer in module.modules())

@@ -13,7 +13,7 @@ from pcdet.models.kd.feature import Feature, Voxels
 from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.matching import check_kinds
 from pcdet.models.kd.sampling import COUNTS, importance, inside_boxes
-from pcdet.models.kd.taps import check_places, feature_kind, may_be_map, probe_channels, tensor_of
+from pcdet.models.kd.taps import check_places, feature_kind, may_be_map, probe_channels, sparse_strides, tensor_of
 from pcdet.registry import ConfigError
 
 
@@ -50,7 +50,8 @@ class View:
         """
         value, batch = self.taps[name], self.batch
         if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
-            return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch))
+            strides = sparse_strides(self.detector, name)
+            return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch), strides)
         tensor = tensor_of(value, name)
         if tensor.dim() == 4 and may_be_map(name):
             return Feature.from_bev(tensor, self.geometry, Voxels.of(batch))

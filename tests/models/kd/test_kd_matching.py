@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kd_detectors import NEAR, VOXELS, second, voxel_batch
+from kd_detectors import NEAR, VOXELS, network, second, second_cfg, voxel_batch
 from kd_pairs import pp
 
 from pcdet.models.kd.feature import Feature, Voxels
@@ -65,7 +65,7 @@ def seconds_taps():
     ("tap", "strides"),
     [
         ("multi_scale_3d_features.x_conv3", (4, 4, 4)),
-        ("encoded_spconv_tensor", (20, 8, 8)),
+        ("encoded_spconv_tensor", (16, 8, 8)),
         ("spatial_features", (40, 8, 8)),
     ],
 )
@@ -74,7 +74,8 @@ def test_points_behind_a_row_are_those_of_all_voxels_in_its_cell(seconds_taps, t
     feature = view.feature(tap)
     expected: dict[tuple, float] = {}
     for (frame, z, y, x), count in zip(batch["voxel_coords"].tolist(), batch["voxel_num_points"].tolist(), strict=True):
-        cell = (frame, *(int(v) // s for v, s in zip((z, y, x), strides, strict=True)))
+        z, y, x = (int(v) // s for v, s in zip((z, y, x), strides, strict=True))
+        cell = (frame, min(z, 1) if tap == "encoded_spconv_tensor" else z, y, x)  # the upper of two takes what is above
         expected[cell] = expected.get(cell, 0) + count
     size = np.array(VOXELS.voxel_size) * strides[::-1]
     cells = np.floor((feature.xyz.numpy() - np.array(NEAR[:3])) / size).astype(int)[:, ::-1]
@@ -84,6 +85,21 @@ def test_points_behind_a_row_are_those_of_all_voxels_in_its_cell(seconds_taps, t
         if count
     }
     assert found == expected
+
+
+@pytest.mark.parametrize("height", [4.0, 6.0])
+def test_cells_of_a_sparse_layer_are_as_many_voxels_as_its_strides_say(height):
+    """OpenPCDet's 8x backbones halve all axes three times and the height once more, whatever is rounded on the way."""
+    names = [f"multi_scale_3d_features.x_conv{i}" for i in (1, 2, 3, 4)] + ["encoded_spconv_tensor"]
+    names += ["backbone_3d.conv3.0.0", "backbone_3d.conv_out"]
+    facts = pp.dataset_facts((*NEAR[:5], NEAR[2] + height), voxel_size=(0.05, 0.05, 0.1))
+    model, batch = network(second_cfg(0.125), facts, seed=0).eval(), voxel_batch()
+    with Taps(model, names) as taps, torch.no_grad():
+        out = model.forward_features(dict(batch), last="backbone_3d")
+    view = View(model, out, taps.complete(out), Geometry.of(facts))
+    expected = [(1, 1), (2, 2), (4, 4), (8, 8), (8, 16), (4, 4), (8, 16)]  # along x, z
+    for name, (x, z) in zip(names, expected, strict=True):
+        assert view.feature(name).grid.size == pytest.approx((0.05 * x, 0.05 * x, 0.1 * z)), name
 
 
 def test_a_sparse_tensor_is_read_by_key_and_by_path(seconds_taps):

@@ -18,7 +18,7 @@ from pcdet.models.kd.taps import head_taps
 from pcdet.models.kd.view import Pair, View
 from pcdet.registry import KD_LOSSES
 
-HEADING = 6  # column of the heading residual in a box code
+HEADING = 6  # column of the heading residual in a box code that has angles
 MAX_PIVOTS = 1024  # of a frame, by teacher score
 
 
@@ -33,7 +33,8 @@ class PivotalLogit(KDLoss):
         threshold: least teacher score of a pivot.
         num: most pivots by score in a frame.
         cls_weight: of the mean squared difference of class scores (after the sigmoid).
-        reg_weight: of the smooth-L1 difference of box codes, the heading through the sine of the difference.
+        reg_weight: of the smooth-L1 difference of box codes, the heading through the sine of the difference where a
+            direction classifier tells the two ways round apart.
         beta: where smooth-L1 turns from quadratic to linear.
         weight: of both together.
         schedule: of the weight over the epochs.
@@ -71,6 +72,10 @@ class PivotalLogit(KDLoss):
                 f"the student {self.num_class}"
             )
         _check_same_anchors(pair)
+        # Half a turn is the classifier's business, as in the head's own loss; where there is none, only this tells.
+        coder = getattr(pair.student.dense_head, "box_coder", None)
+        classified = any(getattr(d.dense_head, "conv_dir_cls", None) is not None for d in (pair.student, pair.teacher))
+        self.heading_by_sine = classified and not getattr(coder, "encode_angle_by_sincos", False)
 
     def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs pivots (a frame), ess, cls and reg."""
@@ -93,7 +98,8 @@ class PivotalLogit(KDLoss):
         share = weight / weight.sum().clamp(min=1e-6)
         delta = given.classes_at(where).sigmoid() - wanted.classes_at(where).sigmoid()
         cls = (share * delta.square().mean(dim=1)).sum()
-        reg = (share * _box_distance(given.codes_at(where), wanted.codes_at(where), self.beta)).sum()
+        delta = given.codes_at(where) - wanted.codes_at(where)
+        reg = (share * _box_distance(delta, self.beta, heading_by_sine=self.heading_by_sine)).sum()
         frames = len(best)
         logs = {
             "pivots": torch.tensor(len(share) / frames),
@@ -175,11 +181,10 @@ def _best_logit(classes: Tensor) -> Tensor:
     return best.flatten(1)
 
 
-def _box_distance(given: Tensor, wanted: Tensor, beta: float) -> Tensor:
-    """(n, codes), (n, codes) -> (n,) smooth-L1, mean over the codes."""
-    delta = given - wanted
-    # Half a turn is the direction classifier's business, as in the head's own loss.
-    turned = torch.sin(delta[:, HEADING : HEADING + 1])
-    delta = torch.cat([delta[:, :HEADING], turned, delta[:, HEADING + 1 :]], dim=1)
+def _box_distance(delta: Tensor, beta: float, *, heading_by_sine: bool) -> Tensor:
+    """(n, codes) differences of box codes -> (n,) smooth-L1, mean over the codes."""
+    if heading_by_sine:
+        turned = torch.sin(delta[:, HEADING : HEADING + 1])
+        delta = torch.cat([delta[:, :HEADING], turned, delta[:, HEADING + 1 :]], dim=1)
     zeros = torch.zeros_like(delta)
     return torch.nn.functional.smooth_l1_loss(delta, zeros, beta=beta, reduction="none").mean(dim=1)

@@ -83,7 +83,11 @@ def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any
         ConfigError: with every wrong, missing or ill-typed key.
     """
     given = parse_node(node, KDConfig, path=path)
-    losses = [_expand(one, given.preset) for loss in given.losses for one in _per_tap(_plain(loss))]
+    nodes = [_plain(loss) for loss in given.losses]
+    problems = [f"{path}.LOSSES[{i}].{problem}" for i, node in enumerate(nodes) for problem in _tap_problems(node)]
+    if problems:
+        raise ConfigError(problems)
+    losses = [_expand(one, given.preset) for node in nodes for one in _per_tap(node)]
     presets = [loss.get("PRESET", "default") for loss in losses]
     mode = given.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
     resolved = {
@@ -96,6 +100,20 @@ def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any
     return parse_node(resolved, KDConfig, path=path), resolved
 
 
+def _tap_problems(loss: dict[str, Any]) -> list[str]:
+    """What is wrong with the taps that a loss lists."""
+    taps, teacher_taps = loss.get("FEATURE"), loss.get("TEACHER_FEATURE")
+    if taps == []:
+        return ["FEATURE: must name at least one tap, got an empty list; name one, or remove the loss"]
+    if not isinstance(teacher_taps, list):
+        return []
+    if not isinstance(taps, list):
+        return [f"TEACHER_FEATURE: must name one tap, as FEATURE {taps!r} does, got the list {teacher_taps}"]
+    if len(teacher_taps) != len(taps):
+        return [f"TEACHER_FEATURE: must list as many taps as FEATURE {taps}, got {teacher_taps}"]
+    return []
+
+
 def _per_tap(loss: dict[str, Any]) -> list[dict[str, Any]]:
     """A loss that lists several features as one loss for each of them."""
     taps, teacher_taps = loss.get("FEATURE"), loss.get("TEACHER_FEATURE")
@@ -103,10 +121,6 @@ def _per_tap(loss: dict[str, Any]) -> list[dict[str, Any]]:
         return [loss]
     if not isinstance(teacher_taps, list):
         return [{**loss, "FEATURE": tap} for tap in taps]
-    if len(teacher_taps) != len(taps):
-        raise ConfigError(
-            f"KD.LOSSES {loss['NAME']}: TEACHER_FEATURE must list as many taps as FEATURE {taps}, got {teacher_taps}"
-        )
     pairs = zip(taps, teacher_taps, strict=True)
     return [{**loss, "FEATURE": tap, "TEACHER_FEATURE": of_teacher} for tap, of_teacher in pairs]
 

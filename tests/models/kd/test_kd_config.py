@@ -293,8 +293,25 @@ def test_a_list_of_features_is_a_loss_for_each(batch):
     assert resolve(resolved)[1] == resolved
     logs = kd_terms(distil(MAP | {"FEATURE": taps})(batch)[1])
     assert logs["kd/total"] == pytest.approx(logs["kd/PointDistiller_1"] + logs["kd/PointDistiller_2"])
-    with pytest.raises(ConfigError, match="must list as many taps as FEATURE"):
-        resolve(block(MAP | {"FEATURE": taps, "TEACHER_FEATURE": taps[:1]}))
+
+
+def test_lists_of_taps_that_do_not_fit_are_reported_together():
+    taps = ["backbone_2d.blocks.0", "backbone_2d.blocks.1"]
+    with pytest.raises(ConfigError) as error:
+        resolve(
+            block(
+                MAP | {"FEATURE": taps, "TEACHER_FEATURE": taps[:1]},
+                LOGITS,
+                MAP | {"TEACHER_FEATURE": taps[:1]},
+                {"NAME": "FitNet", "FEATURE": []},
+            )
+        )
+    expected = [
+        "KD.LOSSES[0].TEACHER_FEATURE: must list as many taps as FEATURE",
+        "KD.LOSSES[2].TEACHER_FEATURE: must name one tap, as FEATURE 'spatial_features_2d' does, got the list",
+        "KD.LOSSES[3].FEATURE: must name at least one tap, got an empty list",
+    ]
+    assert all(p.startswith(e) for p, e in zip(error.value.problems, expected, strict=True)), error.value.problems
 
 
 @pytest.mark.parametrize(

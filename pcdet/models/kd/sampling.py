@@ -103,7 +103,10 @@ def importance(by: str, feature: Feature, score: Tensor | None = None, foregroun
 
 
 def sample(value: Tensor, frame_sizes: list[int], num: int, mode: str = "top") -> tuple[Tensor, list[int]]:
-    """The ``num`` most important rows of each frame; ties go to whatever comes out first in the canonical order.
+    """The ``num`` most important rows of each frame.
+
+    Which of equally important rows come along is up to ``topk``: the same ones for the same values, but neither the
+    first nor a fair draw. With counts of points as importance such ties are many.
 
     Args:
         value: (M,) importance, rows ordered by frame.

@@ -202,10 +202,21 @@ def probe_channels(detector: nn.Module, name: str) -> int:
         found = _channels_of_module(modules[name])
     if found is None:
         raise ValueError(
-            f"cannot tell how many channels {name!r} of {type(detector).__name__} has; tap the module that makes it "
-            f"by its path (backbone_2d.blocks.0); {nearest_name(name, modules if '.' in name else KEYS)}"
+            f"cannot tell how many channels {name!r} of {type(detector).__name__} has; {_instead_of(detector, name)}"
         )
     return found
+
+
+def _instead_of(detector: nn.Module, name: str) -> str:
+    """What to tap where the channels of ``name`` are not known."""
+    modules = {path: module for path, module in detector.named_modules() if path}
+    if name in modules:
+        return f"{type(modules[name]).__name__} does not say; tap the layer around it ({name.rpartition('.')[0]})"
+    if name.partition(".")[0] == MULTI_SCALE:
+        scales = ", ".join(f"{MULTI_SCALE}.{scale}" for scale in _scales(detector))
+        return f"known: {scales}" if scales else "only sparse backbones (VoxelBackBone8x) write this entry"
+    known = modules if "." in name else _keys_of(detector, dict(detector.named_children()))
+    return f"tap the module that makes it by its path (backbone_2d.blocks.0); {nearest_name(name, known)}"
 
 
 def _check_gives_tensor(module: nn.Module, path: str) -> None:

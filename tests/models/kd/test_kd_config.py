@@ -319,7 +319,11 @@ def test_lists_of_taps_that_do_not_fit_are_reported_together():
     [
         ("backbone_2d", r"gives the whole batch_dict; tap an entry that it writes \(spatial_features_2d\)"),
         ("backbone_2d.blocks", "is a list of modules, .* tap one of backbone_2d.blocks.0, backbone_2d.blocks.1"),
-        ("multi_scale_3d_features.x_conv3", "cannot tell how many channels"),
+        (
+            "multi_scale_3d_features.x_conv3",
+            r"cannot tell how many channels .* only sparse backbones \(VoxelBackBone8x\)",
+        ),
+        ("backbone_2d.blocks.0.3", r"ReLU does not say; tap the layer around it \(backbone_2d.blocks.0\)$"),
     ],
 )
 def test_taps_that_can_give_no_tensor_are_found_when_the_distiller_is_built(tap, message):

@@ -218,6 +218,13 @@ def test_a_tap_before_all_that_is_trained_is_refused_with_what_to_tap_instead(fr
         distil(student, teacher, facts, [{"NAME": "PivotalLogit"}, {"NAME": "FitNet", "FEATURE": feature}])
 
 
+def test_a_stage_that_a_sparse_backbone_has_not_is_refused_with_those_that_it_has():
+    student, teacher, facts, *_ = case("second", "stages")
+    known = ", ".join(f"multi_scale_3d_features.x_conv{i}" for i in (1, 2, 3, 4))
+    with pytest.raises(ConfigError, match=f"channels 'multi_scale_3d_features.x_conv5' .*; known: {known}$"):
+        distil(student, teacher, facts, [{"NAME": "FitNet", "FEATURE": "multi_scale_3d_features.x_conv5"}])
+
+
 def test_a_point_detector_has_no_scores_on_a_map():
     student, teacher, facts, *_ = case("pointrcnn", "points")
     with pytest.raises(ValueError, match="PointRCNN has no dense_head"):

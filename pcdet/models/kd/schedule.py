@@ -12,8 +12,9 @@ class ScheduleConfig:
     """A factor on a loss's weight.
 
     Attributes:
-        name: "constant"; "ramp", from 0 to 1 linearly over the first ``epochs``; "cosine", from 1 to 0 over the whole
-            training; "stop", 1 for the first ``epochs``, then 0.
+        name: "constant"; "ramp", 1 / ``epochs`` in the first epoch, as much more in each, and 1 from number ``epochs``
+            on; "cosine", half a cosine from 1 in the first epoch towards 0, which it would reach in the epoch after the
+            last; "stop", 1 for the first ``epochs``, then 0.
         epochs: for "ramp" and "stop".
     """
 

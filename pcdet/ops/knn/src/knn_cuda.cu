@@ -4,6 +4,7 @@
 //
 // Few queries cannot fill the card, so the base rows are then split among blocks and the parts' lists merged.
 #include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
 #include <pcdet/warp.h>
 
 #include <bit>
@@ -231,10 +232,17 @@ inline int splits_for(int64_t query_blocks, int64_t num_base, c10::DeviceIndex d
   return static_cast<int>(std::clamp<int64_t>(std::min(wanted, num_base / (8 * kTileRows)), 1, 64));
 }
 
-inline void check_ascending(const char* name, const at::Tensor& frame) {
+// Whether a frame id is smaller than the one before it, on the device.
+inline at::Tensor descends(const at::Tensor& frame) {  // not empty
   const int64_t n = frame.size(0);
-  const bool descends = n > 1 && frame.narrow(0, 1, n - 1).lt(frame.narrow(0, 0, n - 1)).any().item<bool>();
-  TORCH_CHECK_VALUE(!descends, name, " must be non-decreasing; sort the rows by frame first");
+  return frame.narrow(0, 1, n - 1).lt(frame.narrow(0, 0, n - 1)).any();
+}
+
+inline void check_ascending(const at::Tensor& query_frame, const at::Tensor& base_frame) {
+  const at::Tensor both = at::stack({descends(query_frame), descends(base_frame)}).cpu();  // one wait for the device
+  for (int which : {0, 1})
+    TORCH_CHECK_VALUE(!both.const_data_ptr<bool>()[which], which == 0 ? "query_frame" : "base_frame",
+                      " must be non-decreasing; sort the rows by frame first");
 }
 
 std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor& base, int64_t k,
@@ -253,8 +261,7 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
   at::Tensor lower, upper;
   if (query_frame) {
     const at::Tensor q_frame = query_frame->contiguous(), b_frame = base_frame->contiguous();
-    check_ascending("query_frame", q_frame);
-    check_ascending("base_frame", b_frame);
+    check_ascending(q_frame, b_frame);
     lower = at::empty({q.size(0)}, longs);
     upper = at::empty({q.size(0)}, longs);
     for_each(q.size(0), RangeOfQuery{q_frame.const_data_ptr<int64_t>(), b_frame.const_data_ptr<int64_t>(), b.size(0),

@@ -175,6 +175,33 @@ def test_bad_nms_arguments_are_named(device):
         ops.nms_gpu(boxes, torch.ones(3, device=device), 1.5)
 
 
+@pytest.mark.parametrize("pre_maxsize", [None, 2, 5])
+def test_scores_that_do_not_belong_to_the_boxes_are_named_however_many_take_part(device, pre_maxsize):
+    boxes = random_boxes(3, device)
+    for n in (2, 4):
+        with pytest.raises(ValueError, match=rf"scores must have shape \(N,\) = \(3,\).*got \[{n}\]"):
+            ops.nms_gpu(boxes, torch.ones(n, device=device), 0.5, pre_maxsize)
+    with pytest.raises(ValueError, match=r"scores must have shape \(N,\) = \(3,\).*got \[3, 1\]"):
+        ops.nms_gpu(boxes, torch.ones(3, 1, device=device), 0.5, pre_maxsize)
+    with pytest.raises(ValueError, match=r"boxes must have shape \(N, 7\)"):
+        ops.nms_gpu(boxes[0], torch.ones(3, device=device), 0.5, pre_maxsize)
+
+
+def test_a_negative_pre_maxsize_is_refused_and_zero_keeps_nothing(device):
+    boxes, scores = random_boxes(3, device), torch.ones(3, device=device)
+    with pytest.raises(ValueError, match="pre_maxsize must be at least 0, or None for all boxes, got -1"):
+        ops.nms_normal_gpu(boxes, scores, 0.5, -1)
+    assert ops.nms_gpu(boxes, scores, 0.5, 0)[0].tolist() == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("pre_maxsize", [None, 2])
+def test_scores_must_be_on_the_boxes_device(pre_maxsize):
+    with pytest.raises(ValueError, match="scores must .*cuda:0.* got .*cpu"):
+        ops.nms_gpu(random_boxes(3, "cuda"), torch.ones(3), 0.5, pre_maxsize)
+
+
 def test_opcheck(device):
     a, b = random_boxes(4, device), random_boxes(6, device)
     for name in PAIRWISE:

@@ -78,7 +78,7 @@ def nms_gpu(
         boxes: (N, 7) [x, y, z, dx, dy, dz, heading], any device.
         scores: (N,) finite, same device.
         thresh: IoU in [0, 1].
-        pre_maxsize: only so many of the best boxes take part.
+        pre_maxsize: only so many of the best boxes take part; None for all.
         **kwargs: ignored; OpenPCDet hands over its whole NMS_CONFIG.
 
     Returns:
@@ -96,10 +96,22 @@ def nms_normal_gpu(
 
 def _nms(boxes: Tensor, scores: Tensor, thresh: float, pre_maxsize: int | None, rotated: bool) -> Tensor:
     boxes, scores = boxes.detach(), scores.detach()
-    if pre_maxsize is None or pre_maxsize >= boxes.shape[0]:
+    if pre_maxsize is None or boxes.dim() != 2 or boxes.shape[0] <= pre_maxsize:
         return torch.ops.pcdet.nms(boxes, scores, thresh, rotated)
+    _check_cut(boxes, scores, pre_maxsize)
     best = scores.argsort(descending=True, stable=True)[:pre_maxsize]
     return best[torch.ops.pcdet.nms(boxes[best], scores[best], thresh, rotated)]
+
+
+def _check_cut(boxes: Tensor, scores: Tensor, pre_maxsize: int) -> None:
+    """ValueError where the best boxes cannot be told; the op, which looks at those alone, would not notice."""
+    if pre_maxsize < 0:
+        raise ValueError(f"pre_maxsize must be at least 0, or None for all boxes, got {pre_maxsize}")
+    if scores.shape != boxes.shape[:1] or scores.device != boxes.device:
+        raise ValueError(
+            f"scores must have shape (N,) = ({boxes.shape[0]},) and be on {boxes.device}, got {list(scores.shape)} on "
+            f"{scores.device}"
+        )
 
 
 # OpenPCDet's names for the same functions.

@@ -249,6 +249,13 @@ def test_indices_out_of_range_are_refused_on_the_cpu(row):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_indices_must_be_on_the_gradient_s_device():
+    with pytest.raises(ValueError, match=r"idx must be on the device of grad \(cuda:0\), got cpu"):
+        torch.ops.pcdet.gather_points_backward(torch.ones(1, 2, 3, device="cuda"), torch.zeros(1, 3).long(), 4)
+
+
+@pytest.mark.gpu
 def test_bad_numbers_spread_on_the_gpu():
     xyz = random_points(2, 100, "cuda")
     xyz[1, 3, 0] = math.nan

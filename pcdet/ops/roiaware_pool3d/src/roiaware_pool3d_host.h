@@ -84,6 +84,7 @@ at::Tensor roiaware_pool3d_backward(const at::Tensor& grad, const at::Tensor& vo
   TORCH_CHECK_VALUE(!use_max || (argmax.sizes() == grad.sizes() && argmax.scalar_type() == at::kInt),
                     "argmax must be int32 of the shape of grad ", grad.sizes(), ", got ", argmax.scalar_type(), " ",
                     argmax.sizes());
+  check_same_device("grad", grad, "argmax", argmax);
   const DeviceGuard guard(grad.device());
   const at::Tensor g = grad.contiguous(), v = voxel.contiguous(), n = count.contiguous(), a = argmax.contiguous();
   TORCH_CHECK_VALUE(all_below(v, n.size(1)), "voxel must lie below ", n.size(1), ", but holds more");

@@ -65,6 +65,7 @@ inline at::Tensor scatter(const at::Tensor& grad, const at::Tensor& idx, const a
 
 at::Tensor gather_points_backward(const at::Tensor& grad, const at::Tensor& idx, int64_t num_points) {
   TORCH_CHECK_VALUE(idx.dim() == 2, "idx must have shape (B, M), got ", idx.sizes());
+  check_same_device("grad", grad, "idx", idx);
   return scatter(grad, idx, nullptr, 1, num_points);
 }
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,7 +85,9 @@ def test_flat_boxes_and_points_that_are_not_finite(device):
         ({"features": torch.zeros(4, 2).long()}, "features must be float32 or float64, got Long"),
         ({"rois": torch.full((2, 7), math.inf)}, "rois must be finite"),
         ({"size": [2, 0, 2]}, r"out_size must be three numbers of voxels in \[1, 1024\], got \[2, 0, 2\]"),
-        ({"size": [2, 2]}, r"out_size must be three numbers of voxels in \[1, 1024\], got \[2, 2\]"),
+        ({"size": [2, 2]}, r"out_size must be one whole number or three, got \[2, 2\]"),
+        ({"size": 2.5}, "out_size must be one whole number or three, got 2.5"),
+        ({"size": [2, 2, 1.5]}, r"out_size must be one whole number or three, got \[2, 2, 1.5\]"),
         ({"most": 1}, "max_pts_each_voxel must be at least 2, got 1"),
         ({"method": "sum"}, "pool_method must be 'max' or 'avg', got 'sum'"),
     ],
@@ -94,6 +97,11 @@ def test_bad_arguments_are_named(change, message):
     given |= {"size": 2, "most": 128, **change}
     with pytest.raises(ValueError, match=message):
         RoIAwarePool3d(given.pop("size"), given.pop("most"))(*given.values())
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    assert RoIAwarePool3d(np.int64(2)).out_size == [2, 2, 2]
+    assert RoIAwarePool3d((np.int32(3), 2, 1)).out_size == [3, 2, 1]
 
 
 def test_an_assignment_that_is_none_is_refused():
@@ -106,6 +114,15 @@ def test_an_assignment_that_is_none_is_refused():
         torch.ops.pcdet.roiaware_pool3d_backward(torch.zeros(1, 8, 2), voxel, count, voxel, True)
     with pytest.raises(ValueError, match=r"grad must have shape \(N, V, C\)"):
         torch.ops.pcdet.roiaware_pool3d_backward(torch.zeros(1, 7, 2), voxel, count, voxel, True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_argmax_of_another_device_is_refused():
+    grad, argmax = torch.zeros(1, 8, 2, device="cuda"), torch.zeros(1, 8, 2).int()
+    voxel, count = torch.full((1, 4), -1, device="cuda").int(), torch.zeros(1, 8, device="cuda").int()
+    with pytest.raises(ValueError, match=r"argmax must be on the device of grad \(cuda:0\), got cpu"):
+        torch.ops.pcdet.roiaware_pool3d_backward(grad, voxel, count, argmax, True)
 
 
 def test_opcheck_and_one_graph(device):

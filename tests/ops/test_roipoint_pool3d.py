@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +81,19 @@ def test_bad_arguments_are_named(change, message):
     given |= change
     with pytest.raises(ValueError, match=message):
         RoIPointPool3d(given.pop("num"))(*given.values())
+
+
+@pytest.mark.parametrize("width", [[1, 2], "1.0", None, [1, 2, "3"]])
+def test_widths_that_are_not_one_number_or_three_are_named(width):
+    with pytest.raises(ValueError, match="pool_extra_width must be one number or three, in metres, got "):
+        RoIPointPool3d(5, width)
+
+
+def test_numbers_may_be_those_of_numpy():
+    points, features, boxes = scene(1, 60, 3, "cpu", dtype=torch.float32)
+    found = RoIPointPool3d(np.int64(8), np.float32(0.5))(points, features, boxes)
+    expected = RoIPointPool3d(8, (0.5, 0.5, 0.5))(points, features, boxes)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 def test_opcheck_and_one_graph(device):

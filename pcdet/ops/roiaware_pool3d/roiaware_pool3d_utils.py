@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -55,7 +56,10 @@ class RoIAwarePool3d(nn.Module):
         super().__init__()
         if max_pts_each_voxel < 2:
             raise ValueError(f"max_pts_each_voxel must be at least 2, got {max_pts_each_voxel}")
-        self.out_size = [out_size] * 3 if isinstance(out_size, int) else list(out_size)
+        sizes = [out_size] * 3 if isinstance(out_size, Integral) else out_size
+        if not isinstance(sizes, Sequence) or len(sizes) != 3 or not all(isinstance(n, Integral) for n in sizes):
+            raise ValueError(f"out_size must be one whole number or three, got {out_size!r}")
+        self.out_size = [int(n) for n in sizes]
         self.max_pts_each_voxel = max_pts_each_voxel
 
     def forward(self, rois: Tensor, pts: Tensor, pts_feature: Tensor, pool_method: str = "max") -> Tensor:

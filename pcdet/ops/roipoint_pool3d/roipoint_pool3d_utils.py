@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +19,13 @@ class RoIPointPool3d(nn.Module):
         pool_extra_width: metres added to a box's length, width and height before pooling; one number or three.
     """
 
-    def __init__(self, num_sampled_points: int = 512, pool_extra_width: float | list[float] = 1.0):
+    def __init__(self, num_sampled_points: int = 512, pool_extra_width: float | Sequence[float] = 1.0):
         super().__init__()
         self.num_sampled_points = num_sampled_points
-        self.pool_extra_width = pool_extra_width
+        widths = [pool_extra_width] * 3 if isinstance(pool_extra_width, Real) else pool_extra_width
+        if not isinstance(widths, Sequence) or len(widths) != 3 or not all(isinstance(w, Real) for w in widths):
+            raise ValueError(f"pool_extra_width must be one number or three, in metres, got {pool_extra_width!r}")
+        self.pool_extra_width = [float(w) for w in widths]
 
     def forward(self, points: Tensor, point_features: Tensor, boxes3d: Tensor) -> tuple[Tensor, Tensor]:
         """Pools. Not differentiable.

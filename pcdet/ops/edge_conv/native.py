@@ -1,7 +1,7 @@
 """Shapes and gradients of the native ops on edges act(base[j] + query[i]).
 
 Every op takes base (M, C), query (G, C) and a graph's idx (G, K), and the graph sorted by base row where gradients are
-wanted (it is sorted in the backward pass if it is not given).
+wanted (it is sorted in the backward pass if it is not given). Gradients are not differentiable themselves.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import pcdet.ops  # noqa: F401  (loads the native library)
+from pcdet.ops.gradients import register_gradient
 
 _ops = torch.ops.pcdet
 
@@ -42,7 +43,7 @@ def _gather_backward(ctx, grad):
     return *_ops.edge_gather_backward(grad, base, query, idx, start, edge, ctx.relu), None, None, None, None
 
 
-torch.library.register_autograd("pcdet::edge_gather", _gather_backward, setup_context=_save_gather)
+register_gradient("pcdet::edge_gather", _gather_backward, setup_context=_save_gather)
 
 
 # ------------------------------------------------------------------------------------------- reductions over neighbours
@@ -76,7 +77,7 @@ def _sum_backward(ctx, grad, _):
     return to_base, grad * passing, None, None, None, None
 
 
-torch.library.register_autograd("pcdet::edge_sum", _sum_backward, setup_context=_save_sum)
+register_gradient("pcdet::edge_sum", _sum_backward, setup_context=_save_sum)
 
 
 # ----------------------------------------------------------------------------------------------------- batch statistics
@@ -109,7 +110,7 @@ def _moments_backward(ctx, grad_mean, grad_variance, *_):
     return to_base, to_query, None, None, None
 
 
-torch.library.register_autograd("pcdet::edge_moments", _moments_backward, setup_context=_save_moments)
+register_gradient("pcdet::edge_moments", _moments_backward, setup_context=_save_moments)
 
 
 # ---------------------------------------------------------------------------------------------------- squared distances
@@ -154,4 +155,4 @@ def _distance_backward(ctx, grad, *_):
     )
 
 
-torch.library.register_autograd("pcdet::edge_distance", _distance_backward, setup_context=_save_distance)
+register_gradient("pcdet::edge_distance", _distance_backward, setup_context=_save_distance)

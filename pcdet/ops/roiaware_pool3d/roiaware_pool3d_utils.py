@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import pcdet.ops  # noqa: F401  (loads the native library)
+from pcdet.ops.gradients import register_gradient
 from pcdet.utils.common_utils import check_numpy_to_torch
 
 
@@ -63,7 +64,7 @@ class RoIAwarePool3d(nn.Module):
         self.max_pts_each_voxel = max_pts_each_voxel
 
     def forward(self, rois: Tensor, pts: Tensor, pts_feature: Tensor, pool_method: str = "max") -> Tensor:
-        """Pools. Differentiable in ``pts_feature``; the sums' order, and so the gradient, is always the same.
+        """Pools. Differentiable once in ``pts_feature``; the sums' order, and so the gradient, is always the same.
 
         Args:
             rois: (N, 7) [x, y, z, dx, dy, dz, heading], z the centre; their sides are moved out by 1e-5 m.
@@ -122,4 +123,4 @@ def _pool_backward(ctx, grad, _):
     return torch.ops.pcdet.roiaware_pool3d_backward(grad, voxel, count, argmax, ctx.use_max), None, None, None
 
 
-torch.library.register_autograd("pcdet::roiaware_pool3d", _pool_backward, setup_context=_save_pool)
+register_gradient("pcdet::roiaware_pool3d", _pool_backward, setup_context=_save_pool)

@@ -196,6 +196,15 @@ def _gather_backward(ctx, grad):
     return torch.ops.pcdet.gather_points_backward(grad, idx, ctx.num_points), None
 
 
+def _save_gather_backward(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1])
+
+
+def _gather_backward_backward(ctx, grad):
+    (idx,) = ctx.saved_tensors
+    return torch.ops.pcdet.gather_points(grad, idx), None, None
+
+
 def _save_interpolate(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
@@ -206,9 +215,34 @@ def _interpolate_backward(ctx, grad):
     if ctx.needs_input_grad[0]:
         grad_features = torch.ops.pcdet.three_interpolate_backward(grad, idx, weight, features.shape[2])
     if ctx.needs_input_grad[2]:
-        grad_weight = (grouping_operation(features, idx) * grad.unsqueeze(-1)).sum(dim=1).to(weight.dtype)
+        grad_weight = _gradient_of_weight(features, idx, grad, weight.dtype)
     return grad_features, None, grad_weight
 
 
+def _gradient_of_weight(features: Tensor, idx: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:
+    return (grouping_operation(features, idx) * grad.unsqueeze(-1)).sum(dim=1).to(dtype)
+
+
+def _save_interpolate_backward(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _interpolate_backward_backward(ctx, grad_features):
+    # <grad_features, backward(grad, weight)> = <grad, three_interpolate(grad_features, weight)>
+    grad, idx, weight = ctx.saved_tensors
+    to_grad = to_weight = None
+    if ctx.needs_input_grad[0]:
+        to_grad = torch.ops.pcdet.three_interpolate(grad_features, idx, weight)
+    if ctx.needs_input_grad[2]:
+        to_weight = _gradient_of_weight(grad_features, idx, grad, weight.dtype)
+    return to_grad, None, to_weight, None
+
+
 torch.library.register_autograd("pcdet::gather_points", _gather_backward, setup_context=_save_gather)
+torch.library.register_autograd(
+    "pcdet::gather_points_backward", _gather_backward_backward, setup_context=_save_gather_backward
+)
 torch.library.register_autograd("pcdet::three_interpolate", _interpolate_backward, setup_context=_save_interpolate)
+torch.library.register_autograd(
+    "pcdet::three_interpolate_backward", _interpolate_backward_backward, setup_context=_save_interpolate_backward
+)

@@ -309,9 +309,9 @@ def test_work_shared_between_threads_gives_the_same_sums():
             together = edge_graph(idx, 3000)
             distance = edge_distance(EdgeTerms(x_base, x_query, True), EdgeTerms(y_base, y_query, True), together)
             moments = torch.ops.pcdet.edge_moments(x_base, x_query, together.idx, None, None)
-            edges = torch.ops.pcdet.edge_gather(x_base, x_query, together.idx, *together[2:], False)
+            edges = torch.ops.pcdet.edge_gather(x_base, x_query, together.idx, together.start, together.edge, False)
             gradients = torch.autograd.grad(distance.sum() + moments[1].sum() + edges.square().sum(), [x_base, x_query])
-            runs.append([*together, distance, *moments, *gradients])
+            runs.append([*together[:4], distance, *moments, *gradients])
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(runs[0][:-2], runs[1][:-2], strict=True))
@@ -331,7 +331,7 @@ def test_some_edges_are_those_at_the_places_asked_for(device):
 
 def test_a_sorted_graph_lists_every_edge_at_its_base_row_once(device):
     _, _, idx = graph(device, missing=True, base=9, centres=40, k=7)
-    narrow, degree, start, edge = edge_graph(idx, 9)
+    narrow, degree, start, edge, _ = edge_graph(idx, 9)
     flat, start, edge = idx.flatten().tolist(), start.tolist(), edge.tolist()
     assert degree.tolist() == (idx >= 0).sum(1).tolist() and narrow.dtype == torch.int32
     for j in range(9):
@@ -360,7 +360,7 @@ def tables(device="cpu"):
 
 
 def test_ops_are_registered_soundly(device):
-    idx, (narrow, _, start, edge), base, query, other_base, other_query = tables(device)
+    idx, (narrow, _, start, edge, _), base, query, other_base, other_query = tables(device)
     cases = {
         "edge_index": [(idx, 12)],
         "edge_transpose": [(narrow, 12)],
@@ -502,6 +502,17 @@ def test_what_is_not_finite_spreads_to_its_own_edges_alone(device, value):
         ({"idx": torch.full((3, 2), -2)}, r"idx must lie in \[0, 4\) or be -1 for a missing neighbour, got -2"),
         ({"idx": torch.full((3, 2), 2**40)}, "got 1099511627776"),
         ({"weight": torch.zeros(2, 5)}, r"weight must have shape \(C', 10\)"),
+        (
+            {"weight": torch.zeros(2, 10).double()},
+            r"weight must match x_base \(torch.float32 on .*\), got torch.float64",
+        ),
+        ({"x_query": torch.zeros(3, 5).double()}, r"x_query must match x_base \(torch.float32 .*\), got torch.float64"),
+        ({"x_base": torch.zeros(4, 5).long()}, "x_base must be a floating-point tensor, got torch.int64"),
+        ({"bias": torch.zeros(1)}, r"bias must have shape \(2,\) like the rows of weight, got \[1\]"),
+        ({"bias": torch.zeros(3, 2)}, r"bias must have shape \(2,\) like the rows of weight, got \[3, 2\]"),
+        ({"bias": torch.zeros(2).double()}, r"bias must match x_base \(torch.float32 on .*\), got torch.float64"),
+        ({"norm": nn.BatchNorm1d(1).eval()}, "norm must have as many features as edges have channels, 2, got 1"),
+        ({"norm": nn.BatchNorm1d(1), "activation": torch.tanh}, "norm must have as many features .* 2, got 1"),
         ({"edge": "sum"}, "edge must be one of concat, diff, got 'sum'"),
         ({"reduce": "min"}, "reduce must be one of none, max, mean, got 'min'"),
     ],
@@ -518,9 +529,45 @@ def test_wrong_input_is_named(device, change, message):
         edge_conv(**given)
 
 
+@every_reduction
+@pytest.mark.parametrize("base, centres", [(12, 1), (12, 6), (5, 7), (13, 7)])
+def test_rows_that_a_graph_does_not_join_are_named(device, reduce, base, centres):
+    x_base, x_query, idx = graph(device)
+    given = edge_graph(idx, 12, gradients=False)
+    rows = x_base.repeat(2, 1)[:base], x_query[:centres]
+    message = f"must have the 12 and 7 rows that the graph joins, got {base} and {centres}"
+    norm = batch_norm(3, True, device)
+    for call in (
+        lambda: edge_conv(*rows, given, weights(3, 10, device), reduce=reduce),
+        lambda: edge_conv(*rows, given, weights(3, 10, device), norm=norm, reduce=reduce),
+        lambda: edge_features(*rows, given, reduce=reduce),
+        lambda: some_edges(EdgeTerms(*rows), given, torch.zeros(1, dtype=torch.int64, device=device)),
+        lambda: edge_sum_of_squares(*rows, given),
+        lambda: edge_distance(EdgeTerms(x_base, x_query), EdgeTerms(*rows), given),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert int(norm.num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_sides_of_different_widths_are_not_compared(device, relu):
+    x_base, x_query, idx = graph(device)
+    with pytest.raises(ValueError, match="both sides' edges must have as many channels, got 5 and 1"):
+        edge_distance(EdgeTerms(x_base, x_query, relu), EdgeTerms(x_base[:, :1], x_query[:, :1]), edge_graph(idx, 12))
+
+
+def test_a_norm_of_another_width_is_left_as_it_was():
+    x_base, x_query, idx = graph()
+    norm = nn.BatchNorm1d(4).double()
+    with pytest.raises(ValueError, match="norm must have as many features as edges have channels, 3, got 4"):
+        edge_conv(x_base, x_query, idx, weights(3, 10), norm=norm)
+    assert int(norm.num_batches_tracked) == 0 and norm.running_mean.tolist() == [0] * 4
+
+
 def test_wrong_tables_are_named():
     ops = torch.ops.pcdet
-    idx, (narrow, _, start, edge), base, query, other_base, _ = tables()
+    idx, (narrow, _, start, edge, _), base, query, other_base, _ = tables()
     rest = None, None, narrow, start, edge, False, False
     for call, message in [
         (lambda: edge_graph(idx.int(), 12), r"idx must have shape \(G, K\) and dtype int64, got \[7, 4\], Int"),

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from pcdet.ops.edge_conv.graph import EdgeGraph, edge_graph
-from pcdet.ops.edge_conv.terms import REDUCTIONS, EdgeTerms, linear_terms, normed, plain_terms, reduced
+from pcdet.ops.edge_conv.terms import (
+    REDUCTIONS,
+    EdgeTerms,
+    check_terms,
+    linear_terms,
+    normed,
+    plain_terms,
+    reduced,
+)
 
 
 def edge_conv(
@@ -54,11 +62,10 @@ def edge_conv(
     _check_reduce(reduce)
     terms = linear_terms(x_base, x_query, weight, bias, edge=edge)
     graph = _graph_of(idx, terms)
-    known_norm, known_activation = norm is None or type(norm) is nn.BatchNorm1d, _is_relu(activation)
-    if not known_norm or (activation is not None and not known_activation):
+    if type(norm) is nn.BatchNorm1d:
+        terms, norm = normed(terms, graph, norm), None
+    if norm is not None or not (activation is None or _is_relu(activation)):
         return _reduced_edges(_called(terms, graph, norm, activation), graph, reduce)
-    if norm is not None:
-        terms = normed(terms, graph, norm)
     return reduced(terms._replace(relu=activation is not None), graph, reduce)
 
 
@@ -95,7 +102,16 @@ def edge_distance(first: EdgeTerms, second: EdgeTerms, graph: EdgeGraph) -> Tens
 
     Returns:
         (G,); 0 where a centre has no neighbour.
+
+    Raises:
+        ValueError: tables that are not of this graph, or of different channels.
     """
+    check_terms(first, graph)
+    check_terms(second, graph)
+    if first.base.shape[1] != second.base.shape[1]:
+        raise ValueError(
+            f"both sides' edges must have as many channels, got {first.base.shape[1]} and {second.base.shape[1]}"
+        )
     if not (first.relu or second.relu):
         return edge_sum_of_squares(first.base - second.base, first.query - second.query, graph)
     return torch.ops.pcdet.edge_distance(
@@ -114,7 +130,9 @@ def edge_sum_of_squares(a_base: Tensor, b_query: Tensor, idx: Tensor | EdgeGraph
     Returns:
         (G,); 0 where a centre has no neighbour.
     """
-    graph = _graph_of(idx, EdgeTerms(a_base, b_query))
+    terms = EdgeTerms(a_base, b_query)
+    graph = _graph_of(idx, terms)
+    check_terms(terms, graph)
     return torch.ops.pcdet.edge_distance(a_base, b_query, None, None, graph.idx, graph.start, graph.edge, False, False)[
         0
     ]

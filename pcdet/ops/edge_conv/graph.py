@@ -18,12 +18,14 @@ class EdgeGraph(NamedTuple):
         degree: (G,) int32 neighbours that exist.
         start: (M + 1,) int32, where the edges at each base row start in ``edge``; None where no gradient is wanted.
         edge: (G * K,) int32 edges i * K + k sorted by base row, then -1 for the missing; None like ``start``.
+        num_base: M.
     """
 
     idx: Tensor
     degree: Tensor
     start: Tensor | None
     edge: Tensor | None
+    num_base: int
 
 
 def edge_graph(idx: Tensor, num_base: int, *, gradients: bool = True) -> EdgeGraph:
@@ -39,7 +41,7 @@ def edge_graph(idx: Tensor, num_base: int, *, gradients: bool = True) -> EdgeGra
     """
     narrow, degree = torch.ops.pcdet.edge_index(idx, num_base)
     start, edge = torch.ops.pcdet.edge_transpose(narrow, num_base) if gradients else (None, None)
-    return EdgeGraph(narrow, degree, start, edge)
+    return EdgeGraph(narrow, degree, start, edge, num_base)
 
 
 @torch.library.register_fake("pcdet::edge_index")

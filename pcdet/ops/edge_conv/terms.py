@@ -56,11 +56,14 @@ def linear_terms(
         raise ValueError(
             f"weight must have shape (C', {2 * channels}) for rows of {channels}, got {list(weight.shape)}"
         )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},) like the rows of weight, got {list(bias.shape)}")
     x_base, x_query, weight = full_precision(x_base), full_precision(x_query), full_precision(weight)
+    bias = None if bias is None else full_precision(bias)
+    _check_same_kind(x_base, x_query=x_query, weight=weight, bias=bias)
     to_neighbour, to_centre = weight[:, :channels], weight[:, channels:]
     if edge == "diff":
         to_neighbour, to_centre = -to_neighbour, to_neighbour + to_centre
-    bias = None if bias is None else full_precision(bias)
     base, query = x_base @ to_neighbour.T, nn.functional.linear(x_query, to_centre, bias)
     return EdgeTerms(full_precision(base), full_precision(query))  # autocast may have halved them
 
@@ -70,6 +73,11 @@ def normed(terms: EdgeTerms, graph: EdgeGraph, norm: nn.BatchNorm1d) -> EdgeTerm
 
     One edge has no variance: it is normed by the running statistics, which it does not change.
     """
+    check_terms(terms, graph)
+    if norm.num_features != terms.base.shape[1]:
+        raise ValueError(
+            f"norm must have as many features as edges have channels, {terms.base.shape[1]}, got {norm.num_features}"
+        )
     if norm.training or norm.running_mean is None:
         mean, variance, _, count = torch.ops.pcdet.edge_moments(*terms[:2], graph.idx, graph.start, graph.edge)
         edges = count.sum()
@@ -101,6 +109,7 @@ def reduced(terms: EdgeTerms, graph: EdgeGraph, reduce: str) -> Tensor:
 
     A reduced centre without neighbours is 0. Of equal largest neighbours the first gets the gradient.
     """
+    check_terms(terms, graph)
     base, query, relu = terms
     if reduce == "none":
         return torch.ops.pcdet.edge_gather(base, query, graph.idx, graph.start, graph.edge, relu)
@@ -116,6 +125,7 @@ def reduced(terms: EdgeTerms, graph: EdgeGraph, reduce: str) -> Tensor:
 
 def some_edges(terms: EdgeTerms, graph: EdgeGraph, places: Tensor) -> Tensor:
     """(n, C') the edges at (n,) int64 places i * K + k; 0 at missing ones."""
+    check_terms(terms, graph)
     rows = graph.idx.flatten()[places].long()
     out = terms.base[rows.clamp(min=0)] + terms.query[places // graph.idx.shape[1]]
     return torch.where(rows[:, None] < 0, 0, torch.relu(out) if terms.relu else out)
@@ -126,6 +136,22 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def check_terms(terms: EdgeTerms, graph: EdgeGraph) -> None:
+    """ValueError unless both tables have a row for each row that the graph joins, and channels and a type in common."""
+    base, query, _ = terms
+    rows, centres = graph.num_base, graph.idx.shape[0]
+    if base.dim() != 2 or query.dim() != 2 or base.shape[1] != query.shape[1]:
+        raise ValueError(
+            f"base and query must have shapes (M, C) and (G, C), got {list(base.shape)} and {list(query.shape)}"
+        )
+    if base.shape[0] != rows or query.shape[0] != centres:
+        raise ValueError(
+            f"base and query must have the {rows} and {centres} rows that the graph joins, got {base.shape[0]} and "
+            f"{query.shape[0]}"
+        )
+    _check_same_kind(base, "base", query=query)
+
+
 def check_rows(x_base: Tensor, x_query: Tensor, edge: str) -> None:
     """ValueError unless these are (M, C) and (G, C) rows and a known kind of edge."""
     if x_base.dim() != 2 or x_query.dim() != 2 or x_base.shape[1] != x_query.shape[1]:
@@ -134,3 +160,14 @@ def check_rows(x_base: Tensor, x_query: Tensor, edge: str) -> None:
         )
     if edge not in EDGES:
         raise ValueError(f"edge must be one of {', '.join(EDGES)}, got {edge!r}")
+
+
+def _check_same_kind(first: Tensor, first_name: str = "x_base", **others: Tensor | None) -> None:
+    """ValueError unless all that are given are floats of one type on one device."""
+    if first.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{first_name} must be a floating-point tensor, got {first.dtype}")
+    for name, other in others.items():
+        if other is not None and (other.dtype != first.dtype or other.device != first.device):
+            raise ValueError(
+                f"{name} must match {first_name} ({first.dtype} on {first.device}), got {other.dtype} on {other.device}"
+            )

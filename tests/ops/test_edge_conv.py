@@ -124,6 +124,15 @@ def test_statistics_keep_their_precision_far_from_zero():
     torch.testing.assert_close(variance.double(), edges.var(0, unbiased=False), rtol=1e-4, atol=0)
 
 
+def test_a_centre_without_neighbours_takes_no_part_in_the_statistics_whatever_its_row_holds(device):
+    x_base, x_query, idx = graph(device, missing=True)
+    rows = x_base.detach(), x_query.detach().clone()
+    table = edge_graph(idx, 12).idx
+    wanted = torch.ops.pcdet.edge_moments(*rows, table, None, None)
+    rows[1][2] = math.nan  # which graph() leaves without neighbours
+    assert_all_close(torch.ops.pcdet.edge_moments(*rows, table, None, None), wanted, rtol=0, atol=0)
+
+
 def test_one_edge_is_normed_by_running_statistics_and_leaves_them_alone(device):
     norm = batch_norm(6, True, device, torch.float32)
     norm.running_mean.fill_(0.5)

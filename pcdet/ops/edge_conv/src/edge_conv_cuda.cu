@@ -125,7 +125,8 @@ struct MomentTerm : PlainTerm<T> {
   }
   __device__ T finish(const Sum& sum, int64_t row, int64_t c) const {
     const T n = static_cast<T>(sum.count);
-    out[row * channels + c] = sum.total + n * (sum.first + sum.own);
+    // Without edges nothing of the centre's own row may stay, which may be NaN.
+    out[row * channels + c] = sum.count ? sum.total + n * (sum.first + sum.own) : T(0);
     squares[row * channels + c] = sum.count ? sum.squares - sum.total * sum.total / n : T(0);
     if (c == 0) counts[row] = sum.count;
     return T(0);

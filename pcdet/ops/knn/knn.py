@@ -35,7 +35,8 @@ def knn(
         base_frame: (M,) int64, non-decreasing.
 
     Returns:
-        dist2: (Q, k) squared Euclidean distances, ascending; inf where the frame has fewer than k rows.
+        dist2: (Q, k) squared Euclidean distances, ascending; inf where the frame has fewer than k rows. A row so far
+            away that its squared distance overflows (beyond 1.8e19 in float32) counts as none.
         idx: (Q, k) int64 rows of ``base``; -1 there.
 
     Raises:

@@ -501,6 +501,16 @@ def test_what_is_not_finite_spreads_to_its_own_edges_alone(device, value):
     assert torch.equal(distance.isnan(), touched)
 
 
+def test_rows_in_no_edge_change_no_result_whatever_they_hold(device):
+    x_base, x_query, idx = graph(device, missing=True)
+    x_base, x_query, idx = x_base.detach(), x_query.detach(), idx.clamp(max=10)
+    weight, norms = weights(3, 10, device), [batch_norm(3, True, device) for _ in range(2)]
+    plain = edge_conv(x_base, x_query, idx, weight, norm=norms[0], activation=torch.relu)
+    x_base[11], x_query[2] = math.nan, math.nan
+    assert torch.equal(edge_conv(x_base, x_query, idx, weight, norm=norms[1], activation=torch.relu), plain)
+    assert_all_close(norms[1].buffers(), norms[0].buffers(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

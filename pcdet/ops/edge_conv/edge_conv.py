@@ -39,7 +39,8 @@ def edge_conv(
 
     Differentiable in ``x_base``, ``x_query``, ``weight``, ``bias`` and whatever ``norm`` holds. No tensor of edges
     exists with ``reduce``, a BatchNorm1d or no norm, and a ReLU or no activation; what else ``norm`` and ``activation``
-    may be is called with the edges. A NaN spreads to every result that its row takes part in.
+    may be is called with the edges. A NaN spreads to every result that its row takes part in. To the gradient of
+    ``weight``, and past a norm to all gradients, it spreads even from a row that is in no edge: 0 times NaN is NaN.
 
     Args:
         x_base: (M, C) rows that can be neighbours; half precision is computed in float32.

@@ -17,6 +17,7 @@ constexpr int kWarps = 8;
 constexpr int kRowsPerLane = 4;
 constexpr int kTileRows = kLanes * kRowsPerLane;
 constexpr int kTileChannels = 32;
+constexpr int kQueryChannels = 64;  // queries of up to so many channels are loaded once
 constexpr int kMostNeighbours = 512;
 constexpr uint64_t kEmpty = ~uint64_t(0);
 
@@ -109,11 +110,16 @@ struct SearchArgs {
   uint64_t* found;  // (splits, Q, k) sorted keys, kEmpty at the end
 };
 
+// Four channels of a query, read at once.
+struct alignas(16) FourChannels {
+  float at[4];
+};
+
 // Grid: (blocks of kWarps * kPerWarp queries, splits).
 template <int kPerWarp>
 __global__ void __launch_bounds__(kWarps* kLanes) search_kernel(SearchArgs args) {
   constexpr int kBlockQueries = kWarps * kPerWarp;
-  __shared__ float query_tile[kTileChannels][kBlockQueries];
+  __shared__ FourChannels query_tile[kBlockQueries][kQueryChannels / 4];
   __shared__ float base_tile[kTileChannels][kTileRows + 1];  // one more: no two lanes meet in a bank
   extern __shared__ uint64_t lists[];                        // (kBlockQueries, length)
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
@@ -139,33 +145,40 @@ __global__ void __launch_bounds__(kWarps* kLanes) search_kernel(SearchArgs args)
     upper[i] = q > last_query ? 0 : (args.upper ? args.upper[q] : args.num_base);
   }
 
+  const bool queries_stay = args.channels <= kQueryChannels;
   for (int64_t first_row = begin; first_row < end; first_row += kTileRows) {
     float distance2[kPerWarp][kRowsPerLane] = {};
     for (int64_t first_channel = 0; first_channel < args.channels; first_channel += kTileChannels) {
       const int64_t channel = first_channel + lane;
+      const int place = queries_stay ? static_cast<int>(first_channel) : 0;  // of these channels in the query tile
       __syncthreads();
-      for (int q = warp; q < kBlockQueries; q += kWarps)
-        query_tile[lane][q] = channel < args.channels && first_query + q <= last_query
-                                  ? args.query[(first_query + q) * args.channels + channel]
-                                  : 0.0f;
+      if (!queries_stay || first_row == begin)
+        for (int q = warp; q < kBlockQueries; q += kWarps)
+          query_tile[q][(place + lane) / 4].at[lane % 4] = channel < args.channels && first_query + q <= last_query
+                                                               ? args.query[(first_query + q) * args.channels + channel]
+                                                               : 0.0f;
       for (int r = warp; r < kTileRows; r += kWarps)
         base_tile[lane][r] = channel < args.channels && first_row + r < end
                                  ? args.base[(first_row + r) * args.channels + channel]
                                  : 0.0f;
       __syncthreads();
-#pragma unroll 8
-      for (int c = 0; c < kTileChannels; ++c) {
-        float b[kRowsPerLane];
+#pragma unroll 2
+      for (int c = 0; c < kTileChannels; c += 4) {
+        FourChannels x[kPerWarp];
 #pragma unroll
-        for (int r = 0; r < kRowsPerLane; ++r) b[r] = base_tile[c][r * kLanes + lane];
+        for (int i = 0; i < kPerWarp; ++i) x[i] = query_tile[warp * kPerWarp + i][(place + c) / 4];
 #pragma unroll
-        for (int i = 0; i < kPerWarp; ++i) {
-          const float x = query_tile[c][warp * kPerWarp + i];
+        for (int n = 0; n < 4; ++n) {
+          float b[kRowsPerLane];
 #pragma unroll
-          for (int r = 0; r < kRowsPerLane; ++r) {
-            const float difference = x - b[r];
-            distance2[i][r] = fmaf(difference, difference, distance2[i][r]);
-          }
+          for (int r = 0; r < kRowsPerLane; ++r) b[r] = base_tile[c + n][r * kLanes + lane];
+#pragma unroll
+          for (int i = 0; i < kPerWarp; ++i)
+#pragma unroll
+            for (int r = 0; r < kRowsPerLane; ++r) {
+              const float difference = x[i].at[n] - b[r];
+              distance2[i][r] = fmaf(difference, difference, distance2[i][r]);
+            }
         }
       }
     }

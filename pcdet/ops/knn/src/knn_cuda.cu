@@ -106,7 +106,8 @@ struct SearchArgs {
   const float *query, *base;     // (Q, C), (M, C)
   const int64_t *lower, *upper;  // (Q,), or null: all base rows
   int64_t num_queries, num_base, channels;
-  int k, length, splits;
+  int k, length;
+  int splits;       // this and what follows is `search`'s to say
   uint64_t* found;  // (splits, Q, k) sorted keys, kEmpty at the end
 };
 
@@ -225,24 +226,42 @@ __global__ void __launch_bounds__(kWarps* kLanes) merge_kernel(const uint64_t* f
   }
 }
 
-template <int kPerWarp>
-void launch_search(const SearchArgs& args, cudaStream_t stream) {
-  constexpr int kBlockQueries = kWarps * kPerWarp;
-  const size_t shared = size_t(kBlockQueries) * args.length * sizeof(uint64_t);
-  C10_CUDA_CHECK(cudaFuncSetAttribute(search_kernel<kPerWarp>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(shared)));
-  const dim3 grid(static_cast<unsigned>((args.num_queries + kBlockQueries - 1) / kBlockQueries),
-                  static_cast<unsigned>(args.splits));
-  search_kernel<kPerWarp><<<grid, kWarps * kLanes, shared, stream>>>(args);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+// Into how many parts to split the base rows, where the card holds `slots` blocks at a time. Blocks run in waves, and a
+// last wave that is hardly filled costs as much as a full one: of s parts each wave does 1 / s of the work. Of the
+// numbers that come close to the least time the smallest is taken, since every part selects anew. No part is smaller
+// than eight tiles.
+inline int splits_for(int64_t query_blocks, int64_t num_base, int64_t slots) {
+  constexpr double kClose = 1.1;
+  const auto most = static_cast<int>(std::clamp<int64_t>(num_base / (8 * kTileRows), 1, 64));
+  const auto time_of = [&](int splits) {
+    const int64_t waves = (query_blocks * splits + slots - 1) / slots;
+    return static_cast<double>(waves) / splits;
+  };
+  double least = time_of(1);
+  for (int splits = 2; splits <= most; ++splits) least = std::min(least, time_of(splits));
+  int splits = 1;
+  while (time_of(splits) > kClose * least) ++splits;
+  return splits;
 }
 
-// Enough blocks to fill the card twice, but no split of less than eight tiles.
-inline int splits_for(int64_t query_blocks, int64_t num_base, c10::DeviceIndex device) {
-  int processors = 0;
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  const int64_t wanted = (4 * processors + query_blocks - 1) / query_blocks;
-  return static_cast<int>(std::clamp<int64_t>(std::min(wanted, num_base / (8 * kTileRows)), 1, 64));
+// The k nearest of every part of the base rows: (splits, Q, k) keys in ascending order.
+template <int kPerWarp>
+at::Tensor search(SearchArgs args, const at::TensorOptions& options, cudaStream_t stream) {
+  constexpr int kBlockQueries = kWarps * kPerWarp;
+  const size_t shared = size_t(kBlockQueries) * args.length * sizeof(uint64_t);
+  const auto kernel = search_kernel<kPerWarp>;
+  C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  int processors = 0, blocks = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, options.device().index()));
+  C10_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kWarps * kLanes, shared));
+  const int64_t query_blocks = (args.num_queries + kBlockQueries - 1) / kBlockQueries;
+  args.splits = splits_for(query_blocks, args.num_base, std::max<int64_t>(int64_t(processors) * blocks, 1));
+  at::Tensor found = at::empty({args.splits, args.num_queries, args.k}, options);
+  args.found = reinterpret_cast<uint64_t*>(found.mutable_data_ptr<int64_t>());
+  const dim3 grid(static_cast<unsigned>(query_blocks), static_cast<unsigned>(args.splits));
+  kernel<<<grid, kWarps * kLanes, shared, stream>>>(args);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return found;
 }
 
 // Whether a frame id is smaller than the one before it, on the device.
@@ -283,10 +302,6 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const int length = static_cast<int>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(k + kLanes, 2 * k))));
-  const int per_warp = k <= 128 ? 4 : (k <= 256 ? 2 : 1);  // 64 KiB of lists at most
-  const int64_t query_blocks = (q.size(0) + kWarps * per_warp - 1) / (kWarps * per_warp);
-  const int splits = splits_for(query_blocks, b.size(0), q.device().index());
-  at::Tensor found = at::empty({splits, q.size(0), k}, longs);
   const SearchArgs args{q.const_data_ptr<float>(),
                         b.const_data_ptr<float>(),
                         query_frame ? lower.const_data_ptr<int64_t>() : nullptr,
@@ -295,19 +310,18 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
                         b.size(0),
                         q.size(1),
                         static_cast<int>(k),
-                        length,
-                        splits,
-                        reinterpret_cast<uint64_t*>(found.mutable_data_ptr<int64_t>())};
-  (per_warp == 4 ? launch_search<4> : per_warp == 2 ? launch_search<2> : launch_search<1>)(args, stream);
+                        length};
+  // So many queries a warp that a block has at most 64 KiB of lists.
+  const at::Tensor found = (k <= 128 ? search<4> : k <= 256 ? search<2> : search<1>)(args, longs, stream);
 
   at::Tensor dist2 = at::empty({q.size(0), k}, q.options()), idx = at::empty({q.size(0), k}, longs);
   const size_t shared = size_t(kWarps) * length * sizeof(uint64_t);
   C10_CUDA_CHECK(
       cudaFuncSetAttribute(merge_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   const auto blocks = static_cast<unsigned>((q.size(0) + kWarps - 1) / kWarps);
-  merge_kernel<<<blocks, kWarps * kLanes, shared, stream>>>(args.found, q.size(0), static_cast<int>(k), length, splits,
-                                                            dist2.mutable_data_ptr<float>(),
-                                                            idx.mutable_data_ptr<int64_t>());
+  merge_kernel<<<blocks, kWarps * kLanes, shared, stream>>>(
+      reinterpret_cast<const uint64_t*>(found.const_data_ptr<int64_t>()), q.size(0), static_cast<int>(k), length,
+      static_cast<int>(found.size(0)), dist2.mutable_data_ptr<float>(), idx.mutable_data_ptr<int64_t>());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return {dist2, idx};
 }

@@ -133,43 +133,97 @@ struct MomentTerm : PlainTerm<T> {
   }
 };
 
-// The sum of a value of every thread of the block, in all of them.
-__device__ inline double block_sum(double value) {
-  __shared__ double parts[kThreads];
-  __syncthreads();
-  parts[threadIdx.x] = value;
-  __syncthreads();
-  for (int step = kThreads / 2; step > 0; step /= 2) {
-    if (threadIdx.x < step) parts[threadIdx.x] += parts[threadIdx.x + step];
-    __syncthreads();
+// The statistics of all edges from those of every centre, in parts: a block sums a part of the centres for 32 channels.
+// What lies between the centres' means and the mean of all is added to what lies within.
+template <typename T>
+struct CentreStatistics {
+  int64_t rows, channels;
+  const T *sums, *squares;  // (G, C): a centre's edges, and their squared deviations from its own mean
+  const int32_t* counts;    // (G,)
+  int64_t parts;
+  double *sum, *count, *spread;  // (parts, C)
+
+  // The total of a table of parts, always in the same order.
+  __device__ double total(const double* of_parts, int64_t c) const {
+    double all = 0;
+    for (int64_t part = 0; part < parts; ++part) all += of_parts[part * channels + c];
+    return all;
   }
-  return parts[0];
+};
+
+// The sum of value(row) over the block's part of the rows, for the lane's channel, in every warp. Lanes are channels,
+// so that rows are read side by side, and warps take turns. To be called by all threads of the block.
+template <typename F>
+__device__ double sum_of_part(int64_t rows, const F& value) {
+  __shared__ double of_warps[kWarpsPerBlock][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t begin = rows * blockIdx.x / gridDim.x, end = rows * (blockIdx.x + 1) / gridDim.x;
+  double sum = 0;
+  for (int64_t row = begin + warp; row < end; row += kWarpsPerBlock) sum += value(row);
+  __syncthreads();  // until the last call's sums are read
+  of_warps[warp][lane] = sum;
+  __syncthreads();
+  double all = 0;
+  for (int w = 0; w < kWarpsPerBlock; ++w) all += of_warps[w][lane];
+  return all;
 }
 
-// One block a channel: what lies between the centres' means and the mean of all is added to what lies within.
+// Grid: (parts, blocks of 32 channels); as the next one.
 template <typename T>
-__global__ void statistics_kernel(int64_t rows, int64_t channels, const T* sums, const T* squares,
-                                  const int32_t* counts, T* mean, T* variance) {
-  const int64_t c = blockIdx.x;
-  double sum = 0, count = 0, spread = 0;
-  for (int64_t i = threadIdx.x; i < rows; i += kThreads) {
-    sum += static_cast<double>(sums[i * channels + c]);
-    count += static_cast<double>(counts[i]);
-  }
-  count = block_sum(count);
-  if (count == 0) return;
-  const double centre = block_sum(sum) / count;
-  for (int64_t i = threadIdx.x; i < rows; i += kThreads) {
-    if (counts[i] == 0) continue;
-    const double n = static_cast<double>(counts[i]);
-    const double away = static_cast<double>(sums[i * channels + c]) / n - centre;
-    spread += static_cast<double>(squares[i * channels + c]) + n * away * away;
-  }
-  spread = block_sum(spread);
-  if (threadIdx.x == 0) {
-    mean[c] = static_cast<T>(centre);
+__global__ void sum_centres_kernel(CentreStatistics<T> s) {
+  const int64_t c = blockIdx.y * static_cast<int64_t>(kWarp) + threadIdx.x % kWarp;
+  const bool there = c < s.channels;
+  const double sum =
+      sum_of_part(s.rows, [&](int64_t row) { return there ? static_cast<double>(s.sums[row * s.channels + c]) : 0.0; });
+  const double count = sum_of_part(s.rows, [&](int64_t row) { return static_cast<double>(s.counts[row]); });
+  if (!there || threadIdx.x >= kWarp) return;
+  s.sum[blockIdx.x * s.channels + c] = sum;
+  s.count[blockIdx.x * s.channels + c] = count;
+}
+
+template <typename T>
+__global__ void spread_centres_kernel(CentreStatistics<T> s) {
+  const int64_t c = blockIdx.y * static_cast<int64_t>(kWarp) + threadIdx.x % kWarp;
+  const bool there = c < s.channels;
+  const double centre = there ? s.total(s.sum, c) / s.total(s.count, c) : 0;  // not read if there are no edges
+  const double spread = sum_of_part(s.rows, [&](int64_t row) {
+    if (!there || s.counts[row] == 0) return 0.0;
+    const double n = static_cast<double>(s.counts[row]);
+    const double away = static_cast<double>(s.sums[row * s.channels + c]) / n - centre;
+    return static_cast<double>(s.squares[row * s.channels + c]) + n * away * away;
+  });
+  if (there && threadIdx.x < kWarp) s.spread[blockIdx.x * s.channels + c] = spread;
+}
+
+// Leaves a channel as it is if there are no edges.
+template <typename T>
+struct FinishStatistics {
+  CentreStatistics<T> s;
+  T *mean, *variance;  // (C,)
+  __device__ void operator()(int64_t c) const {
+    const double count = s.total(s.count, c), spread = s.total(s.spread, c);
+    if (count == 0) return;
+    mean[c] = static_cast<T>(s.total(s.sum, c) / count);
     variance[c] = static_cast<T>(spread < 0 ? 0 : spread / count);
   }
+};
+
+template <typename T>
+void finish_statistics(CentreStatistics<T> s, T* mean, T* variance) {
+  constexpr int64_t kRowsPerPart = 64, kMostParts = 128;
+  s.parts = std::clamp<int64_t>(s.rows / kRowsPerPart, 1, kMostParts);
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const auto options = at::TensorOptions().device(at::kCUDA, stream.device_index()).dtype(at::kDouble);
+  at::Tensor of_parts = at::empty({3, s.parts, s.channels}, options);
+  s.sum = of_parts.mutable_data_ptr<double>();
+  s.count = s.sum + s.parts * s.channels;
+  s.spread = s.count + s.parts * s.channels;
+  const dim3 grid(static_cast<unsigned>(s.parts), static_cast<unsigned>((s.channels + kWarp - 1) / kWarp));
+  sum_centres_kernel<T><<<grid, kThreads, 0, stream>>>(s);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  spread_centres_kernel<T><<<grid, kThreads, 0, stream>>>(s);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  for_each(s.channels, FinishStatistics<T>{s, mean, variance});
 }
 
 template <typename T>
@@ -211,9 +265,7 @@ void edge_statistics(const Adjacency& graph, int64_t channels, const T* base, co
   const auto options = at::TensorOptions().device(at::kCUDA, stream.device_index());
   at::Tensor squares = at::empty({graph.rows, channels}, options.dtype(c10::CppTypeToScalarType<T>::value));
   sum_rows(graph, channels, MomentTerm<T>{{}, channels, base, query, sum, squares.mutable_data_ptr<T>(), counts});
-  statistics_kernel<T><<<static_cast<unsigned>(channels), kThreads, 0, stream>>>(
-      graph.rows, channels, sum, squares.const_data_ptr<T>(), counts, mean, variance);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  finish_statistics<T>({graph.rows, channels, sum, squares.const_data_ptr<T>(), counts}, mean, variance);
 }
 
 }  // namespace pcdet::PCDET_BACKEND

@@ -31,14 +31,14 @@ def edge_conv(
     bias: Tensor | None = None,
     *,
     edge: str = "concat",
-    norm: nn.BatchNorm1d | Callable[[Tensor], Tensor] | None = None,
+    norm: nn.BatchNorm1d | nn.SyncBatchNorm | Callable[[Tensor], Tensor] | None = None,
     activation: Callable[[Tensor], Tensor] | None = None,
     reduce: str = "none",
 ) -> Tensor:
     """A linear layer on every edge (x_j, x_i) of a graph, then norm, activation and a reduction over the neighbours.
 
     Differentiable in ``x_base``, ``x_query``, ``weight``, ``bias`` and whatever ``norm`` holds. No tensor of edges
-    exists with ``reduce``, a BatchNorm1d or no norm, and a ReLU or no activation; what else ``norm`` and ``activation``
+    exists with ``reduce``, a batch norm or no norm, and a ReLU or no activation; what else ``norm`` and ``activation``
     may be is called with the edges. A NaN spreads to every result that its row takes part in. To the gradient of
     ``weight``, and past a norm to all gradients, it spreads even from a row that is in no edge: 0 times NaN is NaN.
 
@@ -49,8 +49,8 @@ def edge_conv(
         weight: (C', 2C); its first C columns meet the neighbour's half of the edge, the others the centre.
         bias: (C',) or None.
         edge: "concat", [x_j; x_i], or "diff", [x_i - x_j; x_i].
-        norm: a BatchNorm1d, or a function (E, C') -> (E, C'), over all edges that exist: missing ones take no part in
-            the statistics.
+        norm: a BatchNorm1d, a SyncBatchNorm, or a function (E, C') -> (E, C'), over all edges that exist: missing ones
+            take no part in the statistics.
         activation: elementwise.
         reduce: "none", "max" or "mean", over the neighbours that exist.
 
@@ -63,7 +63,7 @@ def edge_conv(
     _check_reduce(reduce)
     terms = linear_terms(x_base, x_query, weight, bias, edge=edge)
     graph = _graph_of(idx, terms)
-    if type(norm) is nn.BatchNorm1d:
+    if type(norm) in (nn.BatchNorm1d, nn.SyncBatchNorm):
         terms, norm = normed(terms, graph, norm), None
     if norm is not None or not (activation is None or _is_relu(activation)):
         return _reduced_edges(_called(terms, graph, norm, activation), graph, reduce)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pcdet.ops.edge_conv import native  # noqa: F401  (shapes and gradients of the ops)
 from pcdet.ops.edge_conv.graph import EdgeGraph
@@ -68,10 +68,12 @@ def linear_terms(
     return EdgeTerms(full_precision(base), full_precision(query))  # autocast may have halved them
 
 
-def normed(terms: EdgeTerms, graph: EdgeGraph, norm: nn.BatchNorm1d) -> EdgeTerms:
+def normed(terms: EdgeTerms, graph: EdgeGraph, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> EdgeTerms:
     """A batch norm over the edges that exist, folded into both tables; updates its running statistics in training.
 
-    One edge has no variance: it is normed by the running statistics, which it does not change.
+    One edge has no variance: it is normed by the running statistics, which it does not change. A SyncBatchNorm in
+    training takes the edges of all its processes together, on any device. Each must then come here, and back in the
+    backward pass, also without edges.
     """
     check_terms(terms, graph)
     if norm.num_features != terms.base.shape[1]:
@@ -79,8 +81,7 @@ def normed(terms: EdgeTerms, graph: EdgeGraph, norm: nn.BatchNorm1d) -> EdgeTerm
             f"norm must have as many features as edges have channels, {terms.base.shape[1]}, got {norm.num_features}"
         )
     if norm.training or norm.running_mean is None:
-        mean, variance, _, count = torch.ops.pcdet.edge_moments(*terms[:2], graph.idx, graph.start, graph.edge)
-        edges = count.sum()
+        mean, variance, edges = _statistics(terms, graph, norm)
         if norm.running_mean is not None:
             _update_running(norm, mean.detach(), variance.detach(), edges)
             mean = torch.where(edges > 1, mean, norm.running_mean.to(mean.dtype))
@@ -94,8 +95,55 @@ def normed(terms: EdgeTerms, graph: EdgeGraph, norm: nn.BatchNorm1d) -> EdgeTerm
     return EdgeTerms(terms.base * scale, query if norm.bias is None else query + norm.bias)
 
 
+def _statistics(
+    terms: EdgeTerms, graph: EdgeGraph, norm: nn.BatchNorm1d | nn.SyncBatchNorm
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(C',) mean, (C',) biased variance and number of the edges that a norm takes together."""
+    mean, variance, _, count = torch.ops.pcdet.edge_moments(*terms[:2], graph.idx, graph.start, graph.edge)
+    edges = count.sum()
+    group = _processes_of(norm)
+    if group is None:
+        return mean, variance, edges
+    return _joined(mean, variance, edges, group)
+
+
+def _processes_of(norm: nn.BatchNorm1d | nn.SyncBatchNorm):
+    """The group of several processes that a norm takes statistics with, or None."""
+    if not (isinstance(norm, nn.SyncBatchNorm) and norm.training):
+        return None
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None
+    group = norm.process_group or distributed.group.WORLD
+    return group if distributed.get_world_size(group) > 1 else None
+
+
+def _joined(mean: Tensor, variance: Tensor, edges: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
+    """The statistics of all processes' edges from those of this one's."""
+    # In float64: counts beyond 2^24 stay exact, and squares lose nothing that float32 had.
+    own, square = mean.double(), mean.double().square() + variance.double()
+    sums = _SumOfProcesses.apply(torch.cat([edges[None].double(), edges * own, edges * square]), group)
+    of_all, square_of_all = (sums[1:] / sums[0].clamp(min=1)).chunk(2)
+    variance_of_all = (square_of_all - of_all.square()).clamp(min=0)
+    return of_all.to(mean.dtype), variance_of_all.to(mean.dtype), sums[0].detach().to(edges.dtype)
+
+
+class _SumOfProcesses(torch.autograd.Function):
+    """The sum over a group's processes, in each of them; so is its gradient, of which each has a part."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, group) -> Tensor:
+        ctx.group = group
+        total = x.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _SumOfProcesses.apply(grad, ctx.group), None
+
+
 @torch.no_grad()
-def _update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, edges: Tensor) -> None:
+def _update_running(norm: nn.BatchNorm1d | nn.SyncBatchNorm, mean: Tensor, variance: Tensor, edges: Tensor) -> None:
     there = edges > 1
     norm.num_batches_tracked.add_(there)
     share = 1 / norm.num_batches_tracked.clamp(min=1) if norm.momentum is None else norm.momentum

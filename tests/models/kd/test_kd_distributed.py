@@ -1,4 +1,7 @@
-"""Two processes under DistributedDataParallel, one of which meets frames without a single point."""
+"""Two processes under DistributedDataParallel, one of which meets frames without a single point.
+
+With a synchronised norm on the edges, each waits for the other's part of the statistics.
+"""
 
 import socket
 
@@ -9,12 +12,15 @@ from kd_pairs import FACTS, LOGITS, MAP, PILLARS, distil, pp
 from torch.nn.parallel import DistributedDataParallel
 
 
-def train(rank: int, port: int, folder: str):
+def train(rank: int, port: int, folder: str, synchronised: bool):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     stop = {"SCHEDULE": {"NAME": "stop", "EPOCHS": 1}}
-    distiller = distil(PILLARS, MAP | stop, LOGITS)
+    adapter = {"ADAPTER": {"TEACHER": "frozen", "STUDENT": "linear_bn_relu"}} if synchronised else {}
+    distiller = distil(PILLARS | adapter, MAP | stop | adapter, LOGITS)
     model = DistributedDataParallel(distiller)
+    if synchronised:  # the losses' norms alone, and behind DDP's back: torch has no synchronised ones for the CPU
+        distiller.losses = torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller.losses)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for epoch in range(2):
         distiller.set_epoch(epoch, 2)
@@ -27,16 +33,20 @@ def train(rank: int, port: int, folder: str):
             optimizer.zero_grad()
             ret_dict["loss"].backward()
             optimizer.step()
-    weights = torch.cat([p.detach().flatten() for p in distiller.parameters()])
+    shared = list(distiller.parameters())
+    if synchronised:
+        shared += [b for name, b in distiller.losses.named_buffers() if "running" in name]
+    weights = torch.cat([p.detach().flatten() for p in shared])
     torch.save(weights, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_keep_equal_weights_when_one_meets_empty_frames(tmp_path):
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_two_processes_keep_equal_weights_when_one_meets_empty_frames(tmp_path, synchronised):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(train, args=(port, str(tmp_path)), nprocs=2, join=True)
+    mp.spawn(train, args=(port, str(tmp_path), synchronised), nprocs=2, join=True)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert torch.equal(first, second) and bool(first.isfinite().all())

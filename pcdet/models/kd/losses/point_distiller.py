@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcdet.models.kd.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
 from pcdet.models.kd.description import Description
@@ -102,7 +102,8 @@ class PointDistiller(KDLoss):
         if not self.graph.per_frame:
             source, target = source.as_one_frame(), target.as_one_frame()
         graphs = build_graphs(target, values.of(self.sample.by), self.sample, self.graph)
-        if len(graphs.centres) == 0:
+        nothing = len(graphs.centres) == 0
+        if nothing and not self._is_waited_for():
             return zero_of(source), {"nodes": torch.zeros(()), **met.logs}
         rows = source.take(graphs.base), target.take(graphs.base)
         graph = edge_graph(graphs.idx, len(rows[0]), gradients=torch.is_grad_enabled())
@@ -113,7 +114,13 @@ class PointDistiller(KDLoss):
         per_node = self._distance(given, wanted)
         weight = self._weights(values, wanted, graphs, per_node.dtype, num_frames)
         loss = per_node.sum() if self.distance == "dist" else frame_mean(per_node * weight, graphs.sizes)
+        if nothing:
+            return loss, {"nodes": torch.zeros(()), **met.logs}
         return loss, self._logs(wanted, weight, rows[1][graphs.centres], graphs, diagnose) | met.logs
+
+    def _is_waited_for(self) -> bool:
+        """Whether other processes wait for this one's part of a synchronised norm's statistics and their gradients."""
+        return self.training and any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())
 
     @torch.no_grad()
     def _weights(

@@ -1,6 +1,8 @@
 """Edge convolution and its criterion against the readable version: values, gradients, missing neighbours."""
 
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -423,6 +425,30 @@ def test_the_whole_can_be_compiled_as_one_graph(device):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # raised where Inductor is imported
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="Inductor needs a C++ compiler")
+def test_the_criterion_runs_in_code_of_inductors(device):
+    x_base, x_query, idx = graph(device, missing=True, dtype=torch.float32)
+    y_base, y_query, _ = graph(device, dtype=torch.float32, seed=3)
+    matrices = weights(4, 10, device, torch.float32), weights(4, 10, device, torch.float32, seed=5)
+    norm = batch_norm(4, True, device, torch.float32)
+
+    def criterion(x_base, x_query, idx):
+        together = edge_graph(idx, len(x_base))
+        given = normed(linear_terms(x_base, x_query, matrices[0]), together, norm)._replace(relu=True)
+        wanted = linear_terms(y_base.detach(), y_query.detach(), matrices[1].detach())
+        return edge_distance(given, wanted, together)
+
+    results = []
+    for call in (criterion, torch.compile(criterion, fullgraph=True, backend="inductor")):
+        norm.reset_running_stats()
+        distance = call(x_base, x_query, idx)
+        gradients = torch.autograd.grad(distance.sum(), [x_base, x_query, matrices[0], norm.weight])
+        results.append([distance.detach(), *gradients, norm.running_var.clone()])
+    assert_all_close(*results, rtol=1e-4, atol=1e-4)
 
 
 class LargestTensor(TorchDispatchMode):

@@ -118,7 +118,7 @@ def read_config(args, sections):
     require_sections(cfg, sections)
 
 
-def load_weights(model, args, logger, ckpt, pretrained=None):
+def load_detector_weights(model, args, logger, ckpt, pretrained=None):
     """Weights of a checkpoint; the error for one that does not fit ends with the flag that takes what does."""
     try:
         model.load_params_from_file(

@@ -51,7 +51,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     clouds = PointFolder(cfg.DATA_CONFIG, cfg.CLASS_NAMES, args.data_path, args.ext, logger)
     model = build_network(model_cfg=cfg.MODEL, num_class=len(cfg.CLASS_NAMES), dataset=clouds)
-    _session.load_weights(model, args, logger, args.ckpt)
+    _session.load_detector_weights(model, args, logger, args.ckpt)
     model.to(device).eval()
 
     logger.info(f"{len(clouds)} point clouds from {args.data_path}, device {device}")

@@ -56,7 +56,7 @@ def main():
     )
 
     def evaluate(ckpt, epoch, result_dir):
-        _session.load_weights(model, args, session.logger, ckpt, args.pretrained_model)
+        _session.load_detector_weights(model, args, session.logger, ckpt, args.pretrained_model)
         result = eval_one_epoch(
             model, loader, settings, epoch_id=epoch, result_dir=result_dir, device=session.device, logger=session.logger
         )

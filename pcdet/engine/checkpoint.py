@@ -47,10 +47,14 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
+def is_distiller(model: nn.Module) -> bool:
+    """Whether a model, or what DistributedDataParallel holds, is a student with a teacher."""
+    return hasattr(unwrap(model), "student")
+
+
 def plain_detector(model: nn.Module) -> nn.Module:
     """What is evaluated and stored: the student of a distiller, or the model itself."""
-    model = unwrap(model)
-    return getattr(model, "student", model)
+    return unwrap(model).student if is_distiller(model) else unwrap(model)
 
 
 def checkpoint_state(
@@ -80,10 +84,10 @@ def checkpoint_state(
     }
     if model is not None:
         state["model_state"] = plain(plain_detector(model).state_dict())
-        if plain_detector(model) is not unwrap(model):
+        if is_distiller(model):
             own = {k: v for k, v in unwrap(model).state_dict().items() if not k.startswith(STUDENT)}
             state["kd_state"] = plain(own)
-            state["teacher_fingerprint"] = _teacher_fingerprint(unwrap(model))
+            state["teacher_fingerprint"] = weights_fingerprint(unwrap(model).teacher)
     for name, part in parts.items():
         if hasattr(part, "state_dict"):
             state[f"{name}_state"] = plain(part.state_dict())
@@ -207,7 +211,7 @@ def _check_kind(model: nn.Module, state: dict, name) -> None:
     has the tensors of a plain detector: nothing else tells a control from the distilled student.
     """
     distilled = "kd_state" in state
-    if distilled == (plain_detector(model) is not model):
+    if distilled == is_distiller(model):
         return
     kinds = "a distillation", "a training without a teacher"
     theirs, ours = kinds if distilled else kinds[::-1]
@@ -217,20 +221,15 @@ def _check_kind(model: nn.Module, state: dict, name) -> None:
     )
 
 
-def _teacher_fingerprint(distiller: nn.Module) -> str | None:
-    teacher = getattr(distiller, "teacher", None)
-    return None if teacher is None else weights_fingerprint(teacher)
-
-
 def _teacher_has_changed(model: nn.Module, state: dict) -> bool:
     before = state.get("teacher_fingerprint")
-    return before is not None and plain_detector(model) is not model and before != _teacher_fingerprint(model)
+    return before is not None and is_distiller(model) and before != weights_fingerprint(model.teacher)
 
 
 def _load_model(model: nn.Module, state: dict, name, logger: logging.Logger | None) -> str | None:
     """Loads the weights and returns the layout of the file's sparse convolutions, None without any."""
     weights = state["model_state"]
-    if hasattr(model, "student"):
+    if is_distiller(model):
         weights = {**{STUDENT + key: value for key, value in weights.items()}, **(state.get("kd_state") or {})}
     report = compare_weights(model, weights)
     problems = report.problems()

@@ -294,23 +294,26 @@ def test_a_sparse_layer_of_another_width_is_refused():
         weights.load_weights(model, state)
 
 
-def test_the_layout_is_logged(tmp_path, logger):
+def _in_spconv1(path, in_channels, out_channels):
+    """(a model, one with the weights that are written to ``path`` in the layout of spconv 1.x)."""
     model, source = _model(1), _model(2)
-    model.backbone_3d, source.backbone_3d = SparseConv(8, 4), SparseConv(8, 4)
+    for one in (model, source):
+        one.backbone_3d = SparseConv(in_channels, out_channels)
     state = source.state_dict()
     state["backbone_3d.weight"] = state["backbone_3d.weight"].permute(1, 2, 3, 4, 0)
-    torch.save({"model_state": state}, tmp_path / "a.pth")
+    torch.save({"model_state": state}, path)
+    return model, source
+
+
+def test_the_layout_is_logged(tmp_path, logger):
+    model, source = _in_spconv1(tmp_path / "a.pth", 8, 4)
     model.load_params_from_file(tmp_path / "a.pth", logger)
     assert "==> Sparse convolution weights are laid out as in spconv 1.x (k, k, k, in, out)" in logger.lines
     assert torch.equal(model.backbone_3d.weight, source.backbone_3d.weight)
 
 
 def test_an_open_layout_is_a_warning_that_names_the_file(tmp_path, logger):
-    model, source = _model(1), _model(2)
-    model.backbone_3d, source.backbone_3d = SparseConv(8, 8), SparseConv(8, 8)
-    state = source.state_dict()
-    state["backbone_3d.weight"] = state["backbone_3d.weight"].permute(1, 2, 3, 4, 0)
-    torch.save({"model_state": state}, tmp_path / "a.pth")
+    model, _ = _in_spconv1(tmp_path / "a.pth", 8, 8)
     model.load_params_from_file(tmp_path / "a.pth", logger)
     (said,) = logger.warnings
     assert said.startswith(f"==> {tmp_path / 'a.pth'}: its sparse convolutions fit in {NATIVE} as well as in {V1}")

@@ -398,22 +398,30 @@ def test_ops_are_registered_soundly(device):
             torch.library.opcheck(getattr(torch.ops.pcdet, name).default, given)
 
 
-@pytest.mark.slow
-def test_the_whole_can_be_compiled_as_one_graph(device):
+def criterion_of_edges(device):
+    """(x_base, x_query, idx, matrix, norm, criterion): the distance of a normed edge convolution from a fixed one."""
     x_base, x_query, idx = graph(device, missing=True, dtype=torch.float32)
     y_base, y_query, _ = graph(device, dtype=torch.float32, seed=3)
-    matrices = weights(4, 10, device, torch.float32), weights(4, 10, device, torch.float32, seed=5)
-
+    matrix, other = weights(4, 10, device, torch.float32), weights(4, 10, device, torch.float32, seed=5)
     norm = batch_norm(4, True, device, torch.float32)
 
     def criterion(x_base, x_query, idx):
         together = edge_graph(idx, len(x_base))
-        given = normed(linear_terms(x_base, x_query, matrices[0]), together, norm)._replace(relu=True)
-        wanted = linear_terms(y_base.detach(), y_query.detach(), matrices[1].detach())
-        pooled = [
-            edge_conv(x_base, x_query, together, matrices[0], reduce=how).sum() for how in ("none", "max", "mean")
-        ]
-        return edge_distance(given, wanted, together).sum() + sum(pooled)
+        given = normed(linear_terms(x_base, x_query, matrix), together, norm)._replace(relu=True)
+        wanted = linear_terms(y_base.detach(), y_query.detach(), other.detach())
+        return edge_distance(given, wanted, together)
+
+    return x_base, x_query, idx, matrix, norm, criterion
+
+
+@pytest.mark.slow
+def test_the_whole_can_be_compiled_as_one_graph(device):
+    x_base, x_query, idx, matrix, norm, distance = criterion_of_edges(device)
+
+    def criterion(x_base, x_query, idx):
+        together = edge_graph(idx, len(x_base))
+        pooled = [edge_conv(x_base, x_query, together, matrix, reduce=how).sum() for how in ("none", "max", "mean")]
+        return distance(x_base, x_query, idx).sum() + sum(pooled)
 
     plain, seen = criterion(x_base, x_query, idx), norm.running_var.clone()
     norm.reset_running_stats()
@@ -431,22 +439,12 @@ def test_the_whole_can_be_compiled_as_one_graph(device):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # raised where Inductor is imported
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="Inductor needs a C++ compiler")
 def test_the_criterion_runs_in_code_of_inductors(device):
-    x_base, x_query, idx = graph(device, missing=True, dtype=torch.float32)
-    y_base, y_query, _ = graph(device, dtype=torch.float32, seed=3)
-    matrices = weights(4, 10, device, torch.float32), weights(4, 10, device, torch.float32, seed=5)
-    norm = batch_norm(4, True, device, torch.float32)
-
-    def criterion(x_base, x_query, idx):
-        together = edge_graph(idx, len(x_base))
-        given = normed(linear_terms(x_base, x_query, matrices[0]), together, norm)._replace(relu=True)
-        wanted = linear_terms(y_base.detach(), y_query.detach(), matrices[1].detach())
-        return edge_distance(given, wanted, together)
-
+    x_base, x_query, idx, matrix, norm, criterion = criterion_of_edges(device)
     results = []
     for call in (criterion, torch.compile(criterion, fullgraph=True, backend="inductor")):
         norm.reset_running_stats()
         distance = call(x_base, x_query, idx)
-        gradients = torch.autograd.grad(distance.sum(), [x_base, x_query, matrices[0], norm.weight])
+        gradients = torch.autograd.grad(distance.sum(), [x_base, x_query, matrix, norm.weight])
         results.append([distance.detach(), *gradients, norm.running_var.clone()])
     assert_all_close(*results, rtol=1e-4, atol=1e-4)
 

@@ -34,6 +34,6 @@ def test_a_misfit_ends_with_the_flag_that_takes_what_fits_unless_it_was_given(to
             raise MisfitError(f"{filename} is not for this Detector")
 
     with pytest.raises(MisfitError) as caught:
-        tool("_session").load_weights(Detector(), Namespace(allow_partial=allowed), None, "a.pth")
+        tool("_session").load_detector_weights(Detector(), Namespace(allow_partial=allowed), None, "a.pth")
     said = "a.pth is not for this Detector"
     assert str(caught.value) == (said if allowed else f"{said}\n--allow_partial takes what fits")

@@ -13,18 +13,21 @@ arguments, it goes on, and counts the last command's time alone.
 import argparse
 import json
 import os
-import pickle
 import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+REPO_ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO_ROOT))
+
 import numpy as np
 import yaml
 
-TOOLS = Path(__file__).resolve().parents[1]
-ROOT = TOOLS.parent
+from pcdet.utils import safe_pickle
+
+TOOLS, OUTPUT = REPO_ROOT / "tools", REPO_ROOT / "output/overfit"
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
 # epochs and batch size that are enough within a quarter of an hour of one core
 TRAINING = {"pointpillar": (200, 4), "second": (120, 4), "pointrcnn": (560, 2)}
@@ -40,9 +43,9 @@ def link_frames(data: Path, folder: Path, splits: dict[str, list[str]]) -> None:
         link.symlink_to((data / "training").resolve(), target_is_directory=True)
     for split, frames in splits.items():
         (folder / "ImageSets" / f"{split}.txt").write_text("".join(f"{frame}\n" for frame in frames))
-    command = [sys.executable, "-m", "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos"]
+    command = ["-m", "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos"]
     command += [str(TOOLS / "cfgs/dataset_configs/kitti_dataset.yaml"), "--data_path", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    run(command, folder / "infos.txt")
 
 
 def frames_to_learn(infos: list[dict], cloud_range: list[float], number: int) -> tuple[list[str], dict[str, int]]:
@@ -64,12 +67,12 @@ def frames_to_learn(infos: list[dict], cloud_range: list[float], number: int) ->
     raise SystemExit(f"only {len(frames)} of the {len(infos)} train frames fit, {number} are asked for")
 
 
-def prepare(data: Path, output: Path, cfg_file: Path, number: int) -> tuple[Path, dict[str, int]]:
+def prepare(data: Path, cfg_file: Path, number: int) -> tuple[Path, dict[str, int]]:
     """The folder of the frames to learn, which are its train and its val split, and their objects."""
-    everything, chosen = output / "all", output / f"{cfg_file.stem}_{number}"
+    everything, chosen = OUTPUT / "all", OUTPUT / f"{cfg_file.stem}_{number}"
     splits = {name: (data / "ImageSets" / f"{name}.txt").read_text().split() for name in ("train", "val")}
     link_frames(data, everything, splits)
-    infos = pickle.loads((everything / "kitti_infos_train.pkl").read_bytes())
+    infos = safe_pickle.load(everything / "kitti_infos_train.pkl")
     cloud_range = yaml.safe_load(cfg_file.read_text())["DATA_CONFIG"]["POINT_CLOUD_RANGE"]
     frames, objects = frames_to_learn(infos, cloud_range, number)
     link_frames(data, chosen, {"train": frames, "val": frames})
@@ -77,15 +80,20 @@ def prepare(data: Path, output: Path, cfg_file: Path, number: int) -> tuple[Path
 
 
 def run(command: list[str], log: Path) -> str:
-    """Runs a command in tools/, its output into ``log``; returns what it printed."""
+    """Runs Python with these arguments, its output into ``log``; returns what it printed."""
+    command, env = [sys.executable, *command], os.environ | ONE_THREAD
     with log.open("w") as file:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=TOOLS, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ONE_THREAD
-        )
+        done = subprocess.run(command, cwd=REPO_ROOT, stdout=file, stderr=subprocess.STDOUT, env=env)
     text = log.read_text()
     if done.returncode:
-        raise SystemExit(f"{command[0]} failed (exit {done.returncode}); the end of {log}:\n{text[-2000:]}")
+        raise SystemExit(f"{' '.join(command[1:3])} failed (exit {done.returncode}); the end of {log}:\n{text[-2000:]}")
     return text
+
+
+def cpu_minutes() -> float:
+    """User and system time of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
 
 
 def main():
@@ -95,24 +103,23 @@ def main():
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--epochs", type=int, help="another number than the detector's own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "overfit")
     args = parser.parse_args()
     epochs, batch = TRAINING[args.detector]
     epochs = args.epochs or epochs
     cfg_file = TOOLS / "cfgs/kitti_models" / f"{args.detector}_small.yaml"
-    data, objects = prepare(args.data, args.output, cfg_file, args.frames)
+    data, objects = prepare(args.data, cfg_file, args.frames)
 
-    out = args.output / f"{args.detector}_{args.frames}x{epochs}_seed{args.seed}"
+    out = OUTPUT / f"{args.detector}_{args.frames}x{epochs}_seed{args.seed}"
     out.mkdir(parents=True, exist_ok=True)
     on_them = ["--cfg_file", str(cfg_file), "--batch_size", str(batch), "--output_dir", str(out), "--workers", "0"]
     fast = ["--threads", "1", "--use_amp", "--channels_last"]
     where = ["--set", "DATA_CONFIG.DATA_PATH", str(data), "DATA_CONFIG.DATA_AUGMENTOR.DISABLE_AUG_LIST", AUGMENTORS]
     few = ["--skip_eval", "--max_ckpt_save_num", "1", "--ckpt_save_interval", str(epochs), "--seed", str(args.seed)]
-    run(["train.py", "--epochs", str(epochs), *on_them, *fast, *few, *where], out / "train.txt")
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    minutes = (used.ru_utime + used.ru_stime) / 60
+    before = cpu_minutes()
+    run(["tools/train.py", "--epochs", str(epochs), *on_them, *fast, *few, *where], out / "train.txt")
+    minutes = cpu_minutes() - before
     ckpt = out / "ckpt" / f"checkpoint_epoch_{epochs}.pth"
-    text = run(["test.py", "--ckpt", str(ckpt), *on_them, "--threads", "1", *where], out / "test.txt")
+    text = run(["tools/test.py", "--ckpt", str(ckpt), *on_them, "--threads", "1", *where], out / "test.txt")
 
     recall = {name: float(value) for name, value in re.findall(r"(recall_r\w+_0\.\d): ([\d.]+)", text)}
     result = {"detector": args.detector, "objects": objects, "epochs": epochs, "batch": batch, "seed": args.seed}

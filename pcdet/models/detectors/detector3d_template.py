@@ -35,7 +35,7 @@ TOPOLOGY = (
     ("roi_head", "ROI_HEAD", registry.ROI_HEADS),
 )
 HEADS = ("dense_head", "point_head", "roi_head")
-MOST = 0.5  # of the parameters: a checkpoint that fills fewer is hardly the one that was meant
+LEAST_SHARE = 0.5  # of the parameters: a checkpoint that fills less is hardly the one that was meant
 
 
 class Detector3DTemplate(nn.Module):
@@ -238,7 +238,7 @@ class Detector3DTemplate(nn.Module):
         for key in report.unexpected:
             logger.info(f"Not used from the checkpoint: {key}")
         share = weights.fitting_share(self, report)
-        if share < MOST:
+        if share < LEAST_SHARE:
             logger.warning(f"{name} fills {share:.1%} of the model's parameters; the others stay as they were")
         logger.info(f"==> Done (loaded {len(report.fitting)}/{len(own)})")
 

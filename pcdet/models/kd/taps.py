@@ -23,15 +23,11 @@ KEYS = {
     "spatial_features": ("map_to_bev_module", "num_bev_features"),
     "spatial_features_2d": ("backbone_2d", "num_bev_features"),
 }
-
-
 # Slots whose layers give maps over the whole range. What the second stage and point networks make has four dimensions
 # too, but one of them counts proposals or points.
 MAP_SLOTS = ("map_to_bev_module", "backbone_2d", "dense_head")
 NO_PLACES = ("pfe", "point_head", "roi_head")
 MULTI_SCALE = "multi_scale_3d_features"  # a dictionary of sparse tensors, one for each stage
-
-
 FEATURE_KINDS = ("pillar", "voxel", "point", "stage", "map")
 
 
@@ -41,9 +37,7 @@ def feature_kind(name: str) -> str:
     "pillar"; "voxel", occupied voxels of a volume; "point"; "stage", every cell of the map that a stage of the 2-D
     backbone makes, where the paper taps SECOND; "map", every cell of another map, such as the one that the head reads.
     """
-    if name in ("voxel_features", "encoded_spconv_tensor"):
-        return "voxel"
-    if name.startswith(("multi_scale_3d_features.", "backbone_3d.")):
+    if name in ("voxel_features", "encoded_spconv_tensor") or name.startswith((f"{MULTI_SCALE}.", "backbone_3d.")):
         return "voxel"
     if name.startswith("backbone_2d.blocks."):
         return "stage"

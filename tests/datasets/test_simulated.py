@@ -316,6 +316,24 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_fix(tmp_path):
         tiny_kitti(root, frames=2, seed=3)
 
 
+def test_labelled_objects_reach_as_far_as_asked(tmp_path):
+    folder = write_kitti(tmp_path / "near", frames=2, far=20.0, workers=1, progress=False)
+    lines = [line.split() for path in (folder / "training/label_2").iterdir() for line in path.read_text().splitlines()]
+    places = [(float(line[13]), float(line[11])) for line in lines if line[0] in ("Car", "Pedestrian", "Cyclist")]
+    near = [(ahead, aside) for ahead, aside in places if ahead < 50]  # those beyond are there to be left out
+    assert near and all(ahead < 21 and abs(aside) < 11 for ahead, aside in near)
+    with pytest.raises(ValueError, match="far: 20.0 there, 39.5 asked for"):
+        write_kitti(folder, frames=2, progress=False)
+
+
+def test_a_folder_of_before_there_was_a_choice_of_reach_goes_on(tmp_path):
+    folder = write_kitti(tmp_path / "old", frames=1, workers=1, progress=False)
+    record = json.loads((folder / "simulated.json").read_text())
+    del record["far"]
+    (folder / "simulated.json").write_text(json.dumps(record))
+    assert write_kitti(folder, frames=1, workers=1, progress=False) == folder
+
+
 def test_a_folder_of_other_data_is_not_written_to(tmp_path):
     (tmp_path / "training").mkdir()
     with pytest.raises(ValueError, match="did not write; give another --out"):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pcdet.datasets.simulated.writer import write_kitti
+from pcdet.datasets.simulated.writer import FARTHEST, write_kitti
 
 PURPOSE = "Writes a KITTI-layout folder of simulated lidar frames. The same seed gives the same bytes."
 
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=None, help="processes; default: one per core")
     parser.add_argument("--val-frames", type=int, default=None, help="frames in the val split; default: a quarter")
+    parser.add_argument("--far", type=float, default=FARTHEST, help="labelled objects stand up to so many metres ahead")
     parser.add_argument("--images", action="store_true", help="render image_2 as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(argv)
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             workers=args.workers,
             images=args.images,
             val_frames=args.val_frames,
+            far=args.far,
             progress=not args.quiet,
         )
     except ValueError as error:

@@ -15,10 +15,12 @@ from tqdm import tqdm
 from pcdet.datasets.simulated import camera
 from pcdet.datasets.simulated.frame import make_frame
 from pcdet.datasets.simulated.labels import plane_text, road_plane
+from pcdet.datasets.simulated.layout import SceneSettings
 
 VERSION = 1  # raised whenever the same settings give other files
 SETTINGS_FILE, NOTE_FILE = "simulated.json", "README.txt"
 VAL_SHARE = 0.25
+FARTHEST, NEAREST = SceneSettings.far, 15.0  # metres; limits of how far the labelled objects reach
 
 NOTE = """SIMULATED DATA, NOT KITTI.
 
@@ -44,9 +46,12 @@ class Settings:
     seed: int
     images: bool
     val_frames: int
+    far: float = FARTHEST
     version: int = VERSION
 
     def __post_init__(self):
+        if not NEAREST <= self.far <= FARTHEST:
+            raise ValueError(f"far must be within {NEAREST} and {FARTHEST} metres, got {self.far}")
         if self.frames < 1:
             raise ValueError(f"frames must be at least 1, got {self.frames}")
         if self.seed < 0:
@@ -58,10 +63,16 @@ class Settings:
     def command(self) -> str:
         """The command line that makes the same folder; where it is made leaves no trace in its files."""
         images = " --images" if self.images else ""
+        far = f" --far {self.far:g}" if self.far != FARTHEST else ""
         return (
             f"python -m pcdet.datasets.simulated --out DIR --frames {self.frames} --seed {self.seed} "
-            f"--val-frames {self.val_frames}{images}"
+            f"--val-frames {self.val_frames}{far}{images}"
         )
+
+    @property
+    def scenes(self) -> SceneSettings:
+        """How the scenes are filled: the labelled objects stand in a field twice as long as it is wide to each side."""
+        return SceneSettings(far=self.far, side=SceneSettings.side * self.far / FARTHEST)
 
 
 def write_kitti(
@@ -72,6 +83,7 @@ def write_kitti(
     workers: int | None = None,
     images: bool = False,
     val_frames: int | None = None,
+    far: float = FARTHEST,
     progress: bool = True,
 ) -> Path:
     """A KITTI-layout folder of simulated frames.
@@ -86,6 +98,7 @@ def write_kitti(
         workers: processes; None for one per core, 0 or 1 to stay in this one.
         images: render ``image_2`` too (about four times slower).
         val_frames: how many of the frames form the val split, spread evenly; None for a quarter.
+        far: labelled objects stand up to so many metres ahead, and half as far to each side.
         progress: show a progress bar.
 
     Returns:
@@ -96,12 +109,12 @@ def write_kitti(
     """
     out = Path(out)
     val_frames = round(VAL_SHARE * frames) if val_frames is None else val_frames
-    settings = Settings(frames, seed, images, val_frames)
+    settings = Settings(frames, seed, images, val_frames, far)
     _claim(out, settings)
     for path in [*_files(out, 0, images).values(), out / "ImageSets" / "train.txt"]:
         path.parent.mkdir(parents=True, exist_ok=True)
     todo = [index for index in range(frames) if not _is_complete(out, index, images)]
-    write = partial(_write_frame, out, seed, images)
+    write = partial(_write_frame, out, settings)
     with tqdm(total=frames, initial=frames - len(todo), desc="simulate", unit="scene", disable=not progress) as bar:
         for _ in _map(write, todo, workers):
             bar.update()
@@ -120,6 +133,7 @@ def _claim(out: Path, settings: Settings) -> None:
     if record.exists():
         found = json.loads(record.read_text())
         wanted = asdict(settings)
+        found.setdefault("far", FARTHEST)  # a folder of before there was a choice
         other = [f"{k}: {found.get(k)} there, {v} asked for" for k, v in wanted.items() if found.get(k) != v]
         if other:
             raise ValueError(
@@ -147,14 +161,14 @@ def _is_complete(out: Path, index: int, images: bool) -> bool:
     return all(path.exists() for path in _files(out, index, images).values())
 
 
-def _write_frame(out: Path, seed: int, images: bool, index: int) -> None:
-    frame = make_frame(seed, index)
-    files = _files(out, index, images)
+def _write_frame(out: Path, settings: Settings, index: int) -> None:
+    frame = make_frame(settings.seed, index, settings=settings.scenes)
+    files = _files(out, index, settings.images)
     _write(files["velodyne"], frame.scan.points.tobytes())
     _write(files["calib"], camera.calibration_text().encode())
     _write(files["label_2"], "".join(label.line() + "\n" for label in frame.labels).encode())
     _write(files["planes"], plane_text(road_plane(frame.scene.ground)).encode())
-    if images:
+    if settings.images:
         from pcdet.datasets.simulated.render import png, render  # the other files never need it
 
         _write(files["image_2"], png(render(frame.scene)))

@@ -22,6 +22,7 @@ ALLOWED = {
     "pcdet.models": ("pcdet.models", "pcdet.ops", "pcdet.utils", "pcdet.registry"),
     "pcdet.engine": ("pcdet.engine", "pcdet.utils", "pcdet.registry"),
     "pcdet.config": ("pcdet.config", "pcdet.registry", "pcdet.utils"),
+    "pcdet.experiments": ("pcdet.experiments", "pcdet.registry", "pcdet.utils"),
     "pcdet.doctor": ("pcdet.ops", "pcdet.utils", "pcdet.registry"),
     "pcdet.testing": ("pcdet",),
 }

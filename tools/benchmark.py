@@ -33,7 +33,9 @@ from pcdet.utils.weights import MisfitError
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs=3, action="append", required=True, metavar=("NAME", "CFG", "CKPT"))
-    parser.add_argument("--control", help="row that gains are measured against (default: the second name)")
+    parser.add_argument(
+        "--control", action="append", help="row that gains are measured against; may be repeated (default: second name)"
+    )
     parser.add_argument("--json", help="write the rows here")
     parser.add_argument("--plot", help="write a PNG here")
     parser.add_argument("--batch_size", type=int, default=4, help="for the AP; times are measured at batch size 1")
@@ -44,9 +46,9 @@ def parse_args(argv=None):
     parser.add_argument("--set", dest="set_cfgs", nargs=argparse.REMAINDER, default=None)
     args = parser.parse_args(argv)
     names = list(dict.fromkeys(name for name, _, _ in args.model))
-    if args.control is not None and args.control not in names:
-        parser.error(f"--control must be one of the models {names}, got {args.control!r}")
-    args.control = args.control or (names[1] if len(names) > 1 else None)
+    if unknown := [control for control in args.control or () if control not in names]:
+        parser.error(f"--control must be one of the models {names}, got {', '.join(unknown)}")
+    args.control = args.control or names[1:2]
     return args
 
 
@@ -138,7 +140,7 @@ def main(argv=None):
 
     names = list(rows)
     print(comparison_table(rows))
-    if args.control and len(names) > 2:
+    if len(names) > 2:
         print("\n" + gain_table(rows, args.control))
     teacher = first_of[names[0]]
     facts = {

@@ -89,22 +89,28 @@ def comparison_table(rows: Mapping[str, Row]) -> str:
     return format_table([*header, "train CPU s"], summary) + "\n\n" + format_table(class_header, by_class)
 
 
-def gain_table(rows: Mapping[str, Row], control: str) -> str:
-    """Gain in moderate mAP of every row over ``control``, seed by seed and in the mean.
+def gain_table(rows: Mapping[str, Row], controls: Sequence[str]) -> str:
+    """Gain in moderate mAP of every row over each control: the mean, and behind it each seed's where there are several.
 
     Only rows with as many seeds as the control are compared: the s-th number of both was trained with the same seed.
+    Rows without any comparison, such as a teacher of one seed beside students of three, are left out.
     """
-    base = rows[control]
-    seeds = len(base.ap["3d"]["moderate"])
     lines = []
     for name, row in rows.items():
-        if name == control or len(row.ap["3d"]["moderate"]) != seeds:
-            continue
         for metric in METRICS:
-            gains = [a - b for a, b in zip(row.ap[metric]["moderate"], base.ap[metric]["moderate"], strict=True)]
-            lines.append([f"{name}, {metric}", *(f"{g:+.1f}" for g in gains), f"{sum(gains) / seeds:+.1f}"])
-    header = [f"gain over {control}, moderate mAP", *(f"seed {s}" for s in range(seeds)), "mean"]
-    return format_table(header, lines)
+            cells = ["-" if name == c else _gains(row, rows[c], metric) for c in controls]
+            if any(cell != "-" for cell in cells):
+                lines.append([f"{name}, {metric}", *cells])
+    return format_table(["gain in moderate mAP", *(f"over {control}" for control in controls)], lines)
+
+
+def _gains(row: Row, control: Row, metric: str) -> str:
+    own, base = row.ap[metric]["moderate"], control.ap[metric]["moderate"]
+    if len(own) != len(base):
+        return "-"
+    gains = [a - b for a, b in zip(own, base, strict=True)]
+    each = f" ({' '.join(f'{g:+.1f}' for g in gains)})" if len(gains) > 1 else ""
+    return f"{sum(gains) / len(gains):+.1f}{each}"
 
 
 def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") -> None:

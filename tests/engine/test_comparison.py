@@ -47,9 +47,22 @@ def test_json_has_metric_difficulty_and_a_list_per_seed(rows, tmp_path):
 
 
 def test_gains_are_paired_by_seed_and_skip_rows_with_other_seeds(rows):
-    table = gain_table(rows, "student").splitlines()
-    assert table[2].split() == ["kd,", "3d", "+3.0", "+4.0", "+3.5"]
-    assert not any("teacher" in line for line in table)
+    table = gain_table(rows, ["student"]).splitlines()
+    assert [line.split() for line in table[2:]] == [
+        ["kd,", "3d", "+3.5", "(+3.0", "+4.0)"],
+        ["kd,", "bev", "+3.5", "(+3.0", "+4.0)"],
+    ]
+
+
+def test_every_control_has_a_column_and_nothing_is_gained_over_itself(rows):
+    table = gain_table(rows, ["student", "kd"]).splitlines()
+    assert table[0].split("  ")[-1].strip() == "over kd" and "over student" in table[0]
+    assert [line.split()[:3] + [line.split()[-1]] for line in table[2:]] == [
+        ["student,", "3d", "-", "-4.0)"],
+        ["student,", "bev", "-", "-4.0)"],
+        ["kd,", "3d", "+3.5", "-"],
+        ["kd,", "bev", "+3.5", "-"],
+    ]
 
 
 def test_tables_line_up(rows):

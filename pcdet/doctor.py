@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pcdet
+from pcdet.utils.cpu_features import FASTER_LAYOUT, mixed_precision, read_processor
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 REQUIRED = ("numpy", "numba", "scipy", "easydict", "pyyaml", "tqdm", "pillow", "threadpoolctl")
@@ -48,12 +49,13 @@ class Report(NamedTuple):
 
 
 def examine() -> Report:
-    """Looks at the interpreter, the packages, torch, the native ops, spconv and the threads."""
+    """Looks at the interpreter, the processor, the packages, torch, the native ops, spconv and the threads."""
     advice: list[Advice] = []
     sections = {
         name: look(advice)
         for name, look in (
             ("system", _system),
+            ("processor", _processor),
             ("packages", _packages),
             ("torch", _torch),
             ("native ops", _ops),
@@ -103,6 +105,21 @@ def _system(advice: list[Advice]) -> dict[str, str]:
         "platform": platform.platform(),
         "c++ compiler": compiler or "none",
         "nvcc": " ".join(filter(None, [_nvcc(), _nvcc_version()])) or "none",
+    }
+
+
+def _processor(advice: list[Advice]) -> dict[str, str]:
+    """The processor, what hides parts of it, and what mixed precision is on it."""
+    processor = read_processor()
+    choice = mixed_precision(processor)
+    layout = FASTER_LAYOUT[choice.name].replace("_", "-")
+    sets = "unknown" if processor.sets is None else ", ".join(processor.sets) or "none that matter here"
+    hidden = [f"{name} by {setting}" for name, setting in processor.hidden.items()]
+    return {
+        "model": processor.name,
+        "instruction sets": sets,
+        "hidden": "; ".join(hidden) or "none",
+        "with --use_amp": f"{choice.name}, {layout} maps: {choice.reason}",
     }
 
 

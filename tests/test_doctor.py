@@ -11,6 +11,7 @@ import types
 import pytest
 
 from pcdet import doctor
+from pcdet.utils.cpu_features import Processor
 
 
 @pytest.fixture
@@ -27,7 +28,14 @@ def test_a_complete_installation_is_healthy(capsys):
 def test_json_holds_the_same(capsys):
     assert doctor.main(["--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["healthy"] and set(found["sections"]) >= {"system", "packages", "torch", "native ops", "spconv"}
+    assert found["healthy"] and set(found["sections"]) >= {
+        "system",
+        "processor",
+        "packages",
+        "torch",
+        "native ops",
+        "spconv",
+    }
 
 
 def blocked(*names: str) -> subprocess.CompletedProcess:
@@ -47,6 +55,34 @@ def test_without_torch_it_says_where_to_get_it():
     done = blocked("torch")
     assert done.returncode == 1 and not done.stderr
     assert "TO DO: torch does not import" in done.stdout and "docs/INSTALL.md" in done.stdout
+
+
+def test_the_processor_is_described_without_torch_with_what_is_hidden_and_what_use_amp_would_be(advice, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    sapphire_rapids = Processor(
+        "Xeon", ("AVX2", "AVX512_BF16", "AMX-BF16"), hidden={"AMX-BF16": "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16"}
+    )
+    for processor, expected in (
+        (
+            Processor("EPYC", ("AVX2",)),
+            ["EPYC", "AVX2", "none", "float32, contiguous maps: this processor has no bf16 arithmetic"],
+        ),
+        (
+            sapphire_rapids,
+            [
+                "Xeon",
+                "AVX2, AVX512_BF16, AMX-BF16",
+                "AMX-BF16 by ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16",
+                "bfloat16, channels-last maps: this processor has bf16 arithmetic (AVX512_BF16)",
+            ],
+        ),
+        (Processor("arm", None), ["arm", "unknown", "none", "float32, contiguous maps: this system does not say"]),
+    ):
+        monkeypatch.setattr(doctor, "read_processor", lambda processor=processor: processor)
+        facts = doctor._processor(advice)
+        assert list(facts) == ["model", "instruction sets", "hidden", "with --use_amp"] and not advice
+        for value, start in zip(facts.values(), expected, strict=True):
+            assert value.startswith(start)
 
 
 def test_without_the_native_ops_it_says_how_to_build_them():

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -25,7 +26,8 @@ from pcdet.datasets import build_dataloader
 from pcdet.datasets.errors import DataError
 from pcdet.engine.dist import LAUNCHERS, DistInfo, end_dist, init_dist, split_batch_size
 from pcdet.engine.optim import OptimizationConfig
-from pcdet.engine.runtime import Precision, select_device, set_threads, use_channels_last
+from pcdet.engine.precision import AMP_DTYPES, Precision
+from pcdet.engine.runtime import select_device, set_threads
 from pcdet.engine.trainer import Interrupted, NonFiniteError
 from pcdet.registry import parse_node
 from pcdet.utils.checkpoint_reader import CheckpointError
@@ -51,13 +53,20 @@ def common_parser(description):
     add("--local_rank", "--local-rank", type=int, help="for old launchers; the environment counts")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--threads", type=int, help="CPU threads per process; one where several processes run, else all CPUs")
-    add("--channels_last", action="store_true", help="keep feature maps in channels-last memory")
-    add("--use_amp", action="store_true", help="mixed precision")
-    add("--amp_dtype", choices=("auto", "fp16", "bf16"), default="auto", help="auto: bf16 on a CPU, fp16 on a GPU")
+    add_precision_flags(parser)
     add("--start_epoch", type=int, default=0, help="evaluate no earlier epoch")
     add("--max_waiting_mins", type=float, default=0, help="wait this long for further checkpoints before ending")
     add("--save_to_file", action="store_true", help="write one result file a frame")
     return parser
+
+
+def add_precision_flags(parser):
+    """Flags that :meth:`Precision.choose` follows."""
+    add = parser.add_argument
+    add("--use_amp", action="store_true", help="mixed precision, where the machine has arithmetic for it")
+    auto = "auto: fp16 on a GPU, bf16 on a CPU that has instructions for it, else float32"
+    add("--amp_dtype", choices=AMP_DTYPES, default="auto", help=f"type of --use_amp; {auto}; bf16 insists")
+    add("--channels_last", action="store_true", help="channels-last feature maps, whatever the precision")
 
 
 def add_set_flag(parser):
@@ -91,8 +100,8 @@ class Session:
             log.info(f"Training in distributed mode : total_batch_size: {total}, {self.dist.world_size} processes")
         for key, value in vars(self.args).items():
             log.info(f"{key:16} {value}")
-        threads, amp = torch.get_num_threads(), self.precision.dtype
-        log.info(f"{'running on':16} {self.device}, {threads} threads, mixed precision {amp}")
+        log.info(f"{'running on':16} {self.device}, {torch.get_num_threads()} threads")
+        log_precision(self.precision, log)
         log_config_to_file(self.cfg, logger=log)
 
     def loader(self, training, **options):
@@ -105,9 +114,8 @@ class Session:
         return dataset, loader
 
     def place(self, model):
-        """The model on its device, in the memory layout asked for."""
-        model.to(self.device)
-        return use_channels_last(model) if self.args.channels_last else model
+        """The model on its device, in the memory layout that goes with the precision."""
+        return self.precision.lay_out(model.to(self.device))
 
 
 def read_config(args, sections):
@@ -152,12 +160,18 @@ def _start_process(args, optim):
     device = select_device(args.device, dist.local_rank)
     set_threads(args.threads, dist.local_world_size)
     precision = Precision.choose(
-        device, args.use_amp or optim.use_amp, dtype=args.amp_dtype, loss_scale=optim.loss_scale_fp16
-    )
+        device, args.use_amp or optim.use_amp, dtype=args.amp_dtype, loss_scale=optim.loss_scale_fp16,
+        channels_last=args.channels_last,
+    )  # fmt: skip
     default = Path(cfg.ROOT_DIR) / "output" / cfg.EXP_GROUP_PATH / cfg.TAG / args.extra_tag
     output_dir = Path(args.output_dir) if args.output_dir else default
     batch_size = split_batch_size(args.batch_size, optim.batch_size_per_gpu, dist.world_size)
     return Session(args, cfg, optim, dist, device, precision, batch_size, output_dir)
+
+
+def log_precision(precision, logger):
+    """One line on precision and layout, a warning where the machine only emulates the precision."""
+    logger.log(logging.WARNING if precision.slow else logging.INFO, precision.describe())
 
 
 def experiment_group(path):

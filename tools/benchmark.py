@@ -21,9 +21,10 @@ import torch
 from easydict import EasyDict
 from tqdm import tqdm
 
-from pcdet.config import cfg_from_list, cfg_from_yaml_file
+from pcdet.config import ConfigError, cfg_from_list, cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.engine.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
+from pcdet.engine.precision import Precision
 from pcdet.models import build_network
 from pcdet.utils.common_utils import batch_to_device, create_logger
 from pcdet.utils.model_stats import count_macs, count_parameters
@@ -43,6 +44,7 @@ def parse_args(argv=None):
     parser.add_argument("--timed_frames", type=int, default=20)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network")
+    _session.add_precision_flags(parser)
     parser.add_argument("--set", dest="set_cfgs", nargs=argparse.REMAINDER, default=None)
     args = parser.parse_args(argv)
     names = list(dict.fromkeys(name for name, _, _ in args.model))
@@ -52,11 +54,21 @@ def parse_args(argv=None):
     return args
 
 
+def choose_precision(args):
+    """The precision of every row; YAML files are not asked."""
+    try:
+        return Precision.choose(
+            torch.device(args.device), args.use_amp, dtype=args.amp_dtype, channels_last=args.channels_last
+        )
+    except ValueError as error:  # a flag that this machine cannot follow
+        raise ConfigError(str(error)) from error
+
+
 class Contender:
     """One config and checkpoint, ready to be evaluated and timed."""
 
-    def __init__(self, name, cfg_file, ckpt, args, logger):
-        self.name, self.ckpt, self.device = name, Path(ckpt), torch.device(args.device)
+    def __init__(self, name, cfg_file, ckpt, args, precision, logger):
+        self.name, self.ckpt, self.device, self.precision = name, Path(ckpt), torch.device(args.device), precision
         self.cfg = cfg_from_yaml_file(cfg_file, EasyDict(ROOT_DIR=Path(__file__).resolve().parent.parent, LOCAL_RANK=0))
         if args.set_cfgs:
             cfg_from_list(args.set_cfgs, self.cfg)
@@ -69,14 +81,14 @@ class Contender:
             self.model.load_params_from_file(filename=str(ckpt), logger=logger, to_cpu=True)
         except MisfitError as error:
             raise MisfitError(f"--model {name} ({cfg_file}): {error}") from error
-        self.model.to(self.device).eval()
+        precision.lay_out(self.model.to(self.device)).eval()
 
     def evaluate(self):
         """The data set's result dictionary over its whole test split."""
         annos = []
         for batch in tqdm(self.loader, desc=self.name, leave=False, dynamic_ncols=True, disable=None):
             batch_to_device(batch, self.device)
-            with torch.no_grad():
+            with torch.no_grad(), self.precision.autocast():
                 predictions, _ = self.model(batch)
             annos += self.dataset.generate_prediction_dicts(batch, predictions, self.cfg.CLASS_NAMES)
         _, result = self.dataset.evaluation(annos, self.cfg.CLASS_NAMES, eval_metric="kitti")
@@ -94,7 +106,7 @@ class Contender:
         batch = self.frame(index)
         self._wait()
         start = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), self.precision.autocast():
             self.model(batch)
         self._wait()
         return 1e3 * (time.perf_counter() - start)
@@ -123,11 +135,13 @@ def time_side_by_side(contenders, frames):
 def main(argv=None):
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
+    precision = choose_precision(args)
     logger = create_logger()
+    _session.log_precision(precision, logger)
     logger.setLevel("WARNING")  # the tables are the output
     rows, first_of = {}, {}
     for name, cfg_file, ckpt in args.model:
-        contender = Contender(name, cfg_file, ckpt, args, logger)
+        contender = Contender(name, cfg_file, ckpt, args, precision, logger)
         row = rows.setdefault(name, Row())
         row.add(contender.evaluate(), contender.cfg.CLASS_NAMES)
         row.train_cpu_s.append(contender.training_cpu_seconds())
@@ -150,6 +164,7 @@ def main(argv=None):
         "macs_frame": str(teacher.frame(0)["frame_id"][0]),
         "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
         "threads": args.threads,
+        **precision.facts(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "models": [list(entry) for entry in args.model],
     }

@@ -83,7 +83,7 @@ def epoch_id(ckpt):
 def open_record(session: Session, dataset, eval_dir):
     facts = describe_run(
         command=sys.argv, cfg=session.cfg, device=session.device, seed=TEST_SEED, dataset=dataset,
-        precision=str(session.precision.dtype or "float32"), ckpt=session.args.ckpt,
+        **session.precision.facts(), ckpt=session.args.ckpt,
     )  # fmt: skip
     return RunRecord(eval_dir / "run.json", facts)
 

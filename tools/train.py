@@ -113,7 +113,7 @@ def start(session: Session):
 def open_record(session: Session, seed, train_set):
     facts = describe_run(
         command=sys.argv, cfg=session.cfg, device=session.device, seed=seed, dataset=train_set,
-        precision=str(session.precision.dtype or "float32"), batch_size=session.batch_size * session.dist.world_size,
+        **session.precision.facts(), batch_size=session.batch_size * session.dist.world_size,
     )  # fmt: skip
     return RunRecord(session.output_dir / "run.json", facts)
 
@@ -169,7 +169,9 @@ class Evaluation:
     def _evaluate(self, epoch, result_dir):
         if self.loader is None:
             _, self.loader = self.session.loader(training=False)
-        settings = EvalSettings.from_cfg(self.session.cfg, save_to_file=self.session.args.save_to_file)
+        settings = EvalSettings.from_cfg(
+            self.session.cfg, save_to_file=self.session.args.save_to_file, precision=self.session.precision
+        )
         result = eval_one_epoch(
             self.detector, self.loader, settings, epoch_id=epoch, result_dir=result_dir, device=self.session.device,
             logger=self.session.logger,

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pcdet.engine.checkpoint import checkpoint_epochs, unwrap
-from pcdet.engine.runtime import Precision
+from pcdet.engine.precision import Precision
 from pcdet.engine.trainer import like_loader
 from pcdet.utils import commu_utils
 from pcdet.utils.common_utils import batch_to_device

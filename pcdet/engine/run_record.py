@@ -20,6 +20,7 @@ import torch
 import pcdet
 from pcdet.engine.hooks import Hook
 from pcdet.utils import commu_utils
+from pcdet.utils.cpu_features import read_processor
 
 PACKAGES = ("numpy", "numba", "spconv", "easydict", "tensorboardX")
 
@@ -142,20 +143,11 @@ def versions() -> dict[str, str]:
 
 def device_facts(device: torch.device) -> dict[str, Any]:
     """Name and size of the device, and the CPU threads in use."""
-    facts = {"type": device.type, "cpu": cpu_name(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
+    cpu, threads = read_processor().name, torch.get_num_threads()
+    facts = {"type": device.type, "cpu": cpu, "cpus": os.cpu_count(), "threads": threads}
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
-
-
-def cpu_name() -> str:
-    """The processor as the system calls it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def git_commit(root: str | Path | None = None) -> str | None:

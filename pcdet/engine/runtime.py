@@ -1,16 +1,19 @@
-"""What a process runs on and with: device, threads, seeds, mixed precision, its share of a parallel model."""
+"""What a process runs on and with: device, threads, seeds, its share of a parallel model.
+
+Precision and memory layout are those of :mod:`pcdet.engine.precision`, importable from here too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from pcdet.engine.precision import Precision, use_channels_last  # noqa: F401 (offered here too)
 from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 from pcdet.utils.common_utils import set_random_seed
@@ -60,41 +63,6 @@ def set_threads(threads: int | None = None, processes: int = 1) -> int:
 def available_cpus() -> int:
     """CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Mixed precision: off (``dtype`` None), bf16, or fp16 with a gradient scaler."""
-
-    device_type: str = "cpu"
-    dtype: torch.dtype | None = None
-    loss_scale: float = 2.0**16
-
-    @classmethod
-    def choose(cls, device: torch.device, enabled: bool, *, dtype: str = "auto", loss_scale: float = 2.0**16):
-        """bf16 on a CPU; on a GPU fp16 as in OpenPCDet unless ``dtype`` is ``bf16``.
-
-        Raises:
-            ValueError: for another ``dtype`` than auto, fp16 and bf16, and for fp16 on a CPU.
-        """
-        if dtype not in ("auto", "fp16", "bf16"):
-            raise ValueError(f"amp_dtype must be auto, fp16 or bf16, got {dtype!r}")
-        if not enabled:
-            return cls(device.type)
-        if device.type == "cpu" and dtype == "fp16":
-            raise ValueError("fp16 training needs a GPU; on a CPU use --amp_dtype bf16 (or auto)")
-        half = torch.bfloat16 if dtype == "bf16" or device.type == "cpu" else torch.float16
-        return cls(device.type, half, loss_scale)
-
-    def autocast(self):
-        """Context of the forward pass; does nothing where mixed precision is off."""
-        if self.dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device_type, dtype=self.dtype)
-
-    def grad_scaler(self) -> torch.amp.GradScaler:
-        """The scaler of the loss, disabled unless the precision is fp16."""
-        return torch.amp.GradScaler(self.device_type, init_scale=self.loss_scale, enabled=self.dtype is torch.float16)
 
 
 def rng_state() -> dict:
@@ -175,18 +143,6 @@ def parallelize(
         device_ids=[device.index] if device.type == "cuda" else None,
         find_unused_parameters=find_unused or getattr(model, "find_unused_parameters", False),
     )
-
-
-def use_channels_last(model: nn.Module) -> nn.Module:
-    """The model with the weights of its 2D convolutions, and of its teacher's, in channels-last memory.
-
-    Feature maps follow the weights. Other tensors of four dimensions, such as anchors, keep their layout.
-    """
-    for part in (model, getattr(model, "teacher", None)):
-        for module in part.modules() if part is not None else ():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                module.to(memory_format=torch.channels_last)
-    return model
 
 
 def tensorboard_writer(folder: str | os.PathLike):

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint, plain_detector, unwrap
 from pcdet.engine.hooks import Hook
-from pcdet.engine.runtime import Precision, set_rng_state
+from pcdet.engine.precision import Precision
+from pcdet.engine.runtime import set_rng_state
 from pcdet.registry import ConfigError
 from pcdet.utils.common_utils import batch_to_device
 

@@ -12,7 +12,7 @@ from toy import ToyDataset, ToyModel, make_loader
 
 from pcdet.engine.checkpoint import checkpoint_state, save_checkpoint
 from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, evaluated_epochs, mark_evaluated, repeat_eval_ckpt
-from pcdet.engine.runtime import Precision
+from pcdet.engine.precision import Precision
 
 SETTINGS = EvalSettings(class_names=["Car"], recall_thresholds=[0.3], progress=False)
 
@@ -50,9 +50,8 @@ def test_training_mode_is_given_back(tmp_path):
 
 def test_text_files_times_and_mixed_precision_on_request(tmp_path, caplog):
     settings = EvalSettings(
-        class_names=["Car"], save_to_file=True, infer_time=True,
-        precision=Precision.choose(torch.device("cpu"), True),
-    )  # fmt: skip
+        class_names=["Car"], save_to_file=True, infer_time=True, precision=Precision("cpu", torch.bfloat16)
+    )
     with caplog.at_level(logging.INFO, "pcdet"):
         eval_one_epoch(ToyModel(), make_loader(4), settings, epoch_id=1, result_dir=tmp_path)
     assert len(list((tmp_path / "final_result/data").glob("*.txt"))) == 4

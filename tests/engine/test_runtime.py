@@ -1,16 +1,14 @@
-"""Device, threads, seeds, precision."""
+"""Device, threads, seeds."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from toy import ToyModel
 
 from pcdet.engine.runtime import (
     FIXED_SEED,
-    Precision,
     available_cpus,
     choose_seed,
     parallelize,
@@ -21,7 +19,6 @@ from pcdet.engine.runtime import (
     set_rng_state,
     set_threads,
     tensorboard_writer,
-    use_channels_last,
 )
 
 CPU = torch.device("cpu")
@@ -48,18 +45,6 @@ def test_several_processes_get_one_thread_each(monkeypatch):
     assert set_threads(None, processes=8) == 2
     with pytest.raises(ValueError, match="at least 1, got 0"):
         set_threads(0)
-
-
-def test_precision_is_bf16_on_a_cpu_and_fp16_on_a_gpu():
-    assert Precision.choose(CPU, False).dtype is None
-    assert Precision.choose(CPU, True).dtype is torch.bfloat16
-    gpu = Precision.choose(torch.device("cuda", 0), True, loss_scale=32.0)
-    assert gpu.dtype is torch.float16 and gpu.loss_scale == 32.0
-    assert Precision.choose(torch.device("cuda", 0), True, dtype="bf16").dtype is torch.bfloat16
-    with pytest.raises(ValueError, match="fp16 training needs a GPU"):
-        Precision.choose(CPU, True, dtype="fp16")
-    with pytest.raises(ValueError, match="got 'half'"):
-        Precision.choose(CPU, True, dtype="half")
 
 
 def draw():
@@ -102,24 +87,6 @@ def test_only_a_fixed_seed_asks_for_deterministic_kernels():
 def test_one_process_needs_no_wrapping():
     model = ToyModel()
     assert parallelize(model, CPU, sync_bn=True) is model
-
-
-def test_channels_last_reaches_convolutions_and_the_teachers_but_no_other_tensor():
-    class Model(nn.Sequential):
-        def __init__(self):
-            super().__init__(nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3))
-            self.register_buffer("anchors", torch.zeros(2, 3, 4, 5))
-            self._hidden = (nn.Conv2d(4, 4, 3),)
-
-        @property
-        def teacher(self):
-            return self._hidden[0]
-
-    model = use_channels_last(Model())
-    for weight in (model[0].weight, model[1].weight, model.teacher.weight):
-        assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert model.anchors.is_contiguous()
-    assert model(torch.zeros(1, 4, 5, 5)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_tensorboard_files_are_written(tmp_path):

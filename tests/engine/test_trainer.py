@@ -15,9 +15,11 @@ from toy import OPTIMIZATION, ToyDistiller, ToyModel, make_loader
 from pcdet.engine.checkpoint import read_checkpoint
 from pcdet.engine.hooks import Checkpoint, EndAugmentation, Evaluate, Hook, Logging
 from pcdet.engine.optim import build_optimizer, build_scheduler
-from pcdet.engine.runtime import Precision, seed_process
+from pcdet.engine.precision import Precision
+from pcdet.engine.runtime import seed_process
 from pcdet.engine.trainer import Interrupted, NonFiniteError, Trainer, TrainSettings, remaining, to_floats
 from pcdet.registry import ConfigError
+from pcdet.utils.cpu_features import Processor
 
 
 def make_trainer(hooks=(), *, epochs=2, seed=0, model=None, loader=None, merged=False, optimizer="adam_onecycle", **kw):
@@ -240,7 +242,7 @@ def test_a_gradient_that_is_not_finite_is_caught_before_it_reaches_the_weights()
     assert torch.equal(before["linear.weight"], trainer.model.linear.weight)
 
 
-def test_mixed_precision_on_the_cpu_is_bfloat16_and_still_trains():
+def test_mixed_precision_on_a_cpu_with_bf16_is_bfloat16_and_still_trains():
     seen = []
 
     class Watched(ToyModel):
@@ -248,7 +250,9 @@ def test_mixed_precision_on_the_cpu_is_bfloat16_and_still_trains():
             seen.append(self.linear(batch_dict["points"].float()).dtype)
             return super().forward(batch_dict)
 
-    trainer = make_trainer(model=Watched, epochs=8, precision=Precision.choose(torch.device("cpu"), True))
+    processor = Processor("any", ("AVX512_BF16",))
+    precision = Precision.choose(torch.device("cpu"), True, processor=processor)
+    trainer = make_trainer(model=Watched, epochs=8, precision=precision)
     trainer.run()
     assert set(seen) == {torch.bfloat16} and trainer.last.loss < 0.7
     assert not trainer.scaler.is_enabled()

@@ -7,6 +7,7 @@ from easydict import EasyDict
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.models import build_network
+from pcdet.registry import ConfigError
 from pcdet.utils.weights import MisfitError
 
 # Products counted by hand for the tiny model: maps of 64 x 64, 32 x 32 and 16 x 16 cells with 4, 8 and 16 channels;
@@ -62,6 +63,34 @@ def test_a_checkpoint_of_another_model_is_told_with_its_row(checkpoints, cfg_fil
     said = str(caught.value)
     assert said.startswith(f"--model odd one ({cfg_file}): {other} is not for this PointPillar: 0 of ")
     assert "allow_partial" not in said, "benchmark.py has no such flag"
+
+
+def test_rows_are_measured_in_the_precision_and_layout_asked_for(checkpoints, cfg_file, tool, tmp_path):
+    report, benchmark, seen = tmp_path / "r.json", tool("benchmark"), []
+    build = benchmark.build_network
+
+    def watched(*args, **kwargs):
+        model = build(*args, **kwargs)
+        model.dense_head.conv_cls.register_forward_hook(lambda *passed: seen.append(passed[-1]))
+        return model
+
+    benchmark.build_network = watched
+    model = ["--model", "t", str(cfg_file), str(checkpoints[0])]
+    settings = ["--device", "cpu", "--workers", "0", "--timed_frames", "1", "--json", str(report)]
+    for flags, dtype, layout in (
+        ([], torch.float32, "contiguous"),
+        (["--channels_last"], torch.float32, "channels_last"),
+        (["--use_amp", "--amp_dtype", "bf16"], torch.bfloat16, "channels_last"),
+    ):
+        seen.clear()
+        benchmark.main([*model, *settings, *flags])
+        facts = json.loads(report.read_text())
+        assert facts["precision"].endswith(str(dtype).removeprefix("torch.")) and facts["layout"] == layout
+        for out in (seen[0], seen[-1]):  # evaluated, timed
+            assert out.dtype is dtype
+            assert out.is_contiguous(memory_format=torch.channels_last) is (layout == "channels_last")
+    with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
+        benchmark.main([*model, *settings, "--use_amp", "--amp_dtype", "fp16"])
 
 
 def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tool, tmp_path):

@@ -1,9 +1,15 @@
+import logging
 from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+import torch
+from easydict import EasyDict
 
+from pcdet.engine.optim import OptimizationConfig
+from pcdet.engine.precision import Precision
 from pcdet.registry import ConfigError
+from pcdet.utils.cpu_features import Processor
 from pcdet.utils.weights import MisfitError
 
 
@@ -37,3 +43,50 @@ def test_a_misfit_ends_with_the_flag_that_takes_what_fits_unless_it_was_given(to
         tool("_session").load_detector_weights(Detector(), Namespace(allow_partial=allowed), None, "a.pth")
     said = "a.pth is not for this Detector"
     assert str(caught.value) == (said if allowed else f"{said}\n--allow_partial takes what fits")
+
+
+@pytest.fixture
+def started(tool, tmp_path, monkeypatch):
+    """The session of some flags and an ``OPTIMIZATION`` block, on a CPU with the instruction sets named."""
+    module = tool("_session")
+
+    def start(*flags, sets, **optimization):
+        monkeypatch.setattr("pcdet.engine.precision.read_processor", lambda: Processor("a CPU", sets))
+        monkeypatch.setattr(module, "cfg", EasyDict(ROOT_DIR=tmp_path, EXP_GROUP_PATH="group", TAG="tag"))
+        args = module.common_parser("").parse_args(
+            ["--cfg_file", "x.yaml", "--device", "cpu", "--threads", "1", *flags]
+        )
+        block = {"num_epochs": 1, "batch_size_per_gpu": 1, "optimizer": "adam", "lr": 0.1, **optimization}
+        return module._start_process(args, OptimizationConfig(**block))
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("flags", "optimization"), [(["--use_amp"], {}), ([], {"use_amp": True}), (["--use_amp"], {"use_amp": True})]
+)
+def test_mixed_precision_is_asked_for_by_flag_or_file_and_follows_the_processor(started, flags, optimization):
+    plain = started(*flags, sets=("AVX2",), **optimization).precision
+    assert (plain.name, plain.layout) == ("float32", "contiguous")
+    bf16 = started(*flags, sets=("AVX2", "AVX512_BF16"), **optimization).precision
+    assert (bf16.name, bf16.layout) == ("bfloat16", "channels_last")
+    insisted = started(*flags, "--amp_dtype", "bf16", sets=("AVX2",), **optimization).precision
+    assert (insisted.name, insisted.layout, insisted.slow) == ("bfloat16", "channels_last", True)
+
+
+def test_a_session_places_models_in_the_layout_of_its_precision_or_of_its_flag(started):
+    def is_last(*flags, sets):
+        weight = started(*flags, sets=sets).place(torch.nn.Conv2d(4, 4, 3)).weight
+        return weight.is_contiguous(memory_format=torch.channels_last)
+
+    assert not is_last(sets=("AVX512_BF16",))
+    assert not is_last("--use_amp", sets=("AVX2",))
+    assert is_last("--use_amp", sets=("AVX512_BF16",))
+    assert is_last("--channels_last", sets=("AVX2",))
+
+
+@pytest.mark.parametrize(("slow", "level"), [(False, "INFO"), (True, "WARNING")])
+def test_precision_is_told_in_one_line_and_warned_of_where_it_is_only_emulated(tool, caplog, slow, level):
+    with caplog.at_level(logging.INFO):
+        tool("_session").log_precision(Precision(reason="so", slow=slow), logging.getLogger("any"))
+    assert [(r.levelname, r.message) for r in caplog.records] == [(level, "precision float32, contiguous maps: so")]

@@ -7,12 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from commands import run
 from easydict import EasyDict
 
+from pcdet.engine.precision import Precision
 from pcdet.registry import ConfigError
 from pcdet.utils.weights import MisfitError
 
@@ -62,6 +65,25 @@ def test_the_run_record_carries_what_a_result_must(trained):
     assert record["command"][0] == "train.py" and record["config"]["OPTIMIZATION"]["NUM_EPOCHS"] == 4
     assert record["dataset"]["samples"] == 4 and record["dataset"]["fingerprint"]
     assert "Car_3d/moderate_R40" in record["results"]["4"]
+
+
+def test_without_use_amp_a_training_is_float32_in_contiguous_maps(trained):
+    out, log = trained
+    assert "precision float32, contiguous maps: mixed precision was not asked for (--use_amp)" in log
+    record = json.loads((out / "run.json").read_text())
+    assert (record["precision"], record["layout"]) == ("float32", "contiguous")
+
+
+def test_a_training_is_evaluated_in_its_own_precision(tool, monkeypatch):
+    train, seen = tool("train"), {}
+    session = SimpleNamespace(
+        cfg=EasyDict(CLASS_NAMES=["Car"], MODEL={}, DATA_CONFIG={"DATA_SPLIT": {"test": "val"}}), logger=None,
+        args=SimpleNamespace(save_to_file=False), device=torch.device("cpu"), output_dir=Path("out"),
+        precision=Precision("cpu", torch.bfloat16), loader=lambda training: (None, []),
+    )  # fmt: skip
+    monkeypatch.setattr(train, "eval_one_epoch", lambda model, loader, settings, **_: seen.update(was=settings) or {})
+    train.Evaluation(session, None, None)._evaluate(1, Path("out"))
+    assert seen["was"].precision is session.precision
 
 
 def test_a_finished_training_says_so_and_ends(trained, cfg_file, tools):
@@ -117,8 +139,11 @@ def test_a_checkpoint_is_evaluated_alone(trained, cfg_file, tools):
 def test_all_checkpoints_are_evaluated_in_mixed_precision(trained, cfg_file, tools):
     out, _ = trained
     command = ["test.py", "--cfg_file", cfg_file, "--output_dir", out, "--eval_all", "--workers", "0", "--use_amp"]
-    log = run([*command, "--channels_last", "--device", "cpu"], cwd=tools)
-    assert "EPOCH 2 EVALUATION" in log and "EPOCH 4 EVALUATION" in log and "torch.bfloat16" in log
+    log = run([*command, "--amp_dtype", "bf16", "--device", "cpu"], cwd=tools)  # insists, on every machine
+    assert "EPOCH 2 EVALUATION" in log and "EPOCH 4 EVALUATION" in log
+    assert log.count("precision bfloat16, channels-last maps: ") == 1
+    record = json.loads((out / "eval/eval_all_default/default/run.json").read_text())
+    assert (record["precision"], record["layout"]) == ("torch.bfloat16", "channels_last")
     assert (out / "eval/eval_all_default/default/eval_list_val.txt").read_text() == "2\n4\n"
 
 
@@ -138,9 +163,9 @@ def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):
     kd_file = cfg_file.with_name("tiny_kd.yaml")
     teacher = trained[0] / "ckpt/checkpoint_epoch_4.pth"
     common = ["--cfg_file", kd_file, "--output_dir", tmp_path, "--workers", "0", "--device", "cpu"]
-    flags = ["--batch_size", "2", "--use_amp", "--channels_last", "--epochs", "2", "--eval_interval", "1"]
+    flags = ["--batch_size", "2", "--use_amp", "--amp_dtype", "bf16", "--epochs", "2", "--eval_interval", "1"]
     log = run_script("dist_train_kd.sh", ["2", *common, *flags, "--teacher_ckpt", teacher], tools=tools)
-    assert "total_batch_size: 2, 2 processes" in log and "mixed precision torch.bfloat16" in log
+    assert "total_batch_size: 2, 2 processes" in log and "precision bfloat16, channels-last maps: " in log
     assert log.count("Train:") == 4  # rank 0 alone logs: two iterations an epoch, first and last
     assert log.count("EVALUATION *") == 2
     record = json.loads((tmp_path / "run.json").read_text())
@@ -148,7 +173,7 @@ def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):
     ckpt = tmp_path / "ckpt/checkpoint_epoch_2.pth"
     expected = torch.load(teacher, weights_only=True)["model_state"].keys()
     assert torch.load(ckpt, weights_only=True)["model_state"].keys() == expected
-    run_script("dist_test.sh", ["2", *common, "--ckpt", ckpt], tools=tools)
+    run_script("dist_test.sh", ["2", *common, *flags[2:5], "--ckpt", ckpt], tools=tools)
     annos = pickle.loads((tmp_path / "eval/epoch_2/val/default/result.pkl").read_bytes())
     assert [a["frame_id"] for a in annos] == [
         a["frame_id"] for a in pickle.loads((tmp_path / "eval/eval_with_train/epoch_2/val/result.pkl").read_bytes())

@@ -112,7 +112,7 @@ def main():
     out = OUTPUT / f"{args.detector}_{args.frames}x{epochs}_seed{args.seed}"
     out.mkdir(parents=True, exist_ok=True)
     on_them = ["--cfg_file", str(cfg_file), "--batch_size", str(batch), "--output_dir", str(out), "--workers", "0"]
-    fast = ["--threads", "1", "--use_amp", "--channels_last"]
+    fast = ["--threads", "1", "--use_amp"]
     where = ["--set", "DATA_CONFIG.DATA_PATH", str(data), "DATA_CONFIG.DATA_AUGMENTOR.DISABLE_AUG_LIST", AUGMENTORS]
     few = ["--skip_eval", "--max_ckpt_save_num", "1", "--ckpt_save_interval", str(epochs), "--seed", str(args.seed)]
     before = cpu_minutes()

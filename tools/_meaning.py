@@ -1,0 +1,56 @@
+"""The quickstart's closing paragraph: what its table means, in sentences made from its numbers."""
+
+TEACHER, STUDENT, LONGER, SLICES = "teacher", "student", "student+longer", "student+slices"
+DISTILLED = "student+pointdistiller"
+CHANCE = 4.0  # points of mAP between two seeds of one student, as docs/benchmarks/quickstart.md has them
+
+
+def what_it_means(rows):
+    """The paragraph.
+
+    Args:
+        rows: of results.json, one a model: ``3d -> moderate -> [mAP of each seed]``, ``params``, ``train_cpu_s``.
+    """
+    student = rows[STUDENT]
+    share = student["params"] / rows[TEACHER]["params"]
+    lost = _mean(rows[TEACHER]) - _mean(student)
+    sentences = [
+        f"The student has {share:.0%} of the teacher's weights and {abs(lost):.1f} points of 3D mAP (moderate) "
+        f"{'less' if lost > 0 else 'more'} than its {_mean(rows[TEACHER]):.1f}.",
+        f"Trained for {_cost(rows, LONGER, STUDENT)} the CPU time it gains {_gain(rows, LONGER, STUDENT)}; beginning "
+        f"with slices of the teacher's weights, at {_cost(rows, SLICES, STUDENT)} the cost, "
+        f"{_gain(rows, SLICES, STUDENT)}.",
+        f"PointDistiller costs {_cost(rows, DISTILLED, STUDENT)}: {_gain(rows, DISTILLED, STUDENT)} over the student "
+        f"that saw as many samples, {_gain(rows, DISTILLED, LONGER)} over the one that trained as long.",
+    ]
+    for name in rows:
+        if name.startswith(f"{SLICES}+"):
+            what = name.removeprefix(f"{SLICES}+")
+            brings, cost = _gain(rows, name, SLICES), _cost(rows, name, SLICES)
+            sentences.append(f"On top of slices, {what} brings {brings} for {cost} their cost.")
+    students = [name for name in rows if name != TEACHER]
+    best = max(students, key=lambda name: _mean(rows[name]))
+    sentences.append(f"Highest of the students: {best}, {_mean(rows[best]):.1f}.")
+    if len(_scores(student)) == 1:
+        sentences.append(
+            f"This is one seed, and seeds of one student lie up to about {CHANCE:.0f} points apart: smaller "
+            "differences say nothing."
+        )
+    return " ".join(sentences)
+
+
+def _scores(row):
+    return row["3d"]["moderate"]
+
+
+def _mean(row):
+    return sum(_scores(row)) / len(_scores(row))
+
+
+def _gain(rows, name, control):
+    return f"{_mean(rows[name]) - _mean(rows[control]):+.1f}"
+
+
+def _cost(rows, name, control):
+    seconds, base = rows[name]["train_cpu_s"], rows[control]["train_cpu_s"]
+    return f"{seconds / base:.1f} times" if seconds and base else "an unknown share of"

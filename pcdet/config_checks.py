@@ -41,6 +41,7 @@ SCHEMAS = {
 STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cell over metres of voxel
 SPARSE_CHANNELS = 128  # of what leaves these backbones at width 1
 SCALE_CHANNELS = "pcdet.models.width:scale_channels"
+SCALE_BEV_CHANNELS = "pcdet.models.width:scale_bev_channels"
 DATABASE_FILTERS = "pcdet.datasets.augmentor.database_sampler:FILTERS"  # what gt_sampling's PREPARE may name
 # Lists or numbers whose entries must be at least one, wherever they stand under these nodes.
 COUNTS = {
@@ -405,30 +406,31 @@ def _channels_meet(config: Mapping) -> Iterator[str]:
 
 def _volume_fills_the_map(config: Mapping, path: str, channels: float) -> Iterator[str]:
     """The sparse backbone's channels in each layer of height, all at the widths that the layers get."""
-    grid, out = _grid(config), _sparse_channels(config)
+    width = _width(config)
+    grid, before, out = _grid(config), _sparse_channels(config, 1.0), _sparse_channels(config, width)
     pad = _get(config, "MODEL.BACKBONE_3D.last_pad") or 0
     pad = pad[0] if _is_list(pad) and pad else pad
     if grid is None or out is None or not _is_number(pad) or _name(config, "MAP_TO_BEV") != "HeightCompression":
         return
-    depth, width = _sparse_depth(grid[2], int(pad)), _width(config)
-    got = load_object(SCALE_CHANNELS)(channels, width)
+    depth = _sparse_depth(grid[2], int(pad))
+    got = load_object(SCALE_BEV_CHANNELS)(channels, before, out, width)
     if got != out * depth:
-        scaled = "" if width == 1 else f", {channels!r} at MODEL.WIDTH {width:g}; {math.ceil(out * depth / width)} fits"
+        scaled = "" if width == 1 else f", {channels!r} at MODEL.WIDTH {width:g}; {before * depth} fits"
         yield (
             f"{path}: the 3-D backbone's {out} channels in {depth} layers of height make {out * depth}, got "
             f"{got}{scaled}"
         )
 
 
-def _sparse_channels(config: Mapping) -> int | None:
-    """Channels that leave a sparse backbone; None if they are not known."""
+def _sparse_channels(config: Mapping, width: float) -> int | None:
+    """Channels that leave a sparse backbone at a width; None if they are not known."""
     if _name(config, "BACKBONE_3D") not in STRIDE_3D:
         return None
     node, scale = _get(config, "MODEL.BACKBONE_3D"), load_object(SCALE_CHANNELS)
     own, factor = node.get("OUT_CHANNELS"), node.get("WIDTH", 1.0)
     if own is not None:  # the factor is on what is not named
-        return scale(own, _width(config)) if _is_number(own) else None
-    return scale(SPARSE_CHANNELS, factor * _width(config)) if _is_number(factor) else None
+        return scale(own, width) if _is_number(own) else None
+    return scale(SPARSE_CHANNELS, factor * width) if _is_number(factor) else None
 
 
 def _width(config: Mapping) -> float:

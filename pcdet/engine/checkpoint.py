@@ -3,8 +3,8 @@
 Keys: ``epoch`` (finished epochs), ``it`` (finished iterations), ``model_state``, ``optimizer_state`` and ``version`` as
 in OpenPCDet; ``scheduler_state``, ``scaler_state``, ``rng_state`` (of rank 0), ``seed`` and ``iters_per_epoch`` are
 ours. ``kd_state`` holds what a distiller owns beside its student: it is there, if empty, in every checkpoint of a
-distillation and in no other; ``teacher_fingerprint`` stands beside it. Everything is a tensor, a number, a string or a
-plain container, so ``torch.load(weights_only=True)`` reads it.
+distillation and in no other; ``teacher_fingerprint`` stands beside it where a loss needs the teacher. Everything is a
+tensor, a number, a string or a plain container, so ``torch.load(weights_only=True)`` reads it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def checkpoint_state(
         if is_distiller(model):
             own = {k: v for k, v in unwrap(model).state_dict().items() if not k.startswith(STUDENT)}
             state["kd_state"] = plain(own)
-            state["teacher_fingerprint"] = weights_fingerprint(unwrap(model).teacher)
+            if unwrap(model).teacher is not None:
+                state["teacher_fingerprint"] = weights_fingerprint(unwrap(model).teacher)
     for name, part in parts.items():
         if hasattr(part, "state_dict"):
             state[f"{name}_state"] = plain(part.state_dict())
@@ -223,7 +224,9 @@ def _check_kind(model: nn.Module, state: dict, name) -> None:
 
 def _teacher_has_changed(model: nn.Module, state: dict) -> bool:
     before = state.get("teacher_fingerprint")
-    return before is not None and is_distiller(model) and before != weights_fingerprint(model.teacher)
+    if before is None or not is_distiller(model) or model.teacher is None:
+        return False
+    return before != weights_fingerprint(model.teacher)
 
 
 def _load_model(model: nn.Module, state: dict, name, logger: logging.Logger | None) -> str | None:

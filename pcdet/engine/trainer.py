@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint, plain_detector, unwrap
+from pcdet.engine.checkpoint import checkpoint_state, is_distiller, load_checkpoint, plain_detector, unwrap
 from pcdet.engine.hooks import Hook
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import set_rng_state
@@ -41,7 +41,15 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How long and how to train. ``merged``: the loader holds all epochs' batches in one (its length is their sum)."""
+    """How long and how to train.
+
+    Attributes:
+        epochs: of the whole training.
+        grad_norm_clip: largest norm of the detector's gradient, and of that of what a distiller trains beside it.
+        precision: of the forward pass.
+        merged: the loader holds all epochs' batches in one (its length is their sum).
+        seed: kept in checkpoints.
+    """
 
     epochs: int
     grad_norm_clip: float = 10.0
@@ -61,7 +69,7 @@ class Iteration:
     loss: float = 0.0
     tb_dict: dict = field(default_factory=dict)
     lr: float = 0.0
-    grad_norm: float = 0.0
+    grad_norm: float = 0.0  # of the detector alone
     data_time: float = 0.0
     forward_time: float = 0.0
     batch_time: float = 0.0
@@ -222,10 +230,12 @@ class Trainer:
         self._check_finite(self.last.loss, "loss", batch, scalars)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._parameters(), self.settings.grad_norm_clip)
+        norms = [nn.utils.clip_grad_norm_(p, self.settings.grad_norm_clip) for p in self._parameters_to_clip()]
         if not self.scaler.is_enabled():  # the scaler itself skips steps whose gradients overflow
-            self._check_finite(norm.item(), "gradient norm", batch, scalars)
-            self.last.grad_norm = norm.item()
+            norms = [norm.item() for norm in norms]
+            for norm in norms:
+                self._check_finite(norm, "gradient norm", batch, scalars)
+            self.last.grad_norm = norms[0]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.last.lr, self.last.tb_dict = self.scheduler.lr, {k: v for k, v in scalars.items() if k in tb_dict}
@@ -239,8 +249,15 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- internals
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    def _parameters_to_clip(self) -> list[list[nn.Parameter]]:
+        """The detector's parameters, and those that a distiller trains beside it."""
+        # in one norm, large gradients of adapters, which no detector keeps, would shorten the detector's steps
+        every = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if not is_distiller(self.model):
+            return [every]
+        detectors = {id(p) for p in plain_detector(self.model).parameters()}
+        own = [p for p in every if id(p) not in detectors]
+        return [[p for p in every if id(p) in detectors], *([own] if own else [])]
 
     def _batches(self, skip: int) -> Iterator:
         """Iterator over the epoch's batches from number ``skip`` on; random states of a resume are set on the way."""

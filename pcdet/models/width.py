@@ -2,7 +2,8 @@
 
 A network of a fraction of the parameters has channels times the square root of that fraction: width 0.5 is the "4x"
 student, 0.25 the "16x" one, 1 / 2.8 the "8x" one and 1 / 1.4 the "2x" one (PointDistiller, section 4.1 and its released
-configurations). Channels are cut to whole numbers.
+configurations). Channels are cut to whole numbers. Those of the BEV map follow from what is written into it, and those
+of a pillar layer that is joined with its maximum are even.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pcdet.registry import ConfigError
 CHANNEL_KEYS = {
     "VFE": ("NUM_FILTERS",),
     "BACKBONE_3D": ("NUM_FILTERS", "OUT_CHANNELS", "SA_CONFIG.MLPS", "FP_MLPS"),
-    "MAP_TO_BEV": ("NUM_BEV_FEATURES",),
     "BACKBONE_2D": ("NUM_FILTERS", "NUM_UPSAMPLE_FILTERS"),
     "DENSE_HEAD": (
         "SHARED_CONV_NUM_FILTER",
@@ -30,6 +30,8 @@ CHANNEL_KEYS = {
 }
 # Parts with default channels, which take the factor itself for those that the file does not name.
 FIXED_WIDTH = ("VoxelBackBone8x", "VoxelResBackBone8x")
+SPARSE_OUT_CHANNELS = 128  # that leave these by default
+PILLAR_VFE = "PillarVFE"
 CUT_SLACK = 0.05  # widths are written with few digits: 196 * 0.357 must still give 70, as 196 / 2.8 does
 
 
@@ -38,6 +40,19 @@ def scale_channels(channels: Any, width: float) -> Any:
     if isinstance(channels, (list, tuple)):
         return [scale_channels(c, width) for c in channels]
     return max(1, int(channels * width + CUT_SLACK))
+
+
+def scale_bev_channels(channels: int, before: int | None, after: int | None, width: float) -> int:
+    """Scaled channels of a BEV map: what is written into it, times as many cells in height as before.
+
+    Args:
+        channels: of the map, before.
+        before: channels of what is written into it, before; None if they are not known.
+        after: the same, scaled.
+        width: factor where ``channels`` are no multiple of ``before``.
+    """
+    follows = before is not None and after is not None and channels % before == 0
+    return channels // before * after if follows else scale_channels(channels, width)
 
 
 def scale_model_cfg(model_cfg: Mapping, width: float) -> Any:
@@ -64,7 +79,31 @@ def scale_model_cfg(model_cfg: Mapping, width: float) -> Any:
             _scale_key(node, key.split("."), width)
         if node.get("NAME") in FIXED_WIDTH and not {"NUM_FILTERS", "OUT_CHANNELS"} <= node.keys():
             node["WIDTH"] = width * node.get("WIDTH", 1.0)
+    _keep_pillar_halves_whole(scaled.get("VFE"))
+    node = scaled.get("MAP_TO_BEV")
+    if node is not None and node.get("NUM_BEV_FEATURES") is not None:
+        written = _channels_written(model_cfg), _channels_written(scaled)
+        node["NUM_BEV_FEATURES"] = scale_bev_channels(node["NUM_BEV_FEATURES"], *written, width)
     return scaled
+
+
+def _keep_pillar_halves_whole(vfe: Any) -> None:
+    """Even channels for every layer but the last: half are a layer's own, half their maximum over the pillar."""
+    if vfe is not None and vfe.get("NAME") == PILLAR_VFE and vfe.get("NUM_FILTERS"):
+        *hidden, last = vfe["NUM_FILTERS"]
+        vfe["NUM_FILTERS"] = [*(max(2, channels - channels % 2) for channels in hidden), last]
+
+
+def _channels_written(model_cfg: Mapping) -> int | None:
+    """Channels of what is written into the BEV map: sparse voxels or pillars; None if the block does not say."""
+    backbone = model_cfg.get("BACKBONE_3D")
+    if backbone is None:
+        filters = (model_cfg.get("VFE") or {}).get("NUM_FILTERS")
+        return filters[-1] if filters else None
+    named = backbone.get("OUT_CHANNELS")
+    if named is None and backbone.get("NAME") in FIXED_WIDTH:
+        return scale_channels(SPARSE_OUT_CHANNELS, backbone.get("WIDTH", 1.0))
+    return named
 
 
 def _scale_key(node: Any, path: list[str], width: float) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from easydict import EasyDict
-from models import pointrcnn
-from models.pointpillars import KITTI_RANGE, dataset_facts, model_cfg
+from models import pointrcnn, seconds
+from models.pointpillars import KITTI_RANGE, TINY_RANGE, dataset_facts, model_cfg, random_batch
 from torch import nn
 
 from pcdet.config import cfg_from_yaml_file
@@ -221,6 +221,66 @@ def test_channels_are_cut_as_in_the_papers_tables(width, expected):
 def test_the_papers_2x_student():
     assert scale_channels([64, 128, 256], 1 / 1.4) == [45, 91, 182]
     assert scale_channels([64, 128, 256], 0.714) == [45, 91, 182]
+
+
+WIDTHS = (1 / 2.8, 0.357, 1 / 1.4, 0.714, 0.5, 0.25)
+
+
+def second_of(backbone, name="second"):
+    """SECOND or its multi-head with one of the sparse backbones, its maps shallower."""
+    cfg = seconds.model_cfg(name, width=None)
+    cfg.BACKBONE_3D.NAME = backbone
+    cfg.BACKBONE_2D.LAYER_NUMS = [1, 1]
+    return cfg, seconds.facts(), seconds.batch()
+
+
+def two_layers_of_pillars():
+    facts = dataset_facts(TINY_RANGE)
+    changes = {"VFE": {"NUM_FILTERS": [64, 64]}, "BACKBONE_2D": {"LAYER_NUMS": [1, 1, 1]}}
+    return model_cfg(**changes), facts, random_batch(facts, points=300)
+
+
+SCALED = {
+    "SECOND": lambda: second_of("VoxelBackBone8x"),
+    "SECOND, residual": lambda: second_of("VoxelResBackBone8x"),
+    "multi-head": lambda: second_of("VoxelBackBone8x", "second_multihead"),
+    "PointPillars, two layers": two_layers_of_pillars,
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("network", SCALED)
+def test_a_detector_is_built_and_trained_at_every_width_of_the_paper(network, width):
+    if network != "PointPillars, two layers":
+        pytest.importorskip("spconv")
+    cfg, facts, batch = SCALED[network]()
+    cfg.WIDTH = width
+    torch.manual_seed(0)
+    model = build_network(cfg, 3, facts).train()
+    loss = model(batch)[0]["loss"]
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("width", "volume", "bev"), [(1 / 2.8, 45, 90), (0.357, 45, 90), (1 / 1.4, 91, 182), (0.5, 64, 128)]
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_the_map_has_twice_the_channels_of_the_volume_that_fills_it(width, volume, bev, named):
+    """256 cut by itself would be 91 at 1 / 2.8."""
+    backbone = {"NAME": "VoxelBackBone8x", **({"OUT_CHANNELS": 128} if named else {})}
+    scaled = scale_model_cfg(EasyDict(BACKBONE_3D=backbone, MAP_TO_BEV={"NUM_BEV_FEATURES": 256}), width)
+    assert scaled.MAP_TO_BEV.NUM_BEV_FEATURES == bev
+    if named:
+        assert scaled.BACKBONE_3D.OUT_CHANNELS == volume
+
+
+def test_pillar_layers_that_are_joined_with_their_maximum_have_even_channels():
+    cfg = model_cfg(VFE={"NUM_FILTERS": [64, 2, 64]})
+    scaled = scale_model_cfg(cfg, 1 / 1.4)  # 64 / 1.4 is cut to 45
+    assert scaled.VFE.NUM_FILTERS == [44, 2, 45] and scaled.MAP_TO_BEV.NUM_BEV_FEATURES == 45
+    with pytest.raises(ConfigError, match=r"MODEL.VFE: NUM_FILTERS must be even .* but the last.* got \[45, 64\]"):
+        build_network(model_cfg(VFE={"NUM_FILTERS": [45, 64]}), 3, dataset_facts(TINY_RANGE))
 
 
 def test_every_part_that_has_channels_is_scaled():

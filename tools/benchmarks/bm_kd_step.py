@@ -77,7 +77,7 @@ def networks(distiller, batch: dict, whole_teacher: bool) -> None:
         with torch.no_grad():
             distiller.teacher.forward_features(dict(batch))
     else:
-        distiller._run_teacher(batch)
+        distiller._run_teacher(batch, list(distiller.losses))
     distiller.student(dict(batch))[0]["loss"].backward()
 
 
@@ -87,18 +87,18 @@ def distillation(distiller, batch: dict) -> Callable[[], None]:
     def leaf(value):
         return value.detach().requires_grad_() if isinstance(value, Tensor) and value.requires_grad else value
 
-    own, head = dict(batch), distiller.student.dense_head
-    with Taps(distiller.student, distiller._student_taps) as taps:
+    own, head, labels = dict(batch), distiller.student.dense_head, list(distiller.losses)
+    with Taps(distiller.student, distiller._taps("student", labels)) as taps:
         distiller.student(own)
     tapped = {name: leaf(value) for name, value in taps.complete(own).items()}
     head.forward_ret_dict = {name: leaf(value) for name, value in head.forward_ret_dict.items()}
     own = {name: leaf(value) for name, value in own.items()}
-    seen = distiller._run_teacher(batch)
+    seen = distiller._run_teacher(batch, labels)
 
     def call() -> None:
         distiller.zero_grad()
         teacher = View(seen.detector, seen.batch, seen.taps, seen.geometry)  # remembers nothing of the last call
-        loss, _ = distiller._kd_losses(View(distiller.student, own, tapped, distiller.geometry), teacher)
+        loss, _ = distiller._kd_losses(labels, View(distiller.student, own, tapped, distiller.geometry), teacher)
         loss.backward()
 
     return call

@@ -9,7 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcdet.models.width import scale_channels
+from pcdet.models.width import SPARSE_OUT_CHANNELS, scale_channels
 from pcdet.registry import BACKBONES_3D
 from pcdet.utils.spconv_utils import is_sparse_convolution, load_spconv, replace_feature
 
@@ -97,7 +97,7 @@ class _VoxelBackbone(nn.Module):
         filters = list(num_filters or scale_channels(list(defaults), width))
         if len(filters) != len(defaults) or min(filters) < 1:
             raise ValueError(f"NUM_FILTERS must be {len(defaults)} positive numbers, one for each stage, got {filters}")
-        out_channels = scale_channels(128, width) if out_channels is None else out_channels
+        out_channels = scale_channels(SPARSE_OUT_CHANNELS, width) if out_channels is None else out_channels
         spconv = load_spconv()
         # one layer more in height than the grid has: 41 halves to 21, 11, 5, 2
         self.sparse_shape = [int(grid_size[2]) + 1, int(grid_size[1]), int(grid_size[0])]

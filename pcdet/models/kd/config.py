@@ -49,7 +49,7 @@ class KDConfig:
         teacher: see ``TeacherConfig``.
         init: see ``InitConfig``.
         losses: one node each, with NAME and the keys of that class; a list of taps under FEATURE stands for as many
-            losses.
+            losses. None at all is for a student that only begins with slices of its teacher.
         preset: for every loss that names none of its own.
         log_every: iterations between two computations of the diagnostics that cost time; 0: never.
         target_var_warn: warn when a target's variance falls below this share of what it was at first.
@@ -63,8 +63,11 @@ class KDConfig:
     target_var_warn: float = 0.1
 
     def __post_init__(self):
-        if not self.losses:
-            raise ValueError("LOSSES: missing or empty; name at least one, or remove the KD block")
+        if not self.losses and self.init.name == "none":
+            raise ValueError(
+                "LOSSES: missing or empty; name at least one, begin with slices of the teacher (INIT.NAME slice), or "
+                "remove the KD block"
+            )
         if self.log_every < 0:
             raise ValueError(f"LOG_EVERY: must be at least 0 (never), got {self.log_every}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ class Distiller(nn.Module):
     """Trains like the student it holds: ``forward`` returns ``(ret_dict, tb_dict, disp_dict)`` with the summed loss.
 
     In eval mode it is the student. The teacher is no submodule: it has no part in ``parameters()`` and
-    ``state_dict()``, but follows ``to()``. ``student.state_dict()`` is a plain detector's.
+    ``state_dict()``, but follows ``to()``. ``student.state_dict()`` is a plain detector's. A loss whose weight is 0, or
+    whose schedule's factor is in this epoch, asks for no taps; the teacher does not run where none is asked for.
 
     Args:
         student: a detector.
-        teacher: a detector; frozen here.
+        teacher: a detector; frozen here, and let go if no loss has a weight.
         losses: by the label under which they are logged.
         geometry: where the student's voxels lie.
         own_input: what the teacher gets in place of the student's batch, where its grid differs.
@@ -51,7 +52,9 @@ class Distiller(nn.Module):
     ):
         super().__init__()
         self.student = student
-        self._unregistered_teacher = (teacher.requires_grad_(False),)  # a tuple hides it from nn.Module
+        needed = any(loss.weight > 0 for loss in losses.values())
+        # a tuple hides it from nn.Module
+        self._unregistered_teacher = (teacher.requires_grad_(False) if needed else None,)
         self.losses = nn.ModuleDict(losses)
         self.geometry = geometry
         self._own_input = own_input
@@ -64,13 +67,11 @@ class Distiller(nn.Module):
         self._iteration = 0
         self._warned: set[str] = set()
         self._explained: dict[str, float] = {}
-        self._student_taps = _names(loss.student_taps for loss in losses.values())
-        self._teacher_taps = _names(loss.teacher_taps for loss in losses.values())
         self.train(student.training)
 
     @property
-    def teacher(self) -> nn.Module:
-        """The frozen teacher."""
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher; None where no loss has a weight."""
         return self._unregistered_teacher[0]
 
     # -------------------------------------------------------------------------------------------- a detector's manners
@@ -91,6 +92,8 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> Distiller:
         """Puts the student into train or eval mode, and the teacher into the mode that was chosen for it."""
         super().train(mode)
+        if self.teacher is None:
+            return self
         self.teacher.train(mode and self.teacher_mode == "train")
         if self.teacher_mode == "bn_train":
             for module in self.teacher.modules():
@@ -100,7 +103,8 @@ class Distiller(nn.Module):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self.teacher._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
         return self
 
     # ------------------------------------------------------------------------------------------------------- one step
@@ -116,46 +120,55 @@ class Distiller(nn.Module):
         """
         if not self.training:
             return self.student(batch_dict)
-        teacher = self._run_teacher(batch_dict)
+        active = self._active()
+        teacher = self._run_teacher(batch_dict, active)
         own_batch = dict(batch_dict)
-        with Taps(self.student, self._student_taps) as taps:
+        with Taps(self.student, self._taps("student", active)) as taps:
             ret_dict, tb_dict, disp_dict = self.student(own_batch)
         student = View(self.student, own_batch, taps.complete(own_batch), self.geometry)
         with torch.autocast(ret_dict["loss"].device.type, enabled=False):
-            kd_loss, logs = self._kd_losses(student, teacher)
+            kd_loss, logs = self._kd_losses(active, student, teacher)
         logs["kd/total"] = kd_loss.detach()
         logs = _to_floats(logs)
         self._watch(logs)
         ret_dict = {**ret_dict, "loss": ret_dict["loss"] + kd_loss}
         return ret_dict, {**tb_dict, **logs}, {**disp_dict, "kd": logs["kd/total"]}
 
+    def _active(self) -> list[str]:
+        """Labels of the losses that count in this epoch."""
+        return [label for label, loss in self.losses.items() if loss.weight * loss.schedule.at(*self._epoch) != 0]
+
+    def _taps(self, side: str, labels: Sequence[str]) -> tuple[str, ...]:
+        """What these losses read of the student or the teacher, all names once, in order."""
+        taps = [tap for label in labels for tap in getattr(self.losses[label], f"{side}_taps")]
+        return tuple(dict.fromkeys(taps))
+
     @torch.no_grad()
-    def _run_teacher(self, batch_dict: dict[str, Any]) -> View:
-        """The teacher up to the last tap, on its own copy of the dictionary, since modules write into theirs."""
-        if not self._teacher_taps:
+    def _run_teacher(self, batch_dict: dict[str, Any], labels: Sequence[str]) -> View:
+        """The teacher up to these losses' last tap, on its own copy of the dictionary: modules write into theirs."""
+        names = self._taps("teacher", labels)
+        if not names:
             return View(self.teacher, dict(batch_dict), {}, self._teacher_geometry)
         own_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
         given = set(own_batch)
-        with Taps(self.teacher, self._teacher_taps, stop=True) as taps:
+        with Taps(self.teacher, names, stop=True) as taps:
             own_batch = self.teacher.forward_features(own_batch)
         seen = taps.complete(own_batch)
         # The maps in between are let go before the student needs the memory; coordinates say where rows stand.
         kept = {key: value for key, value in own_batch.items() if key in given or key.endswith("_coords")}
         return View(self.teacher, kept, seen, self._teacher_geometry)
 
-    def _kd_losses(self, student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:
-        """The weighted sum, and everything to log."""
+    def _kd_losses(self, labels: Sequence[str], student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:
+        """The weighted sum of these losses, and everything to log."""
         diagnose = bool(self.log_every) and self._iteration % self.log_every == 0
         self._iteration += 1
         # Adapters of a loss that does not run still belong to the graph: DDP waits for every parameter's gradient.
         total = sum((p.sum() for p in self.losses.parameters() if p.requires_grad), torch.zeros(())) * 0
-        logs: dict[str, Any] = {}
-        for label, loss in self.losses.items():
+        logs: dict[str, Any] = {f"kd/{label}": 0.0 for label in self.losses}
+        for label in labels:
+            loss = self.losses[label]
             factor = loss.schedule.at(*self._epoch)
             weight = loss.weight * factor
-            if weight == 0:
-                logs[f"kd/{label}"] = 0.0
-                continue
             value, details = loss(student, teacher, diagnose=diagnose)
             total = total + weight * value
             logs[f"kd/{label}"] = weight * value.detach()
@@ -181,11 +194,6 @@ class Distiller(nn.Module):
                     label,
                     ratio,
                 )
-
-
-def _names(taps: Any) -> tuple[str, ...]:
-    """All names once, in order."""
-    return tuple(dict.fromkeys(name for names in taps for name in names))
 
 
 def _to_floats(values: dict[str, Any]) -> dict[str, float]:

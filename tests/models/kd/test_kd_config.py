@@ -1,6 +1,8 @@
 """The ``KD:`` block: what is accepted, what a preset stands for, and how a distiller comes out of it."""
 
+import gc
 import logging
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from easydict import EasyDict
 from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, train, wide_detector
 
 from pcdet.config import cfg_from_yaml_file
+from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint
 from pcdet.models import build_network
 from pcdet.models.kd import build_distiller
 from pcdet.models.kd.config import KDConfig, resolve
@@ -30,7 +33,7 @@ def test_without_a_block_there_is_no_distiller():
 @pytest.mark.parametrize(
     "node, message",
     [
-        (block(), "KD.LOSSES: missing or empty"),
+        (block(), "KD.LOSSES: missing or empty; name at least one, begin with slices of the teacher"),
         (block(PILLARS) | {"LOSES": []}, "KD.LOSES: KDConfig has no such key; did you mean LOSSES?"),
         (block({"NAME": "PointDistiler"}), "unknown KD loss 'PointDistiler'; did you mean PointDistiller?"),
         (block({"NAME": "PointDistiller"}), r"KD.LOSSES\[0\].FEATURE: missing"),
@@ -230,6 +233,61 @@ def test_a_stopped_loss_costs_nothing_and_keeps_its_adapters_in_the_graph(batch)
     assert tb_dict["kd/PointDistiller"] == 0 and "kd/PointDistiller/nodes" not in tb_dict
     for parameter in distiller.losses.parameters():
         assert parameter.grad is not None and float(parameter.grad.abs().sum()) == 0
+
+
+def count_forwards(teacher):
+    """Slots of the teacher's that have run so far, in order."""
+    ran = []
+    for name, module in teacher.named_children():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    return ran
+
+
+def test_the_teacher_does_not_run_where_no_loss_counts(batch):
+    distiller = distil(LOGITS | {"SCHEDULE": {"NAME": "stop", "EPOCHS": 1}}, MAP | {"WEIGHT": 0.0})
+    ran = count_forwards(distiller.teacher)
+    distiller.set_epoch(1, 4)
+    tb_dict = distiller(batch)[1]
+    assert ran == [] and tb_dict["kd/total"] == tb_dict["kd/PivotalLogit"] == tb_dict["kd/PointDistiller"] == 0
+    distiller.set_epoch(0, 4)
+    distiller(batch)
+    assert "backbone_2d" in ran
+
+
+def test_the_teacher_runs_no_further_than_the_losses_that_count_need(batch):
+    distiller = distil(PILLARS, MAP | {"SCHEDULE": {"NAME": "stop", "EPOCHS": 1}}, LOGITS | {"WEIGHT": 0.0})
+    ran = count_forwards(distiller.teacher)
+    distiller.set_epoch(1, 4)
+    assert distiller(batch)[1]["kd/PointDistiller_1"] > 0 and ran == ["vfe"]
+
+
+@pytest.mark.parametrize("losses", [[], [MAP | {"WEIGHT": 0.0}]], ids=["none", "weight 0"])
+def test_slices_alone_are_a_plain_training_that_begins_with_them(batch, losses):
+    teacher, student, plain = wide_detector(), detector(), detector()
+    ran = count_forwards(teacher)
+    distiller = distil(*losses, student=student, teacher=teacher, INIT={"NAME": "slice"})
+    assert torch.equal(student.dense_head.conv_box.bias, teacher.dense_head.conv_box.bias)
+    alive = weakref.ref(teacher)
+    del teacher
+    gc.collect()
+    assert distiller.teacher is None and alive() is None, "its memory is not given back"
+    plain.load_state_dict(student.state_dict())
+    (given, tb_dict, _), (wanted, _, _) = distiller(dict(batch)), plain.train()(dict(batch))
+    assert torch.equal(given["loss"], wanted["loss"]) and tb_dict["kd/total"] == 0 and ran == []
+    given["loss"].backward()
+    wanted["loss"].backward()
+    for a, b in zip(student.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+    distiller.eval().double()  # what moves and switches a teacher does without one
+
+
+def test_a_training_that_began_with_slices_alone_goes_on_as_a_distillation():
+    distillers = [distil(student=detector(seed), INIT={"NAME": "slice"}) for seed in (0, 1)]
+    state = checkpoint_state(distillers[0])
+    assert state["kd_state"] == {} and "teacher_fingerprint" not in state
+    torch.nn.init.zeros_(distillers[1].student.dense_head.conv_box.weight)
+    load_checkpoint(state, distillers[1])
+    assert distillers[1].student.dense_head.conv_box.weight.any()
 
 
 def test_expensive_diagnostics_come_at_intervals_and_stay_in_the_log(batch):

@@ -138,10 +138,11 @@ def test_another_frame_does_not_change_a_frames_own_terms(case):
     values = []
     for order in ((0,), (1,), (0, 1)):
         own = frames(batch, *order)
-        with torch.no_grad(), Taps(distiller.student, distiller._student_taps) as taps:
+        labels = list(distiller.losses)
+        with torch.no_grad(), Taps(distiller.student, distiller._taps("student", labels)) as taps:
             out = distiller.student.forward_features(dict(own))
         student = View(distiller.student, out, taps.complete(out), distiller.geometry)
-        teacher = distiller._run_teacher(own)
+        teacher = distiller._run_teacher(own, labels)
         values.append([float(loss(student, teacher)[0].detach()) for loss in distiller.losses.values()])
     for label, a, b, both in zip(distiller.losses, *values, strict=True):
         assert a > 0 and b > 0 and both == pytest.approx((a + b) / 2, rel=1e-4), label

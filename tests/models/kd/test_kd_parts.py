@@ -313,49 +313,6 @@ def test_pivots_by_score_are_capped_and_weighted(batch):
     )
 
 
-def with_head(seed, *, classifier=True, sincos=False):
-    """A detector with such a head, whose headings are far from its anchors'."""
-    head = pp.tiny_model_cfg().DENSE_HEAD
-    head.USE_DIRECTION_CLASSIFIER = classifier
-    if sincos:
-        head.TARGET_ASSIGNER_CONFIG.BOX_CODER_CONFIG = {"encode_angle_by_sincos": True}
-        head.LOSS_CONFIG.LOSS_WEIGHTS.code_weights = [1.0] * 8
-    model = detector(seed, DENSE_HEAD=head)
-    with torch.no_grad():
-        model.dense_head.conv_box.bias[6 :: model.dense_head.box_coder.code_size] += 2.0 if seed else -1.0
-    return model
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "columns", "by_sine"),
-    [
-        ({}, {}, 7, True),
-        ({"classifier": False}, {"classifier": False}, 7, False),
-        ({"classifier": False}, {}, 7, True),  # what the teacher codes is but for half a turn then
-        ({"sincos": True}, {"sincos": True}, 8, False),
-    ],
-)
-def test_pivotal_logits_equal_their_formula_over_all_anchors(batch, student, teacher, columns, by_sine):
-    """Weighted mean over positives of 15 MSE(sigmoid) and 0.2 smooth-L1 (SparseKD).
-
-    The heading goes through a sine where a classifier tells half turns apart; cosine and sine are compared as they are.
-    """
-    distiller = distil(LOGITS, student=with_head(0, **student), teacher=with_head(1, **teacher))
-    value = distiller(batch)[1]["kd/PivotalLogit"]
-    teacher = distiller.teacher.forward_features(dict(batch)) and distiller.teacher.dense_head.forward_ret_dict
-    student = distiller.student.dense_head.forward_ret_dict
-    positive = student["box_cls_labels"].flatten() > 0
-    scores = [d["cls_preds"].detach().reshape(-1, 3)[positive].sigmoid() for d in (student, teacher)]
-    codes = [d["box_preds"].detach().reshape(-1, columns)[positive] for d in (student, teacher)]
-    delta = codes[0] - codes[1]
-    assert delta[:, 6].abs().max() > 1, "or the sine would hardly tell"
-    if by_sine:
-        delta[:, 6] = delta[:, 6].sin()
-    smooth = torch.where(delta.abs() < 1 / 9, 4.5 * delta.square(), delta.abs() - 1 / 18)
-    wanted = 15 * (scores[0] - scores[1]).square().mean() + 0.2 * smooth.mean()
-    assert value == pytest.approx(float(wanted), rel=1e-4)
-
-
 def test_a_loss_of_ones_own_needs_a_class_and_a_name(batch, monkeypatch):
     """The example of docs/KD.md."""
 

@@ -149,7 +149,8 @@ class PillarVFE(nn.Module):
     Always runs in the precision of its parameters, whatever autocast says: coordinates up to 70 m do not fit bfloat16.
 
     Args:
-        num_filters: output channels of the layers.
+        num_filters: output channels of the layers. Those of all but the last are even: half are the layer's own, half
+            their maximum over the pillar.
         use_norm: batch normalisation; a bias without it.
         with_distance: add the distance to the sensor.
         use_abslote_xyz: keep the absolute coordinates (the key is spelt as in OpenPCDet).
@@ -172,6 +173,11 @@ class PillarVFE(nn.Module):
         super().__init__()
         if not num_filters:
             raise ValueError("NUM_FILTERS must name the channels of at least one layer, got []")
+        if any(channels % 2 for channels in num_filters[:-1]):
+            raise ValueError(
+                "NUM_FILTERS must be even for every layer but the last, which is joined with its maximum; got "
+                f"{list(num_filters)}"
+            )
         self.with_distance = with_distance
         self.use_absolute_xyz = use_abslote_xyz
         self.voxel_size = [float(v) for v in voxel_size]

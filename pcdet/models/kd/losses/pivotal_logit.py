@@ -1,8 +1,10 @@
 """Pivotal logits (SparseKD, NeurIPS 2022) for anchor heads: raw predictions matched where they matter.
 
-SparseKD's loss is for centre heads; its author's recipe for anchors (SparseKD, issue 11) is the default here: anchors
-assigned to an object, mean squared error of the class scores with weight 15, smooth-L1 of the box codes with 0.2.
-Anchors that the teacher is sure of, weighted by its score, can be used instead or as well.
+SparseKD's loss is for centre heads; its author's recipe for anchors (SparseKD, issue 11, and its
+``anchor_logit_kd_head``) is the default here. Class part, weight 15: the squared differences of all class scores of a
+cell that holds an anchor of an object, summed, over the number of such cells. Box part, weight 0.2: the smooth-L1
+differences of the codes of such an anchor, summed, over their number in the frame, then over the frames. Anchors that
+the teacher is sure of, weighted by its score, can be used instead or as well.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.sampling import effective_sample_size
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.models.kd.taps import head_taps
 from pcdet.models.kd.view import Pair, View
@@ -20,6 +23,7 @@ from pcdet.registry import KD_LOSSES
 
 HEADING = 6  # column of the heading residual in a box code that has angles
 MAX_PIVOTS = 1024  # of a frame, by teacher score
+LEAST_WEIGHT = 1e-6  # of all pivots together: scores may be nearly zero
 
 
 @KD_LOSSES.register
@@ -32,9 +36,14 @@ class PivotalLogit(KDLoss):
         by_score: weigh each pivot by the teacher's score, not equally.
         threshold: least teacher score of a pivot.
         num: most pivots by score in a frame.
-        cls_weight: of the mean squared difference of class scores (after the sigmoid).
-        reg_weight: of the smooth-L1 difference of box codes, the heading through the sine of the difference where a
-            direction classifier tells the two ways round apart.
+        cls_over: what the class part is a mean over. "cell": the cells of the batch that hold a pivot, each with the
+            scores of all its anchors and, by score, with the largest weight of its pivots; "anchor": the pivots of the
+            batch, each with its own scores.
+        reg_over: what the box part is a mean over. "frame": the pivots of each frame, then all frames, those without a
+            pivot too; "batch": the pivots of the batch.
+        cls_weight: of the squared differences of class scores (after the sigmoid), summed.
+        reg_weight: of the smooth-L1 differences of box codes, summed, the heading through the sine of the difference
+            where a direction classifier tells the two ways round apart.
         beta: where smooth-L1 turns from quadratic to linear.
         weight: of both together.
         schedule: of the weight over the epochs.
@@ -48,6 +57,8 @@ class PivotalLogit(KDLoss):
         by_score: bool = False,
         threshold: float = 0.1,
         num: int = MAX_PIVOTS,
+        cls_over: Literal["cell", "anchor"] = "cell",
+        reg_over: Literal["frame", "batch"] = "frame",
         cls_weight: float = 15.0,
         reg_weight: float = 0.2,
         beta: float = 1.0 / 9.0,
@@ -62,6 +73,7 @@ class PivotalLogit(KDLoss):
                 f"got {num}, {threshold} and {beta}"
             )
         self.pivot, self.by_score, self.threshold, self.num = pivot, by_score, threshold, num
+        self.cls_over, self.reg_over = cls_over, reg_over
         self.cls_weight, self.reg_weight, self.beta = cls_weight, reg_weight, beta
         head_taps(pair.student)  # that there is a head; its training forward leaves its predictions on it
         self.teacher_taps = head_taps(pair.teacher)
@@ -95,19 +107,38 @@ class PivotalLogit(KDLoss):
             return nothing, {"pivots": torch.zeros(())}
         score = best[where].float().sigmoid()
         weight = score if self.by_score else torch.ones_like(score)
-        share = weight / weight.sum().clamp(min=1e-6)
-        delta = given.classes_at(where).sigmoid() - wanted.classes_at(where).sigmoid()
-        cls = (share * delta.square().mean(dim=1)).sum()
-        delta = given.codes_at(where) - wanted.codes_at(where)
-        reg = (share * _box_distance(delta, self.beta, heading_by_sine=self.heading_by_sine)).sum()
-        frames = len(best)
+        cls = self._class_part(given, wanted, where, weight)
+        reg = self._box_part(given, wanted, where, weight, frames=len(best))
         logs = {
-            "pivots": torch.tensor(len(share) / frames),
-            "ess": 1 / share.square().sum() / frames,
+            "pivots": torch.tensor(len(weight) / len(best)),
+            "ess": effective_sample_size(weight, [len(weight)]) / len(best),
             "cls": self.cls_weight * cls.detach(),
             "reg": self.reg_weight * reg.detach(),
         }
         return self.cls_weight * cls + self.reg_weight * reg, logs
+
+    def _class_part(
+        self, given: _Predictions, wanted: _Predictions, where: tuple[Tensor, Tensor], weight: Tensor
+    ) -> Tensor:
+        """Mean over cells or anchors of the squared differences of their scores, summed."""
+        if self.cls_over == "anchor":
+            delta = given.classes_at(where).sigmoid() - wanted.classes_at(where).sigmoid()
+        else:
+            cells, pivot_cell = given.cells_of(where)
+            weight = weight.new_zeros(len(cells)).scatter_reduce_(0, pivot_cell, weight, "amax", include_self=True)
+            delta = given.classes_in(cells).sigmoid() - wanted.classes_in(cells).sigmoid()
+        return (weight * delta.square().sum(dim=1)).sum() / weight.sum().clamp(min=LEAST_WEIGHT)
+
+    def _box_part(
+        self, given: _Predictions, wanted: _Predictions, where: tuple[Tensor, Tensor], weight: Tensor, frames: int
+    ) -> Tensor:
+        """Mean over the pivots, of each frame or of all, of the smooth-L1 differences of their codes, summed."""
+        delta = given.codes_at(where) - wanted.codes_at(where)
+        distance = weight * _box_distance(delta, self.beta, heading_by_sine=self.heading_by_sine)
+        if self.reg_over == "batch":
+            return distance.sum() / weight.sum().clamp(min=LEAST_WEIGHT)
+        total = weight.new_zeros(frames).index_add_(0, where[0], weight).clamp(min=LEAST_WEIGHT)
+        return (distance / total[where[0]]).sum() / frames
 
     @torch.no_grad()
     def _pivots(self, best: Tensor, student: View) -> tuple[Tensor, Tensor]:
@@ -142,7 +173,7 @@ def _check_same_anchors(pair: Pair) -> None:
 
 
 class _Predictions:
-    """Raw predictions of an anchor head, read anchor by anchor without copying the maps.
+    """Raw predictions of an anchor head, read by anchor or by cell without copying the maps.
 
     Anchors are numbered as OpenPCDet flattens them: row, column, anchor of the cell.
     """
@@ -156,6 +187,18 @@ class _Predictions:
     def classes_at(self, where: tuple[Tensor, Tensor]) -> Tensor:
         """(n, classes) logits, float32."""
         return self._at(self.classes, where)
+
+    def cells_of(self, where: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """(m,) numbers of the cells in which anchors stand, each once, and (n,) which of them each anchor is in."""
+        frame, anchor = where
+        _, height, width, anchors, _ = self.classes.shape
+        return torch.unique(frame * (height * width) + anchor // anchors, return_inverse=True)
+
+    def classes_in(self, cells: Tensor) -> Tensor:
+        """(m, A * classes) logits of all anchors of cells, float32."""
+        _, height, width, _, _ = self.classes.shape
+        frame, cell = cells // (height * width), cells % (height * width)
+        return self.classes[frame, cell // width, cell % width].flatten(1).float()
 
     def codes_at(self, where: tuple[Tensor, Tensor]) -> Tensor:
         """(n, codes) box codes, float32."""
@@ -182,9 +225,9 @@ def _best_logit(classes: Tensor) -> Tensor:
 
 
 def _box_distance(delta: Tensor, beta: float, *, heading_by_sine: bool) -> Tensor:
-    """(n, codes) differences of box codes -> (n,) smooth-L1, mean over the codes."""
+    """(n, codes) differences of box codes -> (n,) smooth-L1, summed over the codes."""
     if heading_by_sine:
         turned = torch.sin(delta[:, HEADING : HEADING + 1])
         delta = torch.cat([delta[:, :HEADING], turned, delta[:, HEADING + 1 :]], dim=1)
     zeros = torch.zeros_like(delta)
-    return torch.nn.functional.smooth_l1_loss(delta, zeros, beta=beta, reduction="none").mean(dim=1)
+    return torch.nn.functional.smooth_l1_loss(delta, zeros, beta=beta, reduction="none").sum(dim=1)

@@ -5,12 +5,15 @@
 The student's checkpoints are plain detector checkpoints: test.py needs to know nothing of distillation.
 """
 
+import logging
 from pathlib import Path
 
 import _session
 import train
+from easydict import EasyDict
 
-from pcdet.config import ConfigError
+from pcdet.config import ConfigError, cfg_from_yaml_file, find_config_file
+from pcdet.engine.checkpoint import OtherLossesError, checkpoint_state
 from pcdet.models.kd import build_distiller
 from pcdet.utils.weights import MisfitError
 
@@ -33,8 +36,46 @@ def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
         raise MisfitError(f"the teacher of {cfg.KD.TEACHER.CFG}: {error}") from error
 
 
+def file_with_losses(kd_state, cfg_file, cfg, dataset):
+    """The file beside ``cfg_file``, named after it (``<name>_*.yaml``), whose losses own such tensors; else None.
+
+    A recipe that was replaced is kept under such a name, and a training that began with it can go on there.
+    """
+    path = find_config_file(cfg_file)
+    wanted = {key: value.shape for key, value in kd_state.items()}
+    for file in sorted(path.parent.glob(f"{path.stem}_*.yaml")):
+        try:
+            own = state_of_losses(file, cfg, dataset)
+        except ConfigError:  # no training began with a file that cannot be read or built
+            continue
+        if own is not None and {key: value.shape for key, value in own.items()} == wanted:
+            return file
+    return None
+
+
+def state_of_losses(file, cfg, dataset):
+    """What the losses of a file own, or None if it is not for the student and the teacher of ``cfg``."""
+    other = cfg_from_yaml_file(file, EasyDict())
+    teacher = (other.get("KD") or {}).get("TEACHER") or {}
+    if other.get("MODEL") != cfg.MODEL or teacher.get("CFG") != cfg.KD.TEACHER.CFG:
+        return None
+    other.KD.TEACHER = cfg.KD.TEACHER
+    return checkpoint_state(build_student_with_teacher(other, dataset, logging.Logger("unheard")))["kd_state"]
+
+
 def main():
-    train.main(build_model=build_student_with_teacher, distil=True)
+    built = []
+
+    def build_model(cfg, dataset, *args):
+        built.extend((cfg, dataset))
+        return build_student_with_teacher(cfg, dataset, *args)
+
+    try:
+        train.main(build_model=build_model, distil=True)
+    except OtherLossesError as error:
+        file = file_with_losses(error.kd_state, train.parse_args(distil=True).cfg_file, *built)
+        hint = "" if file is None else f"\n{file} has such losses: go on with --cfg_file {file} --ckpt CHECKPOINT"
+        raise OtherLossesError(f"{error}{hint}", error.kd_state) from error
 
 
 if __name__ == "__main__":

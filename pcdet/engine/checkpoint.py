@@ -27,6 +27,7 @@ from pcdet.utils.weights import compare_weights, to_spconv2, weights_fingerprint
 
 __all__ = [
     "CheckpointError",
+    "OtherLossesError",
     "checkpoint_epochs",
     "checkpoint_state",
     "latest_checkpoint",
@@ -40,6 +41,14 @@ __all__ = [
 STUDENT = "student."
 LATEST = "latest_model.pth"
 EPOCH_FILE = re.compile(r"checkpoint_epoch_(\d+)\.pth$")
+
+
+class OtherLossesError(CheckpointError):
+    """A distillation's checkpoint whose student fits, but not what its losses own, kept as ``kd_state``."""
+
+    def __init__(self, message: str, kd_state: Mapping[str, torch.Tensor]):
+        super().__init__(message)
+        self.kd_state = kd_state
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -231,11 +240,18 @@ def _teacher_has_changed(model: nn.Module, state: dict) -> bool:
 
 def _load_model(model: nn.Module, state: dict, name, logger: logging.Logger | None) -> str | None:
     """Loads the weights and returns the layout of the file's sparse convolutions, None without any."""
-    weights = state["model_state"]
+    weights, kd_state = state["model_state"], state.get("kd_state") or {}
     if is_distiller(model):
-        weights = {**{STUDENT + key: value for key, value in weights.items()}, **(state.get("kd_state") or {})}
+        weights = {**{STUDENT + key: value for key, value in weights.items()}, **kd_state}
     report = compare_weights(model, weights)
     problems = report.problems()
+    misfits = {*report.missing, *report.unexpected, *report.wrong_shape}
+    if is_distiller(model) and misfits and not any(key.startswith(STUDENT) for key in misfits):
+        raise OtherLossesError(
+            f"{name} was distilled with other losses, so training cannot go on from it (the student's weights alone: "
+            "--pretrained_model)\n  " + "\n  ".join(problems),
+            kd_state,
+        )
     if problems:
         raise CheckpointError(
             f"{name} does not fit the model, so training cannot go on from it (weights alone: --pretrained_model)\n  "

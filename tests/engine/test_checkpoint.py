@@ -11,6 +11,7 @@ from torch import nn
 from toy import OPTIMIZATION, ToyDistiller, ToyModel
 
 from pcdet.engine.checkpoint import (
+    OtherLossesError,
     checkpoint_epochs,
     checkpoint_state,
     latest_checkpoint,
@@ -96,6 +97,18 @@ def test_a_control_does_not_go_on_from_a_distillation_nor_the_other_way_round(ad
     again, state = ToyDistiller(adapter), checkpoint_state(control, optimizer, 1, 2)
     with pytest.raises(CheckpointError, match="^a.pth is of a training without a teacher, this is a distillation, "):
         load_checkpoint(state, again, build_optimizer(again, OPTIMIZATION), name="a.pth")
+
+
+def test_a_distillation_with_other_losses_says_so_and_keeps_what_they_owned():
+    distiller, optimizer, _ = trained(ToyDistiller())
+    state = checkpoint_state(distiller, optimizer, 1, 2)
+    other = ToyDistiller(adapter=False)
+    with pytest.raises(OtherLossesError, match="^a.pth was distilled with other losses") as caught:
+        load_checkpoint(state, other, build_optimizer(other, OPTIMIZATION), name="a.pth")
+    assert set(caught.value.kd_state) == {"adapter.weight", "adapter.bias"}
+    state["model_state"].pop("head.weight")  # then it is no matter of losses
+    with pytest.raises(CheckpointError, match="^a.pth does not fit the model"):
+        load_checkpoint(state, other, build_optimizer(other, OPTIMIZATION), name="a.pth")
 
 
 def test_going_on_with_another_teacher_is_warned_of(caplog):

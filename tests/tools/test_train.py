@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from commands import run
 from easydict import EasyDict
 
@@ -187,6 +188,21 @@ def test_a_distillation_does_not_go_on_from_its_control(trained, cfg_file, tools
     log = run([*command, "--teacher_ckpt", teacher], cwd=tools, code=1)
     assert f"CheckpointError: {teacher} is of a training without a teacher, this is a distillation" in log
     assert "--extra_tag or --output_dir" in log and "Traceback" not in log
+
+
+def test_a_checkpoint_of_a_replaced_recipe_names_the_file_to_go_on_with(trained, cfg_file, tools, tmp_path):
+    """The recipe ``new`` took the place of another, which is kept as ``new_paper``, and ``new_other`` is a third."""
+    taps = {"new": "spatial_features_2d", "new_other": "spatial_features", "new_paper": "pillar_features"}
+    base = yaml.safe_load(cfg_file.with_name("tiny_kd.yaml").read_text())
+    for name, tap in taps.items():
+        losses = [{"NAME": "PointDistiller", "FEATURE": tap, "SAMPLE": {"NUM": 20}}]
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**base, "KD": {**base["KD"], "LOSSES": losses}}))
+    teacher = trained[0] / "ckpt/checkpoint_epoch_4.pth"
+    flags = [*FLAGS, "--teacher_ckpt", teacher, "--output_dir", tmp_path / "out"]
+    run(["train_kd.py", "--cfg_file", tmp_path / "new_paper.yaml", *flags, "--epochs", "1", "--skip_eval"], cwd=tools)
+    log = run(["train_kd.py", "--cfg_file", tmp_path / "new.yaml", *flags], cwd=tools, code=1)
+    assert "OtherLossesError: " in log and "was distilled with other losses" in log and "Traceback" not in log
+    assert f"{tmp_path / 'new_paper.yaml'} has such losses: go on with --cfg_file" in log
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
                                             [--json FILE]
 
 Two clouds of 20,000 points, 432 x 496 cells; the student's and the teacher's blocks as in
-tools/cfgs/kitti_models/kd/pointpillar_4x.yaml (PointDistiller and PivotalLogit) and pointpillar_4x_official.yaml (the
+tools/cfgs/kitti_models/kd/pointpillar_4x_paper.yaml (PointDistiller on pillars) and pointpillar_4x_official.yaml (the
 released code's form). A step is the teacher's forward without gradients, the student's forward, the losses and the
 backward pass; no optimiser.
 
@@ -40,7 +40,7 @@ from pcdet.models.kd.losses import point_distiller
 from pcdet.models.kd.taps import Taps
 from pcdet.models.kd.view import View
 
-CONFIGS = {"default": "kd/pointpillar_4x.yaml", "official": "kd/pointpillar_4x_official.yaml"}
+CONFIGS = {"default": "kd/pointpillar_4x_paper.yaml", "official": "kd/pointpillar_4x_official.yaml"}
 FRAMES, POINTS = 2, 20_000
 SMALL_RANGE = [0, -5.12, -3, 10.24, 5.12, 1]
 NETWORKS, WHOLE_TEACHER = "teacher and student alone", "whole teacher, and student"

@@ -111,9 +111,7 @@ def run_jobs(jobs: Sequence[Job], parallel: int, say: Callable[[str], None] = tq
         if job not in waiting:
             say(f"  {job.name:<44} is there already")
     running: list[Job] = []
-    bar = tqdm(
-        total=100.0, desc="training", dynamic_ncols=True, bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}"
-    )
+    bar = tqdm(total=100.0, dynamic_ncols=True, bar_format="training {percentage:3.0f}%|{bar}| {desc}")
     start = time.monotonic()
     try:
         while waiting or running:
@@ -191,7 +189,7 @@ def _show(bar: tqdm, jobs, running, waiting, parallel: int, start: float) -> Non
     to_go = seconds_to_go(jobs, running, waiting, parallel)
     where = [_describe(job) for job in running]
     times = f"{clock(time.monotonic() - start)}, {clock(to_go) if to_go is not None else '?'} to go"
-    bar.set_postfix_str("  ".join([times, *where]))
+    bar.set_description_str("  ".join([times, *where]))
 
 
 def _describe(job: Job) -> str:

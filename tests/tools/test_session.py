@@ -1,7 +1,11 @@
+import logging
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from easydict import EasyDict
 
 from pcdet.registry import ConfigError
 from pcdet.utils.weights import MisfitError
@@ -37,3 +41,48 @@ def test_a_misfit_ends_with_the_flag_that_takes_what_fits_unless_it_was_given(to
         tool("_session").load_detector_weights(Detector(), Namespace(allow_partial=allowed), None, "a.pth")
     said = "a.pth is not for this Detector"
     assert str(caught.value) == (said if allowed else f"{said}\n--allow_partial takes what fits")
+
+
+@pytest.mark.parametrize(
+    "kd, without_kd, output_dir, expected",
+    [
+        (True, True, None, "root/output/group/file/tag/plain"),
+        (True, False, None, "root/output/group/file/tag"),
+        (False, True, None, "root/output/group/file/tag"),
+        (True, True, "given", "given"),
+    ],
+)
+def test_only_a_control_of_a_distillation_without_a_given_folder_has_the_folder_plain(
+    tool, kd, without_kd, output_dir, expected
+):
+    cfg = EasyDict(ROOT_DIR="root", EXP_GROUP_PATH="group", TAG="file", **({"KD": {"LOSSES": []}} if kd else {}))
+    args = Namespace(extra_tag="tag", output_dir=output_dir)
+    assert tool("_session").output_folder(args, cfg, without_kd) == Path(expected)
+
+
+@pytest.mark.parametrize(
+    "older, flags, files, named",
+    [
+        ({"model_state": {}}, {}, [], True),
+        ({"model_state": {}, "kd_state": {}}, {}, [], False),  # the distilled student, which belongs there
+        ({"model_state": {}}, {}, ["plain/ckpt/latest_model.pth"], False),
+        ({"model_state": {}}, {"ckpt": "given.pth"}, [], False),
+        (None, {}, [], False),
+    ],
+)
+def test_a_control_that_lies_where_it_used_to_is_named_unless_the_run_goes_on_elsewhere(
+    tool, tmp_path, caplog, older, flags, files, named
+):
+    for name in ("ckpt", "plain/ckpt"):
+        (tmp_path / name).mkdir(parents=True)
+    if older is not None:
+        torch.save(older, tmp_path / "ckpt/checkpoint_epoch_4.pth")
+    for name in files:
+        (tmp_path / name).touch()
+    args = Namespace(**{"cfg_file": "f.yaml", "ckpt": None, "output_dir": None, **flags})
+    session = SimpleNamespace(args=args, output_dir=tmp_path / "plain", logger=logging.getLogger("control"))
+    with caplog.at_level(logging.INFO):
+        tool("train").tell_of_kd(session)
+    assert f"train.py trains the student alone, in {tmp_path / 'plain'}" in caplog.text
+    assert (f"{tmp_path / 'ckpt/checkpoint_epoch_4.pth'} is of a training without a teacher" in caplog.text) is named
+    assert (f"give --output_dir {tmp_path}," in caplog.text) is named

@@ -35,6 +35,7 @@ from pcdet.utils.common_utils import create_logger
 from pcdet.utils.weights import MisfitError
 
 TOOLS = Path(__file__).resolve().parent
+PLAIN = "plain"  # folder, in that of a distillation, of the same student's training without a teacher
 
 
 def common_parser(description):
@@ -45,7 +46,11 @@ def common_parser(description):
     add("--batch_size", type=int, help="samples over all processes; OPTIMIZATION.BATCH_SIZE_PER_GPU each if left out")
     add("--workers", type=int, default=4, help="loader processes per process")
     add("--extra_tag", default="default", help="last part of the output folder")
-    add("--output_dir", help="output folder, instead of <repository>/output/<group>/<config>/<extra_tag>")
+    add(
+        "--output_dir",
+        help="output folder, instead of <repository>/output/<group>/<config>/<extra_tag>, and there of plain/ where "
+        "train.py leaves a KD block out",
+    )
     add("--ckpt", help="checkpoint to start from")
     add("--pretrained_model", help="weights; test.py lays them over --ckpt")
     add("--launcher", choices=LAUNCHERS, default="none")
@@ -139,8 +144,13 @@ def load_detector_weights(model, args, logger, ckpt, pretrained=None):
         raise MisfitError(f"{error}\n--allow_partial takes what fits") from error
 
 
-def open_session(args):
-    """Reads the configuration, joins the other processes and chooses the device."""
+def open_session(args, without_kd=False):
+    """Reads the configuration, joins the other processes and chooses the device.
+
+    Args:
+        args: flags of ``common_parser``.
+        without_kd: whether a training leaves the file's ``KD`` block out; it then writes to a folder of its own.
+    """
     read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
     if getattr(args, "teacher_ckpt", None) and "KD" in cfg:
         cfg.KD.TEACHER = {**(cfg.KD.get("TEACHER") or {}), "CKPT": args.teacher_ckpt}
@@ -148,12 +158,20 @@ def open_session(args):
     cfg.TAG, cfg.EXP_GROUP_PATH = path.stem, experiment_group(path)
     optim = parse_node(cfg.OPTIMIZATION, OptimizationConfig, path="OPTIMIZATION")
     try:
-        return _start_process(args, optim)
+        return _start_process(args, optim, output_folder(args, cfg, without_kd))
     except ValueError as error:  # a flag that this machine or launcher cannot follow
         raise ConfigError(str(error)) from error
 
 
-def _start_process(args, optim):
+def output_folder(args, cfg, without_kd):
+    """``--output_dir``, else the experiment's folder; a control of a distillation must not write over its files."""
+    if args.output_dir:
+        return Path(args.output_dir)
+    folder = Path(cfg.ROOT_DIR) / "output" / cfg.EXP_GROUP_PATH / cfg.TAG / args.extra_tag
+    return folder / PLAIN if without_kd and cfg.get("KD") else folder
+
+
+def _start_process(args, optim, output_dir):
     """Joins the launcher's processes; chooses device, threads and precision."""
     dist = init_dist(args.launcher, args.device, tcp_port=args.tcp_port)
     cfg.LOCAL_RANK = dist.rank
@@ -163,8 +181,6 @@ def _start_process(args, optim):
         device, args.use_amp or optim.use_amp, dtype=args.amp_dtype, loss_scale=optim.loss_scale_fp16,
         channels_last=args.channels_last,
     )  # fmt: skip
-    default = Path(cfg.ROOT_DIR) / "output" / cfg.EXP_GROUP_PATH / cfg.TAG / args.extra_tag
-    output_dir = Path(args.output_dir) if args.output_dir else default
     batch_size = split_batch_size(args.batch_size, optim.batch_size_per_gpu, dist.world_size)
     return Session(args, cfg, optim, dist, device, precision, batch_size, output_dir)
 

@@ -3,7 +3,8 @@
     python train.py --cfg_file cfgs/kitti_models/pointpillar.yaml
     bash scripts/dist_train.sh 2 --cfg_file cfgs/kitti_models/pointpillar.yaml
 
-Started again, it goes on from the newest checkpoint of its output folder.
+Started again, it goes on from the newest checkpoint of its output folder. A file's ``KD`` block is left out, and the
+output folder is then ``<extra_tag>/plain``: the control beside what train_kd.py distils.
 """
 
 import shutil
@@ -58,8 +59,10 @@ def build_detector(cfg, dataset, logger, pretrained=None):
 
 
 def main(build_model=build_detector, distil=False):
-    session = open_session(parse_args(distil=distil))
+    session = open_session(parse_args(distil=distil), without_kd=not distil)
     args, logger = session.args, start(session)
+    if not distil and session.cfg.get("KD"):
+        tell_of_kd(session)
     epochs = args.epochs if args.epochs is not None else session.optim.num_epochs
     resume_from = args.ckpt or latest_checkpoint(session.output_dir / "ckpt")
     state = read_checkpoint(resume_from) if resume_from else None
@@ -108,6 +111,23 @@ def start(session: Session):
         if cfg_file.resolve().parent != copy.resolve():  # a run repeated from its own copy
             shutil.copy(cfg_file, copy)
     return session.logger
+
+
+def tell_of_kd(session: Session):
+    """Says that the KD block is left out, and that an older control, which lies beside, is not gone on from."""
+    args, out = session.args, session.output_dir
+    session.logger.info(
+        f"The KD block of {args.cfg_file} is left out: train.py trains the student alone, in {out}; "
+        "train_kd.py distils it"
+    )
+    if args.ckpt or args.output_dir or latest_checkpoint(out / "ckpt") is not None:
+        return
+    older = latest_checkpoint(out.parent / "ckpt")
+    if older is not None and "kd_state" not in read_checkpoint(older):
+        session.logger.warning(
+            f"{older} is of a training without a teacher, which now has the folder {out}: this run begins anew there. "
+            f"To go on from that one, give --output_dir {out.parent}, or move its files to {out}"
+        )
 
 
 def open_record(session: Session, seed, train_set):

@@ -184,11 +184,49 @@ def test_everything_that_is_wrong_is_named_before_anything_is_written(raw_kitti,
     assert not (raw_kitti / "kitti_infos_train.pkl").exists() and not (raw_kitti / "gt_database").exists()
 
 
-def test_missing_lists_and_folders_are_named(tmp_path):
+def test_missing_lists_and_folders_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(kitti_infos, "SHIPPED_LISTS", tmp_path / "an installed package has none")
     with pytest.raises(DataError) as error:
         create(tmp_path)
     assert len(error.value.problems) == 3
     assert "training does not exist" in str(error.value) and "val.txt does not exist" in str(error.value)
+
+
+def test_the_shipped_lists_are_kittis_usual_division():
+    """3,712 and 3,769 of 7,481 frames (Chen et al., NIPS 2015), each once, and 7,518 test frames."""
+    lists = {split: (kitti_infos.SHIPPED_LISTS / f"{split}.txt").read_text().split() for split in kitti_infos.SPLITS}
+    assert [len(frames) for frames in lists.values()] == [3712, 3769, 7518]
+    assert sorted(lists["train"] + lists["val"]) == [f"{i:06d}" for i in range(7481)]
+    assert lists["test"] == [f"{i:06d}" for i in range(7518)]
+    assert lists["train"][:4] == ["000000", "000003", "000007", "000009"]
+    assert lists["val"][:4] == ["000001", "000002", "000004", "000005"]
+
+
+def test_a_folder_without_lists_takes_the_shipped_ones_and_says_so(raw_kitti, tmp_path, monkeypatch, caplog):
+    shipped = tmp_path / "shipped"
+    (raw_kitti / "ImageSets").rename(shipped)
+    (shipped / "train.txt").write_text("000001\n")
+    (shipped / "test.txt").write_text("000000\n")
+    monkeypatch.setattr(kitti_infos, "SHIPPED_LISTS", shipped)
+    with caplog.at_level(logging.INFO, "pcdet"):
+        create(raw_kitti)
+    assert f"ImageSets holds no lists of frames, so KITTI's usual ones count: {shipped}" in caplog.text
+    assert "Skipped the test split" in caplog.text
+    assert list(infos_of(raw_kitti)) == ["000001"] and list(infos_of(raw_kitti, "val")) == ["000004", "000005"]
+
+
+def test_frames_of_the_shipped_lists_that_are_missing_are_named(raw_kitti):
+    for listing in (raw_kitti / "ImageSets").iterdir():
+        listing.unlink()
+    with pytest.raises(DataError, match="frame 000007: .*000007.bin does not exist"):
+        create(raw_kitti)
+
+
+def test_a_folder_with_a_list_of_its_own_gets_none_of_the_shipped_ones(raw_kitti):
+    (raw_kitti / "ImageSets" / "val.txt").unlink()
+    with pytest.raises(DataError, match=f"{raw_kitti / 'ImageSets' / 'val.txt'} does not exist") as error:
+        create(raw_kitti)
+    assert len(error.value.problems) == 1
 
 
 def test_empty_and_repeating_lists_are_named(raw_kitti):
@@ -306,7 +344,7 @@ def test_the_command_prepares_a_folder_without_noise(raw_kitti, tmp_path, repo_r
 def test_the_command_reports_problems_and_fails(tmp_path, capsys):
     cfg = write_cfg(tmp_path / "data.yaml")
     assert kitti_infos.main(["create_kitti_infos", str(cfg), "--data_path", str(tmp_path)]) == 1
-    assert "3 problem(s)" in capsys.readouterr().out
+    assert "1 problem(s)" in capsys.readouterr().out
 
 
 def test_the_data_part_of_a_model_file_serves_too(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import logging
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -57,7 +58,7 @@ def started(tool, tmp_path, monkeypatch):
             ["--cfg_file", "x.yaml", "--device", "cpu", "--threads", "1", *flags]
         )
         block = {"num_epochs": 1, "batch_size_per_gpu": 1, "optimizer": "adam", "lr": 0.1, **optimization}
-        return module._start_process(args, OptimizationConfig(**block))
+        return module._start_process(args, OptimizationConfig(**block), tmp_path)
 
     return start
 
@@ -90,3 +91,48 @@ def test_precision_is_told_in_one_line_and_warned_of_where_it_is_only_emulated(t
     with caplog.at_level(logging.INFO):
         tool("_session").log_precision(Precision(reason="so", slow=slow), logging.getLogger("any"))
     assert [(r.levelname, r.message) for r in caplog.records] == [(level, "precision float32, contiguous maps: so")]
+
+
+@pytest.mark.parametrize(
+    "kd, without_kd, output_dir, expected",
+    [
+        (True, True, None, "root/output/group/file/tag/plain"),
+        (True, False, None, "root/output/group/file/tag"),
+        (False, True, None, "root/output/group/file/tag"),
+        (True, True, "given", "given"),
+    ],
+)
+def test_only_a_control_of_a_distillation_without_a_given_folder_has_the_folder_plain(
+    tool, kd, without_kd, output_dir, expected
+):
+    cfg = EasyDict(ROOT_DIR="root", EXP_GROUP_PATH="group", TAG="file", **({"KD": {"LOSSES": []}} if kd else {}))
+    args = Namespace(extra_tag="tag", output_dir=output_dir)
+    assert tool("_session").output_folder(args, cfg, without_kd) == Path(expected)
+
+
+@pytest.mark.parametrize(
+    "older, flags, files, named",
+    [
+        ({"model_state": {}}, {}, [], True),
+        ({"model_state": {}, "kd_state": {}}, {}, [], False),  # the distilled student, which belongs there
+        ({"model_state": {}}, {}, ["plain/ckpt/latest_model.pth"], False),
+        ({"model_state": {}}, {"ckpt": "given.pth"}, [], False),
+        (None, {}, [], False),
+    ],
+)
+def test_a_control_that_lies_where_it_used_to_is_named_unless_the_run_goes_on_elsewhere(
+    tool, tmp_path, caplog, older, flags, files, named
+):
+    for name in ("ckpt", "plain/ckpt"):
+        (tmp_path / name).mkdir(parents=True)
+    if older is not None:
+        torch.save(older, tmp_path / "ckpt/checkpoint_epoch_4.pth")
+    for name in files:
+        (tmp_path / name).touch()
+    args = Namespace(**{"cfg_file": "f.yaml", "ckpt": None, "output_dir": None, **flags})
+    session = SimpleNamespace(args=args, output_dir=tmp_path / "plain", logger=logging.getLogger("control"))
+    with caplog.at_level(logging.INFO):
+        tool("train").tell_of_kd(session)
+    assert f"train.py trains the student alone, in {tmp_path / 'plain'}" in caplog.text
+    assert (f"{tmp_path / 'ckpt/checkpoint_epoch_4.pth'} is of a training without a teacher" in caplog.text) is named
+    assert (f"give --output_dir {tmp_path}," in caplog.text) is named

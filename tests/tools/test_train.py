@@ -205,6 +205,31 @@ def test_a_checkpoint_of_a_replaced_recipe_names_the_file_to_go_on_with(trained,
     assert f"{tmp_path / 'new_paper.yaml'} has such losses: go on with --cfg_file" in log
 
 
+IN_A_ROOT_OF_ITS_OWN = """
+import sys, _init_path
+from pcdet.config import cfg
+cfg.ROOT_DIR = sys.argv.pop(1)
+tool = __import__(sys.argv[1])
+sys.argv.pop(0)
+tool._session.run(tool.main)
+"""
+
+
+def test_a_control_has_a_folder_beside_the_distilled_run_where_test_finds_it(cfg_file, tools, tmp_path):
+    kd_file = cfg_file.with_name("tiny_kd.yaml")
+    folder = tmp_path / "output" / kd_file.parent.name / kd_file.stem / "default"
+
+    def call(name, *flags):
+        command = ["-c", IN_A_ROOT_OF_ITS_OWN, tmp_path, name, "--cfg_file", kd_file, "--workers", "0"]
+        return run([*command, "--device", "cpu", *flags], cwd=tools)
+
+    log = call("train", "--epochs", "1", "--skip_eval")
+    assert "The KD block of" in log and f"trains the student alone, in {folder / 'plain'}; train_kd.py distils" in log
+    assert [path.name for path in folder.iterdir()] == ["plain"]
+    log = call("test", "--extra_tag", "default/plain", "--eval_all")
+    assert "EPOCH 1 EVALUATION" in log and (folder / "plain/eval/eval_all_default/default/eval_list_val.txt").is_file()
+
+
 @pytest.mark.parametrize(
     "kd, message",
     [

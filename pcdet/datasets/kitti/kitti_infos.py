@@ -33,6 +33,7 @@ CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 SPLITS = ("train", "val", "test")
 DATABASE = "gt_database"
 JOURNAL_VERSION = 1
+SHIPPED_LISTS = REPO_ROOT / "data" / "kitti" / "ImageSets"
 
 
 def create_kitti_infos(
@@ -48,7 +49,7 @@ def create_kitti_infos(
     Args:
         dataset_cfg: DATA_CONFIG; SKIP_BAD_FRAMES and the number of ``src_feature_list`` are read.
         class_names: not needed: infos and database hold all of KITTI's classes.
-        data_path: folder with ImageSets/, training/ and, if there is one, testing/.
+        data_path: folder with training/ and, where there are such, testing/ and ImageSets/ of its own.
         save_path: where the files go; ``data_path`` by default, from where the data set reads them.
         workers: processes; 0 and 1 work in this one.
         logger: for messages.
@@ -82,6 +83,18 @@ def create_kitti_infos(
 # ----------------------------------------------------------------------------------------------------- what there is
 
 
+def find_lists(root: Path, logger: logging.Logger) -> Path:
+    """The folder's own ImageSets; where it holds no list at all, the project's, which divide KITTI as usual.
+
+    Own and shipped lists are never mixed: they may share frames.
+    """
+    own = root / "ImageSets"
+    if any(own.glob("*.txt")) or not SHIPPED_LISTS.is_dir():
+        return own
+    logger.info(f"{own} holds no lists of frames, so KITTI's usual ones count: {SHIPPED_LISTS}")
+    return SHIPPED_LISTS
+
+
 def find_frames(root: Path, num_features: int, logger: logging.Logger) -> dict[str, list[FrameFiles]]:
     """The frames of every split: train and val must be there, test may be missing.
 
@@ -90,9 +103,10 @@ def find_frames(root: Path, num_features: int, logger: logging.Logger) -> dict[s
     """
     problems, splits = [], {}
     if not (root / "training").is_dir():
-        problems.append(f"{root / 'training'} does not exist; {root.absolute()} should hold training/ and ImageSets/")
+        problems.append(f"{root / 'training'} does not exist; {root.absolute()} should hold KITTI's training/")
+    lists = find_lists(root, logger)
     for split in SPLITS:
-        folder, listing = root / ("testing" if split == "test" else "training"), root / "ImageSets" / f"{split}.txt"
+        folder, listing = root / ("testing" if split == "test" else "training"), lists / f"{split}.txt"
         if split == "test" and not (listing.is_file() and (folder / "velodyne").is_dir()):
             lacking = listing if not listing.is_file() else folder / "velodyne"
             logger.info(f"Skipped the test split: {lacking} does not exist")

@@ -7,7 +7,8 @@
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
 #
-# Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call sets nothing up again.
+# Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call
+# sets up only what has changed: the TORCH or SPCONV asked for, the requirements, the ops' sources, a library that is gone.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,44 +16,80 @@ DETECTOR ?= pointpillar
 SEEDS ?= 1
 JOBS ?= 2
 
-PY := $(abspath $(VENV))/bin/python
-PYTEST := $(PY) -m pytest
-
-# Which torch and spconv: a machine with an NVIDIA driver gets the CUDA builds. Both can be set by hand.
-PY_MINOR := $(shell $(PYTHON) -c 'import sys; print(sys.version_info[1])')
-ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
-TORCH ?= torch>=2.11,<2.14
-SPCONV ?= $(if $(filter 12,$(PY_MINOR)),spconv-cu126==2.3.8,spconv-cu120==2.3.6)
-else
-TORCH ?= torch==2.13.0
-SPCONV ?= spconv==2.3.8
+# Make's targets cannot hold blanks. The checkout's own path may: targets are relative to it, and recipes quote.
+ifneq ($(words $(VENV)),1)
+$(error VENV must be one path without blanks, got "$(VENV)"; .venv, the default, works in any checkout)
 endif
+
+PY := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin/python
+PYTEST := "$(PY)" -m pytest
+STEP := @"$(PYTHON)" tools/run_step.py
+PIP_INSTALL := "$(PY)" -m pip install --quiet --disable-pip-version-check
+
+# Which torch and spconv: what was asked for by hand, now or in an earlier call; otherwise a machine with an NVIDIA
+# driver gets the CUDA builds. ASKED holds what was asked for, CHOICE the builds that follow from it.
+ASKED := $(VENV)/.asked.mk
+CHOICE := $(VENV)/.choice
+-include $(ASKED)
+ifneq ($(origin TORCH),undefined)
+ASKED_TORCH := $(TORCH)
+endif
+ifneq ($(origin SPCONV),undefined)
+ASKED_SPCONV := $(SPCONV)
+endif
+
+PY_MINOR := $(shell "$(PYTHON)" -c 'import sys; print(sys.version_info[1])')
+ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
+DEFAULT_TORCH := torch>=2.11,<2.14
+DEFAULT_SPCONV := $(if $(filter 12,$(PY_MINOR)),spconv-cu126==2.3.8,spconv-cu120==2.3.6)
+else
+DEFAULT_TORCH := torch==2.13.0
+DEFAULT_SPCONV := spconv==2.3.8
+endif
+override TORCH := $(or $(ASKED_TORCH),$(DEFAULT_TORCH))
+override SPCONV := $(or $(ASKED_SPCONV),$(DEFAULT_SPCONV))
 
 OPS_SOURCES := $(shell find pcdet/ops -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' -o -name '*.inc') setup.py
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
-OPS := $(VENV)/.ops
+LIBRARY := pcdet/ops/_C.so
+BUILT_FOR := build/ops_built_for
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize clean
+# $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
+record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-setup: $(RUNTIME) $(OPS)
+.PHONY: setup quickstart test lint bench gpu-check sanitize clean FORCE
 
-$(RUNTIME): requirements.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info; assert (3, 10) <= v[:2] <= (3, 12), f"Python 3.10-3.12 is needed, this is {sys.version}"'
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check '$(TORCH)' '$(SPCONV)' -r requirements.txt
-	touch $@
+setup: $(RUNTIME) $(LIBRARY)
+
+$(CHOICE): FORCE
+	$(call record,'$(TORCH)' '$(SPCONV)')
+
+# Builds of spconv share a folder and hide each other: the other ones go first.
+$(RUNTIME): requirements.txt $(CHOICE)
+	@"$(PYTHON)" -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) or sys.exit(f"Python 3.10-3.12 is needed, $(PYTHON) is {sys.version}; name another one: make setup PYTHON=python3.12")'
+	@test -x "$(PY)" || "$(PYTHON)" -m venv $(VENV)
+	@build=$$(printf %s '$(SPCONV)' | sed 's/^spconv//; s/[^a-z0-9-].*//'); \
+	"$(PY)" -m pip list --disable-pip-version-check --format freeze | sed -n 's/==.*//; /^spconv/p; /^cumm/p' | \
+	  grep -vxF -e "spconv$$build" -e "cumm$$build" | xargs -r "$(PY)" -m pip uninstall --quiet --yes
+	$(STEP) "python packages" $(PIP_INSTALL) '$(TORCH)' '$(SPCONV)' -r requirements.txt
+	@printf '%s\n' $(if $(ASKED_TORCH),'ASKED_TORCH := $(ASKED_TORCH)') $(if $(ASKED_SPCONV),'ASKED_SPCONV := $(ASKED_SPCONV)') >$(ASKED)
+	@touch $@
 
 $(DEV): requirements-dev.txt $(RUNTIME)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+	$(STEP) "development packages" $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
 
-$(OPS): $(OPS_SOURCES) $(RUNTIME)
-	$(PY) setup.py --quiet build_ext --inplace
-	touch $@
+# The library lies in the checkout, whichever environment it was built for.
+$(BUILT_FOR): FORCE
+	$(call record,"$(PY)")
+
+$(LIBRARY): $(OPS_SOURCES) $(RUNTIME) $(BUILT_FOR)
+	$(STEP) "native ops" "$(PY)" setup.py --quiet build_ext --inplace
+	@touch $@
 
 quickstart: setup
-	cd tools && $(PY) quickstart.py --detector $(DETECTOR) --seeds $(SEEDS) --jobs $(JOBS)
+	@cd tools && "$(PY)" quickstart.py --detector $(DETECTOR) --seeds $(SEEDS) --jobs $(JOBS)
 
 test: setup $(DEV)
 	$(PYTEST) -n $(JOBS) --dist loadscope --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"
@@ -65,28 +102,30 @@ lint: $(DEV)
 bench: setup $(DEV)
 	mkdir -p output/bench
 	cd tools/benchmarks && for script in bm_*.py; do \
-	  $(PY) $$script --json $(CURDIR)/output/bench/$${script%.py}.json || exit 1; done
-	$(PY) tools/benchmarks/summarise.py
+	  "$(PY)" $$script --json "$(CURDIR)/output/bench/$${script%.py}.json" || exit 1; done
+	"$(PY)" tools/benchmarks/summarise.py
 
 # A copy of the package with its own library, so that the one in use stays as it is. Python itself is not instrumented:
 # the sanitizers' libraries are loaded ahead of it (with libstdc++, whose exceptions they watch), and leaks, which are
 # Python's and torch's, are not counted.
-SANITIZED := $(CURDIR)/build/sanitize
+SANITIZED := build/sanitize
 sanitize: $(DEV)
-	PCDET_SANITIZE=address,undefined FORCE_CUDA=0 $(PY) setup.py --quiet build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp
+	$(STEP) "native ops with sanitizers" env PCDET_SANITIZE=address,undefined FORCE_CUDA=0 \
+	  "$(PY)" setup.py --quiet build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp
 	cd $(SANITIZED)/lib && \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" $(CURDIR)/tests/ops
+	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" "$(CURDIR)/tests/ops"
 
 # Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
 gpu-check:
-	FORCE_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace
-	$(PYTHON) -m pytest -m gpu
+	@rm -f $(BUILT_FOR)
+	$(STEP) "native ops with CUDA" env FORCE_CUDA=1 "$(PYTHON)" setup.py --quiet build_ext --inplace
+	"$(PYTHON)" -m pytest -m gpu
 	mkdir -p output/bench_gpu
 	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do \
-	  $(PYTHON) $$script --device cuda --json $(CURDIR)/output/bench_gpu/$${script%.py}.json || exit 1; done
-	$(PYTHON) tools/benchmarks/roofline.py
+	  "$(PYTHON)" $$script --device cuda --json "$(CURDIR)/output/bench_gpu/$${script%.py}.json" || exit 1; done
+	"$(PYTHON)" tools/benchmarks/roofline.py
 
 clean:
 	rm -rf build pcdet/ops/*.so

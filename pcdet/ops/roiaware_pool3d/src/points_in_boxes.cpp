@@ -12,12 +12,12 @@
 
 namespace pcdet::PCDET_BACKEND {
 
-constexpr int64_t kBlock = 128;  // points whose coordinates are held side by side in the first-level cache
+constexpr int64_t kBlockPoints = 128;  // points whose coordinates are held side by side in the first-level cache
 
-// kBlock points as three rows, with the rectangle around them: most boxes miss most blocks of a scan.
+// kBlockPoints points as three rows, with the rectangle around them: most boxes miss most blocks of a scan.
 template <typename T>
 struct PointBlock {
-  T x[kBlock], y[kBlock], z[kBlock];
+  T x[kBlockPoints], y[kBlockPoints], z[kBlockPoints];
   T centre_x, centre_y, radius;
   int64_t size;
 
@@ -56,11 +56,12 @@ std::vector<SolidBox<T> > solid_boxes(const T* boxes, int64_t count, double marg
 
 template <typename T, typename PerBlock>
 void for_each_block(const T* points, int64_t num_points, int64_t num_boxes, PerBlock per_block) {
-  const int64_t blocks = (num_points + kBlock - 1) / kBlock;
-  const int64_t blocks_per_thread = std::max<int64_t>(1, 4 * kPairsPerThread / (kBlock * (num_boxes + 4)));
+  const int64_t blocks = (num_points + kBlockPoints - 1) / kBlockPoints;
+  const int64_t blocks_per_thread = std::max<int64_t>(1, 4 * kPairsPerThread / (kBlockPoints * (num_boxes + 4)));
   at::parallel_for(0, blocks, blocks_per_thread, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
-      per_block(b * kBlock, PointBlock<T>(points + b * kBlock * 3, std::min(kBlock, num_points - b * kBlock)));
+      per_block(b * kBlockPoints,
+                PointBlock<T>(points + b * kBlockPoints * 3, std::min(kBlockPoints, num_points - b * kBlockPoints)));
   });
 }
 
@@ -111,8 +112,8 @@ template <typename T>
 void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
   const auto solid = solid_boxes(boxes, num_boxes, kMaskMargin);
   for_each_block(points, num_points, num_boxes, [&](int64_t start, const PointBlock<T>& block) {
-    alignas(64) static constexpr int32_t kOutside[kBlock] = {};
-    alignas(64) int32_t inside[kBlock];
+    alignas(64) static constexpr int32_t kOutside[kBlockPoints] = {};
+    alignas(64) int32_t inside[kBlockPoints];
     for (int64_t i = 0; i < num_boxes; ++i) {
       const bool touched = block.may_touch(solid[i]);
       if (touched) mask_block(block, solid[i], inside);

@@ -20,40 +20,41 @@ template <typename T>
 struct FurthestSearch {
   const T* points;  // (N, 3)
   int64_t num_groups;
-  UprightBoxes<T> group_boxes, boxes;       // (groups,), (buckets,)
-  const T *x, *y, *z;                       // (buckets * kBucket,)
-  const int32_t* index;                     // (buckets * kBucket,)
-  Ordered<T>* nearest;                      // (buckets * kBucket,) squared distance to the nearest pick; -1: no point
-  Ordered<T>*furthest, *group_furthest;     // (buckets,), (groups,) the greatest of them
-  int32_t *furthest_index, *group_index;    // (buckets,), (groups,) the first point that has it
-  T *furthest_x, *furthest_y, *furthest_z;  // (buckets,) its place
-  T* waiting;                               // (buckets, kMostWaiting, 3)
-  uint8_t* num_waiting;                     // (buckets,)
-  uint8_t* touched;                         // (groups rounded up to 8,)
+  UprightBoxes<T> group_boxes, boxes;         // (groups,), (buckets,)
+  const T *x, *y, *z;                         // (buckets * kBucket,)
+  const int32_t* index;                       // (buckets * kBucket,)
+  DistanceBits<T>* nearest;                   // (buckets * kBucket,) squared distance to the nearest pick; -1: no point
+  DistanceBits<T>*furthest, *group_furthest;  // (buckets,), (groups,) the greatest of them
+  int32_t *furthest_index, *group_index;      // (buckets,), (groups,) the first point that has it
+  T *furthest_x, *furthest_y, *furthest_z;    // (buckets,) its place
+  T* waiting;                                 // (buckets, kMostWaiting, 3)
+  uint8_t* num_waiting;                       // (buckets,)
+  uint8_t* touched;                           // (groups rounded up to 8,)
 };
 
 template <typename T>
 [[gnu::always_inline]] inline void come_nearer(const FurthestSearch<T>& s, int64_t bucket, const T* pick) {
   const int64_t first = bucket * kBucket;
   const T *x = s.x + first, *y = s.y + first, *z = s.z + first;
-  Ordered<T>* nearest = s.nearest + first;
+  DistanceBits<T>* nearest = s.nearest + first;
   const T px = pick[0], py = pick[1], pz = pick[2];
   for (int64_t k = 0; k < kBucket; ++k) {
-    const Ordered<T> d = ordered(squared_norm(x[k] - px, y[k] - py, z[k] - pz));
+    const DistanceBits<T> d = ordered(squared_norm(x[k] - px, y[k] - py, z[k] - pz));
     nearest[k] = d < nearest[k] ? d : nearest[k];
   }
 }
 
 template <typename T>
 struct Furthest {
-  Ordered<T> distance;
+  DistanceBits<T> distance;
   int32_t index;
 };
 
 // The greatest distance and, among those that have it, the smallest index.
 template <typename T>
-[[gnu::always_inline]] inline Furthest<T> furthest_of(const Ordered<T>* distance, const int32_t* index, int64_t n) {
-  Ordered<T> most = -1;
+[[gnu::always_inline]] inline Furthest<T> furthest_of(const DistanceBits<T>* distance, const int32_t* index,
+                                                      int64_t n) {
+  DistanceBits<T> most = -1;
   for (int64_t k = 0; k < n; ++k) most = distance[k] > most ? distance[k] : most;
   int32_t first = PointBuckets<T>::kNoPoint;
   for (int64_t k = 0; k < n; ++k) {
@@ -98,8 +99,8 @@ template <typename T>
   alignas(8) uint8_t verdict[kGroup];
   for (int64_t k = 0; k < kGroup; ++k) {
     const int64_t b = group * kGroup + k;
-    const Ordered<T> bound = ordered(s.boxes.bound(b, px, py, pz));
-    const Ordered<T> to_furthest =
+    const DistanceBits<T> bound = ordered(s.boxes.bound(b, px, py, pz));
+    const DistanceBits<T> to_furthest =
         ordered(squared_norm(s.furthest_x[b] - px, s.furthest_y[b] - py, s.furthest_z[b] - pz));
     verdict[k] = (bound < s.furthest[b] ? 1 : 0) + (to_furthest < s.furthest[b] ? 1 : 0);
   }
@@ -155,8 +156,9 @@ void sample_frame(const T* points, int64_t n, int64_t npoint, int32_t* picks) {
   const PointBuckets<T> buckets(points, n, kBucket, kGroup);
   const int64_t count = buckets.count, groups = count / kGroup;
   const auto [group_low, group_high] = buckets.boxes_of_groups(kGroup);
-  std::vector<Ordered<T>> nearest(count * kBucket, ordered(std::numeric_limits<T>::max())), furthest(count + groups);
-  std::fill(nearest.begin() + n, nearest.end(), Ordered<T>(-1));
+  std::vector<DistanceBits<T>> nearest(count * kBucket, ordered(std::numeric_limits<T>::max())),
+      furthest(count + groups);
+  std::fill(nearest.begin() + n, nearest.end(), DistanceBits<T>(-1));
   std::vector<int32_t> furthest_index(count + groups);
   std::vector<T> furthest_place(count * 3), waiting(count * kMostWaiting * 3);
   std::vector<uint8_t> num_waiting(count), touched(groups + 8);

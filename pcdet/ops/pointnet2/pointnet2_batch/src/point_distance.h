@@ -16,11 +16,11 @@ PCDET_HD T squared_norm(T dx, T dy, T dz) {
 // A distance as an integer of the same order: numbers that are not negative compare like their bits, and integer minima
 // and maxima, unlike those of floats, are vectorised without giving up NaN and infinity everywhere.
 template <typename T>
-using Ordered = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+using DistanceBits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
 template <typename T>
-inline Ordered<T> ordered(T distance) {
-  return std::bit_cast<Ordered<T>>(distance);
+inline DistanceBits<T> ordered(T distance) {
+  return std::bit_cast<DistanceBits<T>>(distance);
 }
 
 // Points are (B, N, 3) [x, y, z].

@@ -34,11 +34,11 @@ struct QueryBatch {
 // The best so far, by distance, then by index. Where there are too few points: infinitely far, index 0.
 template <typename T>
 struct BestThree {
-  Ordered<T> distance[3];
+  DistanceBits<T> distance[3];
   int32_t index[3];
 
   // A point may be offered twice.
-  [[gnu::always_inline]] void offer(Ordered<T> d, int32_t i) {
+  [[gnu::always_inline]] void offer(DistanceBits<T> d, int32_t i) {
     if (d > distance[2] || (d == distance[2] && i >= index[2])) return;
     if ((d == distance[0] && i == index[0]) || (d == distance[1] && i == index[1])) return;
     int at = 2;
@@ -56,7 +56,7 @@ template <typename T>
                                                  BestThree<T>& best) {
   const T *x = s.x + bucket * kFew, *y = s.y + bucket * kFew, *z = s.z + bucket * kFew;
   const T qx = q[0], qy = q[1], qz = q[2];
-  Ordered<T> distance[kFew];
+  DistanceBits<T> distance[kFew];
   uint8_t close[kFew];
   for (int64_t k = 0; k < kFew; ++k) {
     distance[k] = ordered(squared_norm(qx - x[k], qy - y[k], qz - z[k]));
@@ -93,7 +93,7 @@ template <typename T>
     const int64_t row = batch.order[i];
     const T* q = batch.points + row * 3;
     const T qx = q[0], qy = q[1], qz = q[2];
-    const Ordered<T> far = ordered(std::numeric_limits<T>::infinity());
+    const DistanceBits<T> far = ordered(std::numeric_limits<T>::infinity());
     BestThree<T> best{{far, far, far}, {0, 0, 0}};
     for (int k = 0; k < 3 && s.num_points >= 3; ++k) {
       const T* p = s.points + int64_t(guess[k]) * 3;

@@ -1,0 +1,125 @@
+"""What `make setup` does again, and when: the Makefile with stand-ins for Python, pip and the compiler."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Stands for the interpreter on both sides of the environment: writes down what it is asked to do and does the least.
+STUB = """#!/bin/sh
+case "$*" in
+  *"import sys"*) echo 11 ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip list"*) cat "$CALLS.installed" ;;
+  "-m pip uninstall"*|"-m pip install"*) echo "$*" >>"$CALLS" ;;
+  tools/run_step.py*) shift 2; "$@" ;;
+  "setup.py "*) echo "$*" >>"$CALLS"; touch pcdet/ops/_C.so ;;
+  *) echo "unexpected: $*" >&2; exit 1 ;;
+esac
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
+class Checkout:
+    """The Makefile in a folder of its own; calls are what pip and setup.py were asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.log = folder, folder / "calls"
+        source = folder / "pcdet" / "ops" / "knn" / "src" / "knn.cpp"
+        source.parent.mkdir(parents=True)
+        source.touch()
+        for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
+            shutil.copy(ROOT / name, folder / name)
+        (folder / "setup.py").touch()
+        self.python = folder / "python"
+        self.python.write_text(STUB)
+        self.python.chmod(0o755)
+        self.installed("")
+
+    def installed(self, packages: str):
+        Path(f"{self.log}.installed").write_text(packages)
+
+    def touch(self, name: str):
+        """Makes a file newer than all others, whatever the clock's grain."""
+        newest = max(path.stat().st_mtime for path in self.folder.rglob("*") if path.is_file())
+        os.utime(self.folder / name, (newest + 1, newest + 1))
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess:
+        self.log.unlink(missing_ok=True)
+        environment = {key: value for key, value in os.environ.items() if key not in ("TORCH", "SPCONV", "MAKEFLAGS")}
+        return subprocess.run(
+            ["make", f"PYTHON={self.python}", *arguments],
+            cwd=self.folder,
+            env=environment | {"CALLS": str(self.log)},
+            capture_output=True,
+            text=True,
+        )
+
+    def calls(self, *arguments: str) -> list[str]:
+        done = self.make(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Checkout:
+    """Set up, in a path with a blank."""
+    checkout = Checkout(tmp_path / "with blank")
+    calls = checkout.calls("setup", "TORCH=torch==2.13.0", "SPCONV=spconv==2.3.8")
+    assert [call.split()[0] for call in calls] == ["-m", "setup.py"]
+    return checkout
+
+
+def test_a_second_setup_does_nothing(checkout):
+    assert checkout.calls("setup") == []
+
+
+def test_a_library_that_is_gone_is_built_again_and_nothing_is_installed(checkout):
+    assert checkout.calls("clean") == []
+    assert not (checkout.folder / "pcdet/ops/_C.so").exists()
+    assert checkout.calls("setup") == ["setup.py --quiet build_ext --inplace"]
+
+
+def test_another_torch_is_installed_and_the_ops_are_built_against_it(checkout):
+    install, build = checkout.calls("setup", "TORCH=torch==2.12.0")
+    assert "torch==2.12.0 spconv==2.3.8 -r requirements.txt" in install
+    assert build == "setup.py --quiet build_ext --inplace"
+
+
+def test_what_was_asked_for_once_holds_in_later_calls(checkout):
+    checkout.calls("setup", "TORCH=torch>=2.11,<2.13")
+    assert checkout.calls("setup") == []
+    checkout.touch("requirements.txt")
+    assert "torch>=2.11,<2.13 spconv==2.3.8" in checkout.calls("setup")[0]
+
+
+def test_another_build_of_spconv_takes_the_place_of_the_old_one(checkout):
+    checkout.installed("cumm==0.7.11\nnumpy==2.4.6\nspconv==2.3.8\n")
+    uninstall, install, _ = checkout.calls("setup", "SPCONV=spconv-cu120==2.3.6")
+    assert uninstall == "-m pip uninstall --quiet --yes cumm spconv"
+    assert "spconv-cu120==2.3.6" in install
+
+
+def test_the_build_of_spconv_that_is_asked_for_stays(checkout):
+    checkout.installed("cumm-cu120==0.4.11\nspconv-cu120==2.3.6\n")
+    assert len(checkout.calls("setup", "SPCONV=spconv-cu120==2.3.6")) == 2  # install and build, no uninstall
+
+
+def test_a_changed_source_builds_the_ops_only(checkout):
+    checkout.touch("pcdet/ops/knn/src/knn.cpp")
+    assert checkout.calls("setup") == ["setup.py --quiet build_ext --inplace"]
+
+
+def test_another_environment_gets_ops_built_for_it(checkout):
+    assert len(checkout.calls("setup", "VENV=other")) == 2
+    assert checkout.calls("setup") == ["setup.py --quiet build_ext --inplace"]  # the first environment's turn again
+
+
+def test_an_environment_whose_path_has_a_blank_is_refused(checkout):
+    done = checkout.make("setup", "VENV=my env")
+    assert done.returncode != 0
+    assert 'VENV must be one path without blanks, got "my env"' in done.stderr

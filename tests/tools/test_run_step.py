@@ -21,8 +21,6 @@ def test_a_warning_of_a_step_that_succeeds_is_shown():
 
 
 def test_failure_shows_all_messages_and_keeps_the_exit_status():
-    done = run_step(
-        "print('[1/2] c++ -c a.cpp\\nFAILED: a.o\\na.cpp:1: error: x'); raise SystemExit(7)"
-    )
+    done = run_step("print('[1/2] c++ -c a.cpp\\nFAILED: a.o\\na.cpp:1: error: x'); raise SystemExit(7)")
     assert done.returncode == 7
     assert done.stdout == "native ops ... 1/2 FAILED after 0 s\nFAILED: a.o\na.cpp:1: error: x\n"

@@ -22,7 +22,7 @@ from pcdet.models.dense_heads.anchor_head_template import AnchorHeadTemplate
 from pcdet.utils import box_utils, loss_utils
 
 FRAMES, POINTS = 4, 18000
-LIMITS, VOXEL = (0.0, -20.48, -3.0, 40.96, 20.48, 1.0), (0.32, 0.32, 4.0)
+LIMITS, VOXEL = (0.0, -15.36, -3.0, 30.72, 15.36, 1.0), (0.32, 0.32, 4.0)
 
 
 def make_model(width: int, stride: int, device: torch.device) -> torch.nn.Module:

@@ -120,7 +120,7 @@ def compare(detector, models):
 
 
 def draw_boxes(models):
-    """One scene that nobody trained on, with the boxes of each row's first seed; returns the folder of the pictures."""
+    """One scene that nobody trained on, with the boxes of each row's first seed; returns the pictures, row by row."""
     frame = (DATA / "ImageSets" / "val.txt").read_text().split()[0]
     cloud = DATA / "training" / "velodyne" / f"{frame}.bin"
     first_seeds = {row: (cfg_file, ckpt) for row, cfg_file, ckpt in reversed(models)}
@@ -135,17 +135,20 @@ def draw_boxes(models):
 
 def next_steps(detector, models):
     """What a reader types next, as lines."""
-    row, cfg_file, ckpt = models[-1]
+    _, cfg_file, ckpt = models[-1]
     python = Path(sys.executable)
     python = os.path.relpath(python, TOOLS) if python.is_relative_to(ROOT) else python
+    other = next(name for name in ROWS if name != detector)
+    data = os.path.relpath(DATA, TOOLS)
     return [
         "Next:",
-        f"  make quickstart DETECTOR={detector} SEEDS=3     how much of a difference is chance",
-        "  make quickstart DETECTOR=second                  another detector (pointpillar, second, pointrcnn)",
-        f"  cd tools && {python} test.py --cfg_file {cfg_file} \\",
-        f"      --ckpt {os.path.relpath(ckpt, TOOLS)} {' '.join(ON_OUR_DATA)}",
-        "                                                   all figures of one student",
-        "  README.md, 'Real KITTI'; docs/CUSTOM_DATASET_TUTORIAL.md    the same on your own data",
+        "  how much of a difference is chance:  make quickstart SEEDS=3 DETECTOR=" + detector,
+        f"  another detector ({', '.join(ROWS)}):  make quickstart DETECTOR={other}",
+        "  all figures of one student:",
+        f"    cd tools && {python} test.py --cfg_file {cfg_file} \\",
+        f"      --ckpt {os.path.relpath(ckpt, TOOLS)} \\",
+        f"      --set DATA_CONFIG.DATA_PATH {data}",
+        "  the same on your own data:  README.md, Real KITTI; docs/CUSTOM_DATASET_TUTORIAL.md",
     ]
 
 

@@ -93,10 +93,13 @@ def gain_table(rows: Mapping[str, Row], controls: Sequence[str]) -> str:
     """Gain in moderate mAP of every row over each control: the mean, and behind it each seed's where there are several.
 
     Only rows with as many seeds as the control are compared: the s-th number of both was trained with the same seed.
-    Rows without any comparison, such as a teacher of one seed beside students of three, are left out.
+    Rows without any comparison, such as a teacher of one seed beside students of three, are left out, and so is the
+    first control, whose line would repeat the others' with the sign turned.
     """
     lines = []
     for name, row in rows.items():
+        if name == controls[0]:
+            continue
         for metric in METRICS:
             cells = ["-" if name == c else _gains(row, rows[c], metric) for c in controls]
             if any(cell != "-" for cell in cells):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -52,6 +53,8 @@ def load_spconv() -> ModuleType:
             f"this model has sparse convolutions and needs spconv, which does not load ({error}); install "
             "spconv==2.3.8 for a CPU, or the build for your CUDA that docs/INSTALL.md names"
         ) from error
+    # In every process torch advises whoever calls is_fx_tracing, which is spconv, to call something else.
+    logging.getLogger("torch.fx._symbolic_trace").addFilter(lambda record: "is_fx_tracing" not in record.getMessage())
     _correct_cpu(spconv.ops)
     _correct_forward(spconv.conv.SparseConvolution, spconv.ops.ConvAlgo.Native)
     return spconv

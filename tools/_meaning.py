@@ -18,16 +18,17 @@ def what_it_means(rows):
         f"The student has {share:.0%} of the teacher's weights and {abs(lost):.1f} points of 3D mAP (moderate) "
         f"{'less' if lost > 0 else 'more'} than its {_mean(rows[TEACHER]):.1f}.",
         f"Trained for {_cost(rows, LONGER, STUDENT)} the CPU time it gains {_gain(rows, LONGER, STUDENT)}; beginning "
-        f"with slices of the teacher's weights, at {_cost(rows, SLICES, STUDENT)} the cost, "
+        f"with slices of the teacher's weights, at {_cost(rows, SLICES, STUDENT)} the CPU time, "
         f"{_gain(rows, SLICES, STUDENT)}.",
-        f"PointDistiller costs {_cost(rows, DISTILLED, STUDENT)}: {_gain(rows, DISTILLED, STUDENT)} over the student "
-        f"that saw as many samples, {_gain(rows, DISTILLED, LONGER)} over the one that trained as long.",
+        f"PointDistiller takes {_cost(rows, DISTILLED, STUDENT)} the student's CPU time: "
+        f"{_gain(rows, DISTILLED, STUDENT)} over the student that saw as many samples, "
+        f"{_gain(rows, DISTILLED, LONGER)} over the one that trained as long.",
     ]
     for name in rows:
         if name.startswith(f"{SLICES}+"):
             what = name.removeprefix(f"{SLICES}+")
             brings, cost = _gain(rows, name, SLICES), _cost(rows, name, SLICES)
-            sentences.append(f"On top of slices, {what} brings {brings} for {cost} their cost.")
+            sentences.append(f"On top of slices, {what} brings {brings} at {cost} their CPU time.")
     students = [name for name in rows if name != TEACHER]
     best = max(students, key=lambda name: _mean(rows[name]))
     sentences.append(f"Highest of the students: {best}, {_mean(rows[best]):.1f}.")

@@ -6,8 +6,10 @@ Killed and started again, it goes on where it was; a training whose configuratio
 """
 
 import argparse
+import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,12 +17,13 @@ import time
 from pathlib import Path
 
 import _init_path  # noqa: F401
-from _meaning import what_it_means
+from _meaning import DISTILLED, LONGER, SLICES, STUDENT, TEACHER, what_it_means
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.experiments.freshness import claim, digest
 from pcdet.experiments.jobs import Job, clock, run_jobs
+from pcdet.utils.cpu_features import mixed_precision, read_processor
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
@@ -30,8 +33,6 @@ CFGS = Path("cfgs/simulated_models")
 
 SCENES = {"frames": 600, "val-frames": 200, "seed": 0, "far": 29.5}
 
-TEACHER, STUDENT, LONGER, SLICES = "teacher", "student", "student+longer", "student+slices"
-DISTILLED = "student+pointdistiller"
 # Row -> how long its training takes against the teacher's. The model file is kd/DETECTOR_WHAT.yaml, WHAT being what is
 # added to the student, with _ for +. The order is the table's; students that need no teacher train beside it.
 ROWS = {
@@ -66,7 +67,8 @@ def training(detector, row, seed, work, teacher=None):
     command = [sys.executable, "train_kd.py" if distils else "train.py", "--cfg_file", str(model_file(detector, row))]
     command += ["--output_dir", str(folder), "--seed", str(seed), *TRAINING_FLAGS]
     command += ["--teacher_ckpt", str(teacher.checkpoint)] if distils else []
-    facts = {"model": cfg, "scenes": SCENES, "seed": seed}
+    # Of what a training depends on, all that changes its result: the same seeds in another precision are others.
+    facts = {"model": cfg, "scenes": SCENES, "seed": seed, "on a CPU": mixed_precision(read_processor()).name}
     if distils:
         facts["teacher"] = digest(teacher.facts)
     return Job(
@@ -95,7 +97,9 @@ def trainings(detector, seeds):
 
 def prepare_data():
     """Writes the simulated folder and its info files, or finds them there."""
-    if reason := claim(DATA, SCENES):
+    from pcdet.datasets.simulated.writer import VERSION  # takes seconds to import, and the reader has seen a line first
+
+    if reason := claim(DATA, {**SCENES, "version": VERSION}):
         print(f"  the scenes are made anew: {reason}")
     flags = [part for key, value in SCENES.items() for part in (f"--{key}", str(value))]
     run = [sys.executable, "-m"]
@@ -123,33 +127,54 @@ def draw_boxes(models):
     """One scene that nobody trained on, with the boxes of each row's first seed; returns the pictures, row by row."""
     frame = (DATA / "ImageSets" / "val.txt").read_text().split()[0]
     cloud = DATA / "training" / "velodyne" / f"{frame}.bin"
-    first_seeds = {row: (cfg_file, ckpt) for row, cfg_file, ckpt in reversed(models)}
-    for row, (cfg_file, ckpt) in first_seeds.items():
+    pictures = {}
+    for row, cfg_file, ckpt in models:
+        if row in pictures:
+            continue
         command = [sys.executable, "demo.py", "--cfg_file", str(cfg_file), "--ckpt", str(ckpt), "--threads", "1"]
-        command += ["--data_path", str(cloud), "--out", str(ckpt.parents[1] / "pictures")]
+        folder = ckpt.parents[1] / "pictures"
+        command += ["--data_path", str(cloud), "--out", str(folder)]
         done = subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"demo.py failed for {row}:\n{done.stderr}")
-    return [ckpt.parents[1] / "pictures" / f"{frame}_bev.png" for _, ckpt in first_seeds.values()][::-1]
+        pictures[row] = folder / f"{frame}_bev.png"
+    return list(pictures.values())
 
 
-def next_steps(detector, models):
+def next_steps(detector, seeds, models):
     """What a reader types next, as lines."""
     _, cfg_file, ckpt = models[-1]
     python = Path(sys.executable)
-    python = os.path.relpath(python, TOOLS) if python.is_relative_to(ROOT) else python
+    python = os.path.relpath(python, TOOLS) if python.is_relative_to(ROOT) else str(python)
+    ckpt, data = (shlex.quote(os.path.relpath(path, TOOLS)) for path in (ckpt, DATA))
     other = next(name for name in ROWS if name != detector)
-    data = os.path.relpath(DATA, TOOLS)
+    lines = ["Next:"]
+    if seeds == 1:
+        lines.append(f"  how much of a difference is chance:  make quickstart DETECTOR={detector} SEEDS=3")
     return [
-        "Next:",
-        "  how much of a difference is chance:  make quickstart SEEDS=3 DETECTOR=" + detector,
+        *lines,
         f"  another detector ({', '.join(ROWS)}):  make quickstart DETECTOR={other}",
         "  all figures of one student:",
-        f"    cd tools && {python} test.py --cfg_file {cfg_file} \\",
-        f"      --ckpt {os.path.relpath(ckpt, TOOLS)} \\",
+        f"    cd tools && {shlex.quote(python)} test.py --cfg_file {cfg_file} \\",
+        f"      --ckpt {ckpt} \\",
         f"      --set DATA_CONFIG.DATA_PATH {data}",
         "  the same on your own data:  README.md, Real KITTI; docs/CUSTOM_DATASET_TUTORIAL.md",
     ]
+
+
+def lock():
+    """A file that this call holds, and so does every training that it started: none may write where another does."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    file = (OUTPUT / ".lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(
+            f"another quickstart, or a training that one has left running, writes to {OUTPUT}; wait for it or end it "
+            "(pgrep -af 'quickstart.py|train.py|train_kd.py')"
+        ) from None
+    os.set_inheritable(file.fileno(), True)
+    return file
 
 
 def main():
@@ -162,20 +187,32 @@ def main():
         parser.error(f"--seeds and --jobs must be at least 1, got {args.seeds} and {args.jobs}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run_jobs then ends the trainings too
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    begin = time.monotonic()
+    held = lock()
+    try:
+        run(args.detector, args.seeds, args.jobs)
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; the same command goes on from here")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"this step failed (exit {error.returncode}): {shlex.join(map(str, error.cmd))}")
+    finally:
+        held.close()
 
+
+def run(detector, seeds, parallel):
+    """Data, trainings, table, and what it means."""
+    begin = time.monotonic()
     print(f"1/3 simulated scenes in {os.path.relpath(DATA, ROOT)}: {SCENES['frames']}", flush=True)
     prepare_data()
-    jobs, models = trainings(args.detector, args.seeds)
-    print(f"2/3 {len(jobs)} trainings of {args.detector}, {args.jobs} at a time; logs: output/quickstart", flush=True)
-    run_jobs(jobs, args.jobs)
+    print(f"  {'scenes and info files':<44} {clock(time.monotonic() - begin):>8}")
+    jobs, models = trainings(detector, seeds)
+    print(f"2/3 {len(jobs)} trainings of {detector}, {parallel} at a time; logs: output/quickstart", flush=True)
+    run_jobs(jobs, parallel)
     print(f"3/3 {len(models)} models on the {SCENES['val-frames']} scenes that nobody trained on\n", flush=True)
-    measured, plot = compare(args.detector, models)
-    pictures = draw_boxes(models)
-    print(f"\n{what_it_means(measured['rows'])}\n{NOTE}\n\nPictures:")
-    for picture in (plot, *pictures):
+    measured, plot = compare(detector, models)
+    print(f"\n{what_it_means(measured['rows'])}\n{NOTE}\n\nPictures:", flush=True)
+    for picture in (plot, *draw_boxes(models)):
         print(f"  {os.path.relpath(picture, ROOT)}")
-    print("\n" + "\n".join(next_steps(args.detector, models)))
+    print("\n" + "\n".join(next_steps(detector, seeds, models)))
     print(f"\n{clock(time.monotonic() - begin)} in all")
 
 

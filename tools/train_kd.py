@@ -36,6 +36,13 @@ def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
         raise MisfitError(f"the teacher of {cfg.KD.TEACHER.CFG}: {error}") from error
 
 
+# A loss that owns nothing leaves no trace in a checkpoint.
+GO_ON = (
+    "{file} has losses that own such weights: go on with --cfg_file {file} and the same --output_dir or --ckpt. If the "
+    "run also had PivotalLogit, as the recommended files had until they were replaced, add it there under KD.LOSSES"
+)
+
+
 def file_with_losses(kd_state, cfg_file, cfg, dataset):
     """The file beside ``cfg_file``, named after it (``<name>_*.yaml``), whose losses own such tensors; else None.
 
@@ -74,7 +81,7 @@ def main():
         train.main(build_model=build_model, distil=True)
     except OtherLossesError as error:
         file = file_with_losses(error.kd_state, train.parse_args(distil=True).cfg_file, *built)
-        hint = "" if file is None else f"\n{file} has such losses: go on with --cfg_file {file} --ckpt CHECKPOINT"
+        hint = "" if file is None else f"\n{GO_ON.format(file=file)}"
         raise OtherLossesError(f"{error}{hint}", error.kd_state) from error
 
 

@@ -19,7 +19,10 @@ def digest(facts: Mapping) -> str:
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """Where two nested values differ first, as ``KEY.SUB: old, now new``; None if they are equal."""
+    """Where two nested values differ first, as ``KEY.SUB[0]: old, now new``; None if they are equal."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        found = (first_difference(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(old, new, strict=True)))
+        return next(filter(None, found), None)
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
             found = first_difference(old.get(key, MISSING), new.get(key, MISSING), f"{path}.{key}" if path else key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ LOG_TAIL = 4096  # bytes of a log in which the newest training line is found
 TRAIN_LINE = re.compile(r"Train:\s*(\d+)/(\d+) .*?\[\s*(\d+)/(\d+)")
 TOO_EARLY = 0.01  # share of a training below which its own speed says little
 POLL_S = 0.5
+QUIET_S = 60.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
 @dataclass
@@ -44,7 +46,8 @@ class Job:
     needs: Sequence[Job] = ()
     process: subprocess.Popen | None = None
     began: float = 0.0
-    share_before: float = 0.0  # what an earlier call had finished
+    begins_at: int = 0  # length of the log when it was started
+    share_before: float | None = None  # where this call's first training line found it
     seconds: float | None = None  # that the training took in this call
 
     @property
@@ -55,10 +58,13 @@ class Job:
     def start(self) -> None:
         """Launches the training; its output is appended to the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.share_before = self.share()
+        self.begins_at = self.log.stat().st_size if self.log.is_file() else 0
         self.began = time.monotonic()
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(self.command, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT)
+            # close_fds: a training holds what its caller marked as inheritable, such as a lock on the folders
+            self.process = subprocess.Popen(
+                self.command, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT, close_fds=False
+            )
 
     def done(self) -> bool:
         """Whether its checkpoint is there and nothing still writes."""
@@ -78,11 +84,11 @@ class Job:
         raise SystemExit(f"{self.name} failed ({why}); the end of {self.log}:\n{tail}")
 
     def position(self) -> tuple[int, int]:
-        """(iterations done, iterations in all), as the newest training line of its log tells; (0, 0) before it."""
-        if not self.log.is_file():
+        """(iterations done, iterations in all), as the newest training line of this call tells; (0, 0) before it."""
+        if self.process is None or not self.log.is_file():
             return 0, 0
         with self.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, 2) - LOG_TAIL))
+            log.seek(max(self.begins_at, log.seek(0, 2) - LOG_TAIL))
             lines = TRAIN_LINE.findall(log.read().decode(errors="replace"))
         if not lines:
             return 0, 0
@@ -94,6 +100,8 @@ class Job:
         if self.done():
             return 1.0
         done, total = self.position()
+        if total and self.share_before is None:
+            self.share_before = (done - 1) / total
         return done / total if total else 0.0
 
 
@@ -111,7 +119,7 @@ def run_jobs(jobs: Sequence[Job], parallel: int, say: Callable[[str], None] = tq
         if job not in waiting:
             say(f"  {job.name:<44} is there already")
     running: list[Job] = []
-    bar = tqdm(total=100.0, dynamic_ncols=True, bar_format="training {percentage:3.0f}%|{bar}| {desc}")
+    bar = _Progress()
     start = time.monotonic()
     try:
         while waiting or running:
@@ -158,7 +166,7 @@ def _seconds_and_work(job: Job) -> tuple[float, float]:
     """What this call has spent on a job, and how much of its work that was."""
     if job.process is None:
         return 0.0, 0.0
-    work = max(job.share() - job.share_before, 0.0) * job.work
+    work = (job.share() - (job.share_before or 0.0)) * job.work
     if not work:  # still loading
         return 0.0, 0.0
     return (job.seconds if job.seconds is not None else time.monotonic() - job.began), work
@@ -184,12 +192,34 @@ def _makespan(left: Mapping[str, float], running: Sequence[str], waiting: Sequen
     return max(end.values(), default=0.0)
 
 
-def _show(bar: tqdm, jobs, running, waiting, parallel: int, start: float) -> None:
-    bar.n = 100 * sum(job.share() * job.work for job in jobs) / sum(job.work for job in jobs)
+def _show(bar: _Progress, jobs, running, waiting, parallel: int, start: float) -> None:
+    percent = 100 * sum(job.share() * job.work for job in jobs) / sum(job.work for job in jobs)
     to_go = seconds_to_go(jobs, running, waiting, parallel)
     where = [_describe(job) for job in running]
     times = f"{clock(time.monotonic() - start)}, {clock(to_go) if to_go is not None else '?'} to go"
-    bar.set_description_str("  ".join([times, *where]))
+    bar.show(percent, "  ".join([times, *where]))
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line now and then, since every redrawing would stay in the log."""
+
+    def __init__(self):
+        self.bar, self.shown = None, -QUIET_S
+        if sys.stderr.isatty():
+            bar_format = "training {percentage:3.0f}%|{bar}| {desc}"
+            self.bar = tqdm(total=100.0, dynamic_ncols=True, bar_format=bar_format)
+
+    def show(self, percent: float, text: str) -> None:
+        if self.bar is not None:
+            self.bar.n = percent
+            self.bar.set_description_str(text)
+        elif time.monotonic() - self.shown >= QUIET_S:
+            self.shown = time.monotonic()
+            print(f"training {percent:3.0f}%  {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 def _describe(job: Job) -> str:

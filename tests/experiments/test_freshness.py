@@ -13,6 +13,13 @@ def test_the_first_difference_is_named_with_its_path_and_both_values():
     assert first_difference(old, old) is None
 
 
+def test_the_first_difference_is_found_inside_lists():
+    old = {"LOSSES": [{"NAME": "PointDistiller", "WEIGHT": 5.0}, {"NAME": "PivotalLogit"}]}
+    new = {"LOSSES": [{"NAME": "PointDistiller", "WEIGHT": 7.0}, {"NAME": "PivotalLogit"}]}
+    assert first_difference(old, new) == "LOSSES[0].WEIGHT: 5.0, now 7.0"
+    assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a: [1], now [1, 2]"
+
+
 def test_the_digest_follows_the_facts_and_not_the_order_of_their_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 

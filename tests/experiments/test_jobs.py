@@ -1,9 +1,16 @@
+import logging
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from pcdet.engine.hooks import Logging
+from pcdet.engine.trainer import Iteration
 from pcdet.experiments.jobs import Job, clock, run_jobs, seconds_to_go
+
+STILL_RUNNING = SimpleNamespace(poll=lambda: None)
 
 
 def job(folder, name, code="", *, needs=(), work=1.0, checkpoint=True, facts=None):
@@ -70,19 +77,59 @@ def test_a_finished_job_of_another_configuration_is_trained_anew_and_says_why(tm
 
 
 def test_the_position_is_that_of_the_newest_training_line(tmp_path):
-    waiting = job(tmp_path, "x")
-    assert waiting.position() == (0, 0) and waiting.share() == 0
-    waiting.folder.mkdir()
-    waiting.log.write_text("x" * 10000 + "\n" + train_lines((1, 2, 90, 100), (2, 2, 25, 100)) + "another line\n")
-    assert waiting.position() == (125, 200)
-    assert waiting.share() == pytest.approx(0.625)
+    running = job(tmp_path, "x")
+    assert running.position() == (0, 0) and running.share() == 0
+    running.folder.mkdir()
+    running.process = STILL_RUNNING
+    running.log.write_text("x" * 10000 + "\n" + train_lines((1, 2, 90, 100), (2, 2, 25, 100)) + "another line\n")
+    assert running.position() == (125, 200)
+    assert running.share() == pytest.approx(0.625)
+
+
+def test_lines_of_an_earlier_call_do_not_count_and_a_resumed_training_is_timed_from_where_it_went_on(tmp_path):
+    running = job(tmp_path, "x", work=2.0)
+    running.folder.mkdir()
+    earlier = train_lines((2, 2, 80, 100))
+    running.log.write_text(earlier)
+    running.process, running.begins_at, running.began = STILL_RUNNING, len(earlier), time.monotonic() - 10.0
+    assert running.position() == (0, 0)
+    with running.log.open("a") as log:
+        log.write(train_lines((2, 2, 1, 100)))
+    assert running.share() == pytest.approx(0.505) and running.share_before == pytest.approx(0.5)
+    with running.log.open("a") as log:
+        log.write(train_lines((2, 2, 20, 100)))
+    # a tenth of it in ten seconds, four tenths to go
+    assert seconds_to_go([running], [running], [], 1) == pytest.approx(40, abs=1)
+
+
+def test_progress_is_read_from_the_line_that_training_logs(tmp_path, caplog):
+    trainer = SimpleNamespace(
+        epoch=2, it=129, epochs=4, iters_per_epoch=50, last=Iteration(), device=torch.device("cpu")
+    )
+    hook = Logging(logging.getLogger("training"), None, interval=1)
+    hook.before_train(trainer)
+    hook.before_epoch(trainer)
+    trainer.it += 1
+    with caplog.at_level(logging.INFO):
+        hook.after_iteration(trainer)
+    running = job(tmp_path, "x")
+    running.folder.mkdir()
+    running.process = STILL_RUNNING
+    running.log.write_text(caplog.text)
+    assert running.position() == (130, 200)
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capfd):
+    run_jobs([job(tmp_path, "a", "import time; time.sleep(1.2)")], parallel=1)
+    shown = capfd.readouterr().err
+    assert "\r" not in shown and shown.count("training") == 1
 
 
 class Running(Job):
     """A job whose share and time are told."""
 
     def at(self, share, seconds):
-        self.told, self.process, self.began = share, object(), time.monotonic() - seconds
+        self.told, self.process, self.began = share, STILL_RUNNING, time.monotonic() - seconds
         return self
 
     def share(self):

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ def run_step(program: str) -> subprocess.CompletedProcess:
 
 def test_success_is_one_line_with_ninja_s_progress():
     done = run_step("print('[1/2] c++ -c a.cpp'); print('[2/2] c++ -c b.cpp')")
-    assert (done.returncode, done.stdout) == (0, "native ops ... 2/2 0 s\n")
+    assert done.returncode == 0 and re.fullmatch(r"native ops \.\.\. 2/2 \d+ s\n", done.stdout)
 
 
 def test_a_warning_of_a_step_that_succeeds_is_shown():
@@ -23,4 +24,4 @@ def test_a_warning_of_a_step_that_succeeds_is_shown():
 def test_failure_shows_all_messages_and_keeps_the_exit_status():
     done = run_step("print('[1/2] c++ -c a.cpp\\nFAILED: a.o\\na.cpp:1: error: x'); raise SystemExit(7)")
     assert done.returncode == 7
-    assert done.stdout == "native ops ... 1/2 FAILED after 0 s\nFAILED: a.o\na.cpp:1: error: x\n"
+    assert re.fullmatch(r"native ops \.\.\. 1/2 FAILED after \d+ s\nFAILED: a.o\na.cpp:1: error: x\n", done.stdout)

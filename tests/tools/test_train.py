@@ -202,7 +202,7 @@ def test_a_checkpoint_of_a_replaced_recipe_names_the_file_to_go_on_with(trained,
     run(["train_kd.py", "--cfg_file", tmp_path / "new_paper.yaml", *flags, "--epochs", "1", "--skip_eval"], cwd=tools)
     log = run(["train_kd.py", "--cfg_file", tmp_path / "new.yaml", *flags], cwd=tools, code=1)
     assert "OtherLossesError: " in log and "was distilled with other losses" in log and "Traceback" not in log
-    assert f"{tmp_path / 'new_paper.yaml'} has such losses: go on with --cfg_file" in log
+    assert f"{tmp_path / 'new_paper.yaml'} has losses that own such weights: go on with --cfg_file" in log
 
 
 IN_A_ROOT_OF_ITS_OWN = """

@@ -14,8 +14,6 @@ from pcdet.models.kd.view import View
 BETA = 1 / 9
 CFGS = Path(__file__).resolve().parents[3] / "tools" / "cfgs"
 MEASURED = [  # files whose figures were measured with means over classes and codes, and those files' weights then
-    "simulated_models/kd/pointpillar_pointdistiller_logits",
-    "simulated_models/kd/pointpillar_pointdistiller_logits_init",
     "kitti_models/kd/pointpillar_small_4x",
     "kitti_models/kd/second_small_4x",
 ]

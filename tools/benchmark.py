@@ -27,6 +27,7 @@ from pcdet.engine.comparison import Row, comparison_table, gain_table, plot_comp
 from pcdet.engine.precision import Precision
 from pcdet.models import build_network
 from pcdet.utils.common_utils import batch_to_device, create_logger
+from pcdet.utils.cpu_features import read_processor
 from pcdet.utils.model_stats import count_macs, count_parameters
 from pcdet.utils.weights import MisfitError
 
@@ -162,7 +163,7 @@ def main(argv=None):
         "frames": len(teacher.dataset),
         "data_path": str(teacher.cfg.DATA_CONFIG.DATA_PATH),
         "macs_frame": str(teacher.frame(0)["frame_id"][0]),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else read_processor().name,
         "threads": args.threads,
         **precision.facts(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

@@ -11,7 +11,7 @@ from torch import nn
 from pcdet.utils.cpu_features import FASTER_LAYOUT, Processor, mixed_precision, read_processor
 
 AMP_DTYPES = ("auto", "fp16", "bf16")
-COST_OF_EMULATION = "convolutions take 10 to 200 times as long as in float32"
+COST_OF_EMULATION = "convolutions take at least ten times as long as in float32"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_a_cpu_without_bf16_stays_with_float32_unless_one_insists(processor, why
     assert (insisted.dtype, insisted.layout, insisted.slow) == (torch.bfloat16, "channels_last", True)
     said = insisted.describe()
     assert said.startswith(f"precision bfloat16, channels-last maps: --amp_dtype bf16 insists, but {why}")
-    assert said.endswith("; convolutions take 10 to 200 times as long as in float32")
+    assert said.endswith("; convolutions take at least ten times as long as in float32")
 
 
 def test_this_machines_processor_is_asked_where_none_is_given(monkeypatch):

@@ -48,8 +48,8 @@ def common_parser(description):
     add("--extra_tag", default="default", help="last part of the output folder")
     add(
         "--output_dir",
-        help="output folder, instead of <repository>/output/<group>/<config>/<extra_tag>, and there of plain/ where "
-        "train.py leaves a KD block out",
+        help="output folder, taken as it is; if left out, <repository>/output/<group>/<config>/<extra_tag>, and plain/ "
+        "in it for train.py on a file with a KD block",
     )
     add("--ckpt", help="checkpoint to start from")
     add("--pretrained_model", help="weights; test.py lays them over --ckpt")

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcdet.datasets.simulated.primitives import Primitive, intersect
-from pcdet.datasets.simulated.scene import Body, Ground, Scene
+from pcdet.datasets.simulated.scene import Ground, Scene
 
 NOTHING, GROUND = -2, -1  # what a ray hit when it hit no body
 NOISE_CUT = 2.0  # standard deviations; keeps the points of a body inside its label box
@@ -82,24 +81,20 @@ def cast(scene: Scene, lidar: Lidar) -> Hits:
     Each primitive is cast only inside its own window of rays, and each body first into a buffer of its own, which
     gives the number of rays it would fill alone without a second pass.
     """
-    slope = np.tan(lidar.elevations)[:, None]
-    dx, dy = np.cos(lidar.azimuths)[None], np.sin(lidar.azimuths)[None]
-    ground = _ground_distance(scene.ground, dx, dy, slope)
-    limit = lidar.max_range * np.cos(lidar.elevations)[:, None]
-    distance = np.where(ground < limit, ground, np.inf)
+    from pcdet.datasets.simulated.rays import cast_bodies  # imports numba, which only casting needs
+
+    slope, limit = np.tan(lidar.elevations), lidar.max_range * np.cos(lidar.elevations)
+    dx, dy = np.cos(lidar.azimuths), np.sin(lidar.azimuths)
+    ground = _ground_distance(scene.ground, dx[None], dy[None], slope[:, None])
+    distance = np.where(ground < limit[:, None], ground, np.inf)
     owner = np.where(np.isfinite(distance), GROUND, NOTHING)
     part = np.zeros(distance.shape, np.int64)
-    alone = np.zeros(len(scene.bodies), np.int64)
-    background = np.minimum(ground, limit)
-    for index, body in enumerate(scene.bodies):
-        window, near, which = _cast_body(body, lidar, dx, dy, slope)
-        if near.size == 0:
-            continue
-        alone[index] = np.count_nonzero(near < background[window])
-        closer = near < np.minimum(distance[window], limit[window[0]])
-        distance[window] = np.where(closer, near, distance[window])
-        owner[window] = np.where(closer, index, owner[window])
-        part[window] = np.where(closer, which, part[window])
+    first = np.cumsum([0, *(len(body.parts) for body in scene.bodies)])
+    shapes = [primitive for body in scene.bodies for primitive in body.parts]
+    is_round = np.array([primitive.round for primitive in shapes], bool)
+    sizes = np.array([primitive[1:8] for primitive in shapes], np.float64).reshape(-1, 7)  # x to yaw
+    solids, windows = _solids(sizes), _windows(sizes, lidar.azimuths, slope)
+    alone = cast_bodies(is_round, solids, windows, first, dx, dy, slope, limit, ground, distance, owner, part)
     seen = np.bincount(owner[owner >= 0], minlength=len(scene.bodies))
     return Hits(distance, owner, part, alone, seen)
 
@@ -110,35 +105,25 @@ def _ground_distance(ground: Ground, dx, dy, slope) -> np.ndarray:
     return np.where(fall > 1e-6, ground.height / np.maximum(fall, 1e-6), np.inf)
 
 
-def _cast_body(body: Body, lidar: Lidar, dx, dy, slope):
-    windows = [_window(primitive, lidar, slope[:, 0]) for primitive in body.parts]
-    rows = slice(min(w[0].start for w in windows), max(w[0].stop for w in windows))
-    cols = slice(min(w[1].start for w in windows), max(w[1].stop for w in windows))
-    near = np.full((max(rows.stop - rows.start, 0), max(cols.stop - cols.start, 0)), np.inf)
-    which = np.zeros(near.shape, np.int64)
-    for number, (primitive, (r, c)) in enumerate(zip(body.parts, windows, strict=True)):
-        if r.stop <= r.start or c.stop <= c.start:
-            continue
-        hit = intersect(primitive, (0.0, 0.0, 0.0), dx[:, c], dy[:, c], slope[r])
-        inner = (slice(r.start - rows.start, r.stop - rows.start), slice(c.start - cols.start, c.stop - cols.start))
-        closer = hit < near[inner]
-        near[inner] = np.where(closer, hit, near[inner])
-        which[inner] = np.where(closer, number, which[inner])
-    return (rows, cols), near, which
+def _solids(sizes: np.ndarray) -> np.ndarray:
+    """(P, 8) as ``rays.cast_bodies`` wants them, from (P, 7) [x, y, z_lo, z_hi, half_length, half_width, yaw]."""
+    x, y, z_lo, z_hi, half_length, half_width, yaw = sizes.T
+    middle, half_height = 0.5 * (z_lo + z_hi), 0.5 * (z_hi - z_lo)
+    return np.stack([x, y, np.cos(yaw), np.sin(yaw), half_length, half_width, middle, half_height], axis=1)
 
 
-def _window(primitive: Primitive, lidar: Lidar, slope: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the rays that can meet a primitive."""
-    reach = np.hypot(primitive.half_length, primitive.half_width)
-    centre = np.hypot(primitive.x, primitive.y)
-    near, far = max(centre - reach, 1e-3), centre + reach
-    low, high = min(primitive.z_lo / near, primitive.z_lo / far), max(primitive.z_hi / near, primitive.z_hi / far)
-    rows = slice(int(np.searchsorted(slope, low)), int(np.searchsorted(slope, high, side="right")))
-    if centre <= reach:
-        return rows, slice(0, len(lidar.azimuths))
-    azimuth, half = np.arctan2(primitive.y, primitive.x), np.arcsin(reach / centre)
-    left, right = np.searchsorted(lidar.azimuths, [azimuth - half, azimuth + half])
-    return rows, slice(int(left), int(right))
+def _windows(sizes: np.ndarray, azimuths: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """(P, 4) [top, bottom, left, right] of the rays that can meet each primitive; bottom and right are excluded."""
+    x, y, z_lo, z_hi, half_length, half_width, _ = sizes.T
+    reach, centre = np.hypot(half_length, half_width), np.hypot(x, y)
+    near, far = np.maximum(centre - reach, 1e-3), centre + reach
+    top = np.searchsorted(slope, np.minimum(z_lo / near, z_lo / far))
+    bottom = np.searchsorted(slope, np.maximum(z_hi / near, z_hi / far), side="right")
+    azimuth, half = np.arctan2(y, x), np.arcsin(reach / np.maximum(centre, reach))
+    around = centre <= reach  # the sensor may be inside the outline: any azimuth can meet it
+    left = np.where(around, 0, np.searchsorted(azimuths, azimuth - half))
+    right = np.where(around, len(azimuths), np.searchsorted(azimuths, azimuth + half))
+    return np.stack([top, bottom, left, right], axis=1)
 
 
 def scan(scene: Scene, lidar: Lidar, rng: np.random.Generator) -> Scan:

@@ -2,7 +2,7 @@
 
 Why numba: a shape fills few of the 20,000 rays, so that NumPy spends its time on starting some 15 operations for each
 of a scene's hundreds of shapes. Compiled loops do the same arithmetic in the same order, and give the same bits as
-:func:`pcdet.datasets.simulated.primitives.intersect`, 20 times as fast (``docs/benchmarks/cpu.md``). That function
+:func:`pcdet.datasets.simulated.primitives.intersect`, ten times as fast (``docs/benchmarks/cpu.md``). That function
 stays: pictures cast at whole grids of pixels, where arrays are at their best, and the tests hold the two against each
 other. Equal bits need ``fastmath`` to stay off.
 

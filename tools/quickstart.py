@@ -124,21 +124,23 @@ def compare(detector, models):
 
 
 def draw_boxes(models):
-    """One scene that nobody trained on, with the boxes of each row's first seed; returns the pictures, row by row."""
+    """One scene that nobody trained on, with the boxes of teacher, student and last row; returns the pictures."""
     frame = (DATA / "ImageSets" / "val.txt").read_text().split()[0]
     cloud = DATA / "training" / "velodyne" / f"{frame}.bin"
-    pictures = {}
+    first_seeds = {}
     for row, cfg_file, ckpt in models:
-        if row in pictures:
-            continue
+        first_seeds.setdefault(row, (cfg_file, ckpt))
+    pictures = []
+    for row in (TEACHER, STUDENT, models[-1][0]):
+        cfg_file, ckpt = first_seeds[row]
         command = [sys.executable, "demo.py", "--cfg_file", str(cfg_file), "--ckpt", str(ckpt), "--threads", "1"]
         folder = ckpt.parents[1] / "pictures"
         command += ["--data_path", str(cloud), "--out", str(folder)]
         done = subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"demo.py failed for {row}:\n{done.stderr}")
-        pictures[row] = folder / f"{frame}_bev.png"
-    return list(pictures.values())
+        pictures.append(folder / f"{frame}_bev.png")
+    return pictures
 
 
 def next_steps(detector, seeds, models):

@@ -45,7 +45,9 @@ def load(path: Path | str) -> EasyDict:
 
 @pytest.fixture(scope="module")
 def loaded() -> EasyDict:
-    return load(CFGS / "kitti_models/kd/pointpillar_4x.yaml")
+    config = load(CFGS / "kitti_models/kd/pointpillar_4x_paper.yaml")
+    config.KD.LOSSES.append(EasyDict(NAME="PivotalLogit", CLS_WEIGHT=15.0, REG_WEIGHT=0.2))
+    return config
 
 
 @pytest.fixture

@@ -67,8 +67,8 @@ def training(detector, row, seed, work, teacher=None):
     command = [sys.executable, "train_kd.py" if distils else "train.py", "--cfg_file", str(model_file(detector, row))]
     command += ["--output_dir", str(folder), "--seed", str(seed), *TRAINING_FLAGS]
     command += ["--teacher_ckpt", str(teacher.checkpoint)] if distils else []
-    # Of what a training depends on, all that changes its result: the same seeds in another precision are others.
-    facts = {"model": cfg, "scenes": SCENES, "seed": seed, "on a CPU": mixed_precision(read_processor()).name}
+    # All that changes the result. The same seed in another precision gives another one: what --use_amp is on this CPU.
+    facts = {"model": cfg, "scenes": SCENES, "seed": seed, "cpu_precision": mixed_precision(read_processor()).name}
     if distils:
         facts["teacher"] = digest(teacher.facts)
     return Job(

@@ -61,7 +61,8 @@ class Job:
         self.begins_at = self.log.stat().st_size if self.log.is_file() else 0
         self.began = time.monotonic()
         with self.log.open("a") as log:
-            # close_fds: a training holds what its caller marked as inheritable, such as a lock on the folders
+            # Files that the caller marked as inheritable, such as a lock on the folders, stay open in the training: the
+            # lock then outlives a caller that is killed.
             self.process = subprocess.Popen(
                 self.command, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT, close_fds=False
             )

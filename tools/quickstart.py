@@ -6,7 +6,6 @@ Killed and started again, it goes on where it was; a training whose configuratio
 """
 
 import argparse
-import fcntl
 import json
 import os
 import shlex
@@ -24,6 +23,7 @@ from pcdet.config import cfg_from_yaml_file
 from pcdet.experiments.freshness import claim, digest
 from pcdet.experiments.jobs import Job, clock, run_jobs
 from pcdet.utils.cpu_features import mixed_precision, read_processor
+from pcdet.utils.folder_lock import FolderInUseError, FolderLock
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
@@ -165,18 +165,12 @@ def next_steps(detector, seeds, models):
 
 
 def lock():
-    """A file that this call holds, and so does every training that it started: none may write where another does."""
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    file = (OUTPUT / ".lock").open("a")
+    """Held by this call and by every training that it started: none may write where another does."""
+    advice = "wait for it, or end what is left running (pgrep -af 'quickstart.py|train.py|train_kd.py')"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SystemExit(
-            f"another quickstart, or a training that one has left running, writes to {OUTPUT}; wait for it or end it "
-            "(pgrep -af 'quickstart.py|train.py|train_kd.py')"
-        ) from None
-    os.set_inheritable(file.fileno(), True)
-    return file
+        return FolderLock(OUTPUT, advice=advice, inheritable=True)
+    except FolderInUseError as error:
+        raise SystemExit(str(error)) from None
 
 
 def main():
@@ -197,7 +191,7 @@ def main():
     except subprocess.CalledProcessError as error:
         sys.exit(f"this step failed (exit {error.returncode}): {shlex.join(map(str, error.cmd))}")
     finally:
-        held.close()
+        held.release()
 
 
 def run(detector, seeds, parallel):

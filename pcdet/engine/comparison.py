@@ -116,8 +116,19 @@ def _gains(row: Row, control: Row, metric: str) -> str:
     return f"{sum(gains) / len(gains):+.1f}{each}"
 
 
+def _costs(rows: Mapping[str, Row]) -> tuple[dict[str, float], str]:
+    """What each row's training took, or what its forward pass does where that is unknown, and the axis's label."""
+    if all(row.train_cpu_s and None not in row.train_cpu_s for row in rows.values()):
+        return {n: sum(r.train_cpu_s) / len(r.train_cpu_s) for n, r in rows.items()}, "CPU seconds of training"
+    return {n: (r.macs + r.sparse_macs) / 1e9 for n, r in rows.items()}, "GMACs per frame"
+
+
 def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") -> None:
-    """Writes a PNG: bars of moderate mAP (a dot per seed) beside accuracy against MACs. Needs no display."""
+    """Writes a PNG: bars of moderate mAP (a dot per seed) beside accuracy against cost. Needs no display.
+
+    The cost is that of the training, which tells students of one size apart; where it is not known for every row, the
+    MACs of one frame.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -138,12 +149,13 @@ def plot_comparison(rows: Mapping[str, Row], path: str | Path, title: str = "") 
     bars.set_xticks(range(len(names)), [n.replace("+", "\n+ ") for n in names], fontsize=8)
     bars.set_ylabel("mAP, moderate (%)")
     bars.legend(frameon=False, ncols=len(METRICS), loc="lower left", bbox_to_anchor=(0, 1))
+    costs, label = _costs(rows)
     for name in names:
         values = rows[name].ap["3d"]["moderate"]
-        point = (rows[name].macs + rows[name].sparse_macs) / 1e9, sum(values) / len(values)
+        point = costs[name], sum(values) / len(values)
         cost.plot(*point, "o")
         cost.annotate(" " + name, point, fontsize=8)
-    cost.set_xlabel("GMACs per frame")
+    cost.set_xlabel(label)
     cost.set_ylabel("3D mAP, moderate (%)")
     cost.margins(x=0.35)
     for axis in (bars, cost):

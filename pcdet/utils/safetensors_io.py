@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.safe_files import DamagedFileError, WriteError, replacing, verify
@@ -33,6 +31,8 @@ def write_safetensors(path: str | os.PathLike, weights: Mapping[str, torch.Tenso
         ValueError: another ending.
         WriteError: the disk is full, or the folder cannot be written to.
     """
+    from safetensors.torch import save  # here, so that all else works where the package is missing
+
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path} must end in {SUFFIX}: readers go by it")
@@ -48,7 +48,7 @@ def write_safetensors(path: str | os.PathLike, weights: Mapping[str, torch.Tenso
     except OSError as error:
         raise WriteError(
             f"{path} cannot be written: {error.strerror or error}; make room or choose another folder"
-        ) from (error)
+        ) from error
     return path
 
 
@@ -59,6 +59,8 @@ def read_safetensors(path: str | os.PathLike, device: str | torch.device = "cpu"
         CheckpointError: the file is damaged, or is no safetensors file.
         FileNotFoundError: there is no such file.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     try:
         verify(path)

@@ -19,10 +19,11 @@ from pcdet.engine.checkpoint import unwrap
 from pcdet.engine.checkpoint_folder import checkpoint_epochs
 from pcdet.engine.precision import Precision
 from pcdet.engine.trainer import like_loader
+from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import batch_to_device
-from pcdet.utils.safe_files import replacing
+from pcdet.utils.safe_files import WriteError, replacing
 from pcdet.utils.weights import MisfitError
 
 WAIT_SECONDS = 30
@@ -222,8 +223,19 @@ def forget_evaluations(eval_dir: str | Path, epoch: int) -> None:
 
 
 def evaluated_epochs(record: Path) -> set[int]:
-    """The epochs in an ``eval_list_<split>.txt``; numbers such as ``80.0`` count too."""
-    return {int(float(line)) for line in record.read_text().split()} if record.is_file() else set()
+    """The epochs in an ``eval_list_<split>.txt``; numbers such as ``80.0`` count too.
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
+    if not record.is_file():
+        return set()
+    try:
+        return {int(float(line)) for line in record.read_text(encoding="utf-8").split()}
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"{record} must hold the number of an epoch a line ({error}); correct it, or delete it to start over"
+        ) from error
 
 
 def _detect(model, loader, settings: EvalSettings, text_dir, device, epoch_id) -> _Part:
@@ -285,8 +297,7 @@ def _report(parts: list[_Part], dataset, settings, epoch_id, result_dir: Path, s
             result[f"recall/{stage}_{threshold}"] = recall
     objects = sum(len(anno["name"]) for anno in annos)
     logger.info(f"Average predicted number of objects({len(annos)} samples): {objects / max(len(annos), 1):.3f}")
-    with replacing(result_dir / "result.pkl") as stream:
-        pickle.dump(annos, stream)
+    _write_result(result_dir / "result.pkl", annos)
     if not annos:
         logger.warning("the data set has no samples, so there is nothing to evaluate")
         return {}
@@ -298,6 +309,16 @@ def _report(parts: list[_Part], dataset, settings, epoch_id, result_dir: Path, s
     logger.info(f"Result is saved to {result_dir}")
     logger.info("****************Evaluation done.*****************")
     return result
+
+
+def _write_result(path: Path, annos: list[dict]) -> None:
+    try:
+        with replacing(path) as stream:
+            pickle.dump(annos, stream)
+    except OSError as error:
+        raise WriteError(
+            f"the detections {path} cannot be written: {error.strerror or error}; make room, and evaluate again"
+        ) from error
 
 
 def _next_checkpoint(

@@ -20,7 +20,9 @@ from pcdet.engine.evaluate import (
     repeat_eval_ckpt,
 )
 from pcdet.engine.precision import Precision
+from pcdet.registry import ConfigError
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+from pcdet.utils.safe_files import WriteError
 from pcdet.utils.weights import MisfitError
 
 SETTINGS = EvalSettings(class_names=["Car"], recall_thresholds=[0.3], progress=False)
@@ -173,6 +175,13 @@ def test_evaluated_epochs_are_read_as_openpcdet_writes_them(tmp_path):
     assert evaluated_epochs(tmp_path / "none.txt") == set()
 
 
+@pytest.mark.parametrize("text", ["80\nx1\n", "inf", "nan", "\x00"])
+def test_a_list_of_epochs_that_holds_something_else_is_named(tmp_path, text):
+    (tmp_path / "eval_list_val.txt").write_text(text)
+    with pytest.raises(ConfigError, match="eval_list_val.txt must hold the number of an epoch a line .* or delete it"):
+        evaluated_epochs(tmp_path / "eval_list_val.txt")
+
+
 def test_epochs_that_are_trained_anew_are_evaluated_anew(tmp_path):
     for folder, split in (("eval_with_train", "val"), ("eval_all_default/default", "val"), ("eval_with_train", "test")):
         for epoch in (1, 2, 3):
@@ -228,7 +237,7 @@ def test_a_result_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(pickle, "dump", dies_halfway)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteError, match="result.pkl cannot be written: No space left on device; make room"):
         eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
     assert (tmp_path / "result.pkl").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["result.pkl"]

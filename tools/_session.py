@@ -1,6 +1,7 @@
 """What train.py and test.py share: flags, configuration, processes, folders, log, and the way a tool ends."""
 
 import argparse
+import contextlib
 import datetime
 import faulthandler
 import logging
@@ -32,9 +33,15 @@ from pcdet.engine.trainer import Interrupted, NonFiniteError
 from pcdet.registry import parse_node
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import create_logger
+from pcdet.utils.commu_utils import call_on_main
+from pcdet.utils.folder_lock import FolderInUseError, FolderLock
+from pcdet.utils.safe_files import WriteError
 from pcdet.utils.weights import MisfitError
 
 TOOLS = Path(__file__).resolve().parent
+KNOWN_ERRORS = (
+    ConfigError, CheckpointError, DataError, FolderInUseError, NonFiniteError, FileNotFoundError, WriteError,
+)  # fmt: skip
 PLAIN = "plain"  # folder, in that of a distillation, of the same student's training without a teacher
 
 
@@ -92,6 +99,21 @@ class Session:
     batch_size: int  # per process
     output_dir: Path
     logger: object = None
+
+    @contextlib.contextmanager
+    def hold(self, folder, advice):
+        """Keeps other runs from writing to a folder during the block.
+
+        Raises:
+            FolderInUseError: another run holds it; on every rank, so that none waits for rank 0.
+        """
+        with contextlib.ExitStack() as held:
+
+            def lock():
+                held.enter_context(FolderLock(folder, advice=advice))
+
+            call_on_main(lock)
+            yield
 
     def start_log(self, log_file):
         """Opens the log on rank 0 and writes down how the run was started."""
@@ -208,7 +230,7 @@ def run(main):
     faulthandler.enable()  # a crash in native code says where it was called from
     try:
         main()
-    except (ConfigError, CheckpointError, DataError, NonFiniteError, FileNotFoundError) as error:
+    except KNOWN_ERRORS as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as stop:
         print(f"Interrupted by {stop}; the same command goes on from here", file=sys.stderr)

@@ -12,9 +12,12 @@ import _session
 from _session import Session, open_session
 
 from pcdet.config import ConfigError
+from pcdet.engine.checkpoint_folder import BEST
 from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, repeat_eval_ckpt
-from pcdet.engine.run_record import RunRecord, describe_run
-from pcdet.engine.runtime import seed_process, tensorboard_writer
+from pcdet.engine.run_facts import describe_run
+from pcdet.engine.run_record import RunRecord
+from pcdet.engine.runtime import seed_process
+from pcdet.engine.tensorboard import TensorBoard
 from pcdet.models import build_network
 
 TEST_SEED = 1024
@@ -45,6 +48,12 @@ def main():
     eval_dir = session.output_dir / "eval"
     eval_dir /= Path("eval_all_default") if args.eval_all else Path(f"epoch_{epoch_id(args.ckpt)}", split)
     eval_dir /= args.eval_tag
+    with session.hold(eval_dir, "wait for it, or give --eval_tag for a folder of its own"):
+        test(session, split, ckpt_dir, eval_dir)
+
+
+def test(session, split, ckpt_dir, eval_dir):
+    args, cfg = session.args, session.cfg
     session.start_log(eval_dir / f"log_eval_{_session.timestamp()}.txt")
     seed_process(TEST_SEED)
 
@@ -70,12 +79,14 @@ def main():
     repeat_eval_ckpt(
         evaluate, ckpt_dir, eval_dir, split=split, start_epoch=args.start_epoch,
         max_waiting_mins=args.max_waiting_mins, logger=session.logger,
-        tb_log=tensorboard_writer(eval_dir / f"tensorboard_{split}") if session.dist.is_main else None,
+        tb_log=TensorBoard(eval_dir / f"tensorboard_{split}") if session.dist.is_main else None,
     )  # fmt: skip
 
 
 def epoch_id(ckpt):
-    """The last run of digits in the checkpoint's path."""
+    """The last run of digits in the checkpoint's path, as in OpenPCDet; that of the best is ``best``."""
+    if Path(ckpt).name == BEST:
+        return "best"
     numbers = re.findall(r"\d+", str(ckpt))
     return numbers[-1] if numbers else "no_number"
 
@@ -85,7 +96,9 @@ def open_record(session: Session, dataset, eval_dir):
         command=sys.argv, cfg=session.cfg, device=session.device, seed=TEST_SEED, dataset=dataset,
         **session.precision.facts(), ckpt=session.args.ckpt,
     )  # fmt: skip
-    return RunRecord(eval_dir / "run.json", facts)
+    record = RunRecord(eval_dir / "run.json", facts, session.logger)
+    record.describe()
+    return record
 
 
 if __name__ == "__main__":

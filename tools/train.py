@@ -3,8 +3,9 @@
     python train.py --cfg_file cfgs/kitti_models/pointpillar.yaml
     bash scripts/dist_train.sh 2 --cfg_file cfgs/kitti_models/pointpillar.yaml
 
-Started again, it goes on from the newest checkpoint of its output folder. A file's ``KD`` block is left out, and the
-output folder is then ``<extra_tag>/plain``: the control beside what train_kd.py distils.
+Started again, it goes on from the newest checkpoint of its output folder that can be read; one run at a time may use
+the folder. A file's ``KD`` block is left out, and the output folder is then ``<extra_tag>/plain``: the control beside
+what train_kd.py distils.
 """
 
 import shutil
@@ -15,13 +16,25 @@ from _session import Session, open_session
 
 from pcdet.config import find_config_file
 from pcdet.engine import hooks
-from pcdet.engine.checkpoint import latest_checkpoint, plain_detector, read_checkpoint
-from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, mark_evaluated, repeat_eval_ckpt
+from pcdet.engine.best import BestCheckpoint
+from pcdet.engine.checkpoint import CheckpointError, plain_detector, read_checkpoint, save_checkpoint
+from pcdet.engine.checkpoint_folder import has_checkpoints, newest_checkpoint
+from pcdet.engine.evaluate import (
+    EvalSettings,
+    eval_one_epoch,
+    forget_evaluations,
+    mark_evaluated,
+    repeat_eval_ckpt,
+)
 from pcdet.engine.optim import build_optimizer, build_scheduler
-from pcdet.engine.run_record import RecordTimes, RunRecord, describe_run
-from pcdet.engine.runtime import FIXED_SEED, choose_seed, parallelize, seed_process, tensorboard_writer
+from pcdet.engine.run_facts import describe_run
+from pcdet.engine.run_record import RecordTimes, RunRecord
+from pcdet.engine.runtime import FIXED_SEED, choose_seed, parallelize, read_seed, seed_process
+from pcdet.engine.tensorboard import TensorBoard
 from pcdet.engine.trainer import Trainer, TrainSettings
 from pcdet.models import build_network
+from pcdet.utils import safe_files
+from pcdet.utils.commu_utils import call_on_main
 
 
 def parse_args(argv=None, distil=False):
@@ -32,7 +45,7 @@ def parse_args(argv=None, distil=False):
     add(
         "--fix_random_seed", action="store_true", help=f"seed {FIXED_SEED} unless --seed names one; deterministic cuDNN"
     )
-    add("--seed", type=int, help="seed of data order, augmentation and weights; chosen and recorded if left out")
+    add("--seed", help="seed of data order, augmentation and weights; chosen and recorded if left out")
     add("--ckpt_save_interval", type=int, default=1, help="epochs")
     add("--max_ckpt_save_num", type=int, default=30, help="older checkpoints are removed")
     add("--ckpt_save_time_interval", type=float, default=300, help="seconds between writes of latest_model.pth")
@@ -40,6 +53,11 @@ def parse_args(argv=None, distil=False):
     add("--find_unused_parameters", action="store_true", help="several processes: parameters may miss from a loss")
     add("--num_epochs_to_eval", type=int, default=0, help="evaluate this many epochs before the last one too")
     add("--eval_interval", type=int, default=0, help="evaluate every so many epochs while training")
+    add(
+        "--best_metric", metavar="NAME",
+        help="keep ckpt/checkpoint_best.pth by this metric of the evaluations, such as Car_3d/moderate_R40; with "
+        "--eval_interval the mean moderate 3D AP if left out",
+    )  # fmt: skip
     add("--skip_eval", action="store_true", help="no evaluation after training")
     add("--use_tqdm_to_record", action="store_true", help="a progress bar instead of log lines")
     add("--logger_iter_interval", type=int, default=50)
@@ -47,7 +65,10 @@ def parse_args(argv=None, distil=False):
     if distil:
         add("--teacher_ckpt", help="the teacher's checkpoint; KD.TEACHER.CKPT if left out")
     _session.add_set_flag(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.seed is not None:
+        args.seed = read_seed(args.seed)
+    return args
 
 
 def build_detector(cfg, dataset, logger, pretrained=None):
@@ -60,12 +81,16 @@ def build_detector(cfg, dataset, logger, pretrained=None):
 
 def main(build_model=build_detector, distil=False):
     session = open_session(parse_args(distil=distil), without_kd=not distil)
+    with session.hold(session.output_dir, "wait for it, or give this run another --extra_tag or --output_dir"):
+        train(session, build_model, distil)
+
+
+def train(session: Session, build_model, distil):
     args, logger = session.args, start(session)
     if not distil and session.cfg.get("KD"):
         tell_of_kd(session)
     epochs = args.epochs if args.epochs is not None else session.optim.num_epochs
-    resume_from = args.ckpt or latest_checkpoint(session.output_dir / "ckpt")
-    state = read_checkpoint(resume_from) if resume_from else None
+    resume_from, state = find_state(session)
     seed = choose_seed(args.seed, args.fix_random_seed, state)
     seed_process(seed, deterministic=args.fix_random_seed)
 
@@ -88,29 +113,52 @@ def main(build_model=build_detector, distil=False):
     logger.info(plain_detector(model))
 
     record = open_record(session, seed, train_set) if session.dist.is_main else None
-    evaluation = Evaluation(session, plain_detector(model), record)
-    trainer.hooks = training_hooks(session, record, evaluation)
+    best = keep_best(session, record)
+    evaluation = Evaluation(session, plain_detector(model), record, best)
+    trainer.hooks = training_hooks(session, trainer, record, evaluation)
     name = f"{session.cfg.EXP_GROUP_PATH}/{session.cfg.TAG}({args.extra_tag})"
-    if trainer.epoch >= epochs:
+    begun_at = trainer.epoch
+    if begun_at >= epochs:
         logger.info(f"{resume_from} is already trained {trainer.epoch} epochs; {epochs} were asked for")
     else:
         logger.info(f"**********************Start training {name}**********************")
+        if session.dist.is_main:
+            forget_evaluations(session.output_dir / "eval", trainer.epoch)
         trainer.run()
         logger.info(f"**********************End training {name}**********************")
     if not args.skip_eval:
         logger.info(f"**********************Start evaluation {name}**********************")
-        evaluation.of_checkpoints(max(epochs - args.num_epochs_to_eval, args.start_epoch, 0))
+        first = max(epochs - args.num_epochs_to_eval, args.start_epoch, 0)
+        evaluation.of_checkpoints(first, trainer.epoch, begun_at + 1 if trainer.epoch > begun_at else None)
         logger.info(f"**********************End evaluation {name}**********************")
 
 
 def start(session: Session):
     session.start_log(session.output_dir / f"train_{_session.timestamp()}.log")
     if session.dist.is_main:
-        (session.output_dir / "ckpt").mkdir(exist_ok=True)
+        for folder in (session.output_dir, session.output_dir / "ckpt"):
+            folder.mkdir(exist_ok=True)
+            for file in safe_files.remove_partials(folder):
+                session.logger.info(f"Removed {file}, which a killed process left half-written")
         cfg_file, copy = find_config_file(session.args.cfg_file), session.output_dir
         if cfg_file.resolve().parent != copy.resolve():  # a run repeated from its own copy
             shutil.copy(cfg_file, copy)
     return session.logger
+
+
+def find_state(session: Session):
+    """(file, content) of the checkpoint to go on from, the same on every rank; Nones for a training from the start."""
+    if session.args.ckpt:
+        return session.args.ckpt, read_checkpoint(session.args.ckpt)
+    state = None
+
+    def find():
+        nonlocal state
+        file, state = newest_checkpoint(session.output_dir / "ckpt", session.logger)
+        return file
+
+    file = call_on_main(find)
+    return file, read_checkpoint(file) if file is not None and state is None else state
 
 
 def tell_of_kd(session: Session):
@@ -120,10 +168,14 @@ def tell_of_kd(session: Session):
         f"The KD block of {args.cfg_file} is left out: train.py trains the student alone, in {out}; "
         "train_kd.py distils it"
     )
-    if args.ckpt or args.output_dir or latest_checkpoint(out / "ckpt") is not None:
+    if args.ckpt or args.output_dir or has_checkpoints(out / "ckpt"):
         return
-    older = latest_checkpoint(out.parent / "ckpt")
-    if older is not None and "kd_state" not in read_checkpoint(older):
+    try:
+        older, state = newest_checkpoint(out.parent / "ckpt")
+    except CheckpointError as error:
+        session.logger.warning(f"Beside this run lies another that cannot be read: {error}")
+        return
+    if older is not None and "kd_state" not in state:
         session.logger.warning(
             f"{older} is of a training without a teacher, which now has the folder {out}: this run begins anew there. "
             f"To go on from that one, give --output_dir {out.parent}, or move its files to {out}"
@@ -135,25 +187,34 @@ def open_record(session: Session, seed, train_set):
         command=sys.argv, cfg=session.cfg, device=session.device, seed=seed, dataset=train_set,
         **session.precision.facts(), batch_size=session.batch_size * session.dist.world_size,
     )  # fmt: skip
-    return RunRecord(session.output_dir / "run.json", facts)
+    return RunRecord(session.output_dir / "run.json", facts, session.logger)
 
 
-def training_hooks(session: Session, record, evaluation):
-    """Rank 0 logs and saves; the rest concerns every rank."""
+def keep_best(session: Session, record):
+    """What keeps the best checkpoint, on rank 0 of a run that evaluates on the way or is told by which metric."""
+    args = session.args
+    if record is None or not (args.eval_interval > 0 or args.best_metric):
+        return None
+    return BestCheckpoint(session.output_dir / "ckpt", record, args.best_metric, session.logger)
+
+
+def training_hooks(session: Session, trainer, record, evaluation):
+    """Rank 0 saves, before anything else, and logs; the rest concerns every rank."""
     args, found = session.args, []
     if session.dist.is_main:
+        scalars = TensorBoard(session.output_dir / "tensorboard", purge_step=trainer.it + 1, logger=session.logger)
         found += [
-            hooks.Logging(
-                session.logger, tensorboard_writer(session.output_dir / "tensorboard"),
-                interval=args.logger_iter_interval, progress_bar=args.use_tqdm_to_record, memory=not args.wo_gpu_stat,
-            ),
             hooks.Checkpoint(
                 session.output_dir / "ckpt", interval=args.ckpt_save_interval, max_num=args.max_ckpt_save_num,
                 time_interval=args.ckpt_save_time_interval,
             ),
+            hooks.Logging(
+                session.logger, scalars, interval=args.logger_iter_interval, progress_bar=args.use_tqdm_to_record,
+                memory=not args.wo_gpu_stat,
+            ),
         ]  # fmt: skip
     found.append(RecordTimes(record))
-    found.append(hooks.Evaluate(evaluation.of_current_weights, args.eval_interval))
+    found.append(hooks.Evaluate(evaluation.of_current_weights, args.eval_interval, evaluation.best))
     end_augmentation = (session.cfg.get("HOOK") or {}).get("DisableAugmentationHook")
     if end_augmentation:
         found.append(hooks.EndAugmentation(end_augmentation.DISABLE_AUG_LIST, end_augmentation.NUM_LAST_EPOCHS))
@@ -163,28 +224,35 @@ def training_hooks(session: Session, record, evaluation):
 class Evaluation:
     """Evaluates the detector that is being trained, on the test split; the data set is opened at the first use."""
 
-    def __init__(self, session: Session, detector, record):
-        self.session, self.detector, self.record, self.loader = session, detector, record, None
+    def __init__(self, session: Session, detector, record, best=None):
+        self.session, self.detector, self.record, self.best, self.loader = session, detector, record, best, None
         self.dir = session.output_dir / "eval" / "eval_with_train"
         self.split = session.cfg.DATA_CONFIG.DATA_SPLIT["test"]
 
     def of_current_weights(self, epoch):
         """In the middle of training."""
-        self._evaluate(epoch, self.dir / f"epoch_{epoch}" / self.split)
+        result = self._evaluate(epoch, self.dir / f"epoch_{epoch}" / self.split)
         mark_evaluated(self.dir, self.split, epoch)
+        return result
 
-    def of_checkpoints(self, start_epoch):
-        """What the run has saved from ``start_epoch`` on."""
-        writer = tensorboard_writer(self.dir / f"tensorboard_{self.split}") if self.session.dist.is_main else None
+    def of_checkpoints(self, first_epoch, last_epoch, purge_step=None):
+        """What the run has saved in these epochs; TensorBoard forgets what it showed from ``purge_step`` on."""
+        writer = None
+        if self.session.dist.is_main:
+            folder = self.dir / f"tensorboard_{self.split}"
+            writer = TensorBoard(folder, purge_step=purge_step, logger=self.session.logger)
         repeat_eval_ckpt(
             self._evaluate_checkpoint, self.session.output_dir / "ckpt", self.dir, split=self.split,
-            start_epoch=start_epoch, max_waiting_mins=self.session.args.max_waiting_mins, tb_log=writer,
-            logger=self.session.logger,
+            start_epoch=first_epoch, last_epoch=last_epoch, max_waiting_mins=self.session.args.max_waiting_mins,
+            tb_log=writer, logger=self.session.logger,
         )  # fmt: skip
 
     def _evaluate_checkpoint(self, ckpt, epoch, result_dir):
         self.detector.load_params_from_file(filename=str(ckpt), logger=self.session.logger, to_cpu=True)
-        return self._evaluate(epoch, result_dir)
+        result = self._evaluate(epoch, result_dir)
+        if self.best is not None:
+            self.best.update(epoch, result, lambda path: save_checkpoint(read_checkpoint(ckpt), path))
+        return result
 
     def _evaluate(self, epoch, result_dir):
         if self.loader is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,23 @@ from torch import nn
 
 import pcdet
 from pcdet.engine.runtime import rng_state
+from pcdet.utils import safe_files
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+from pcdet.utils.safe_files import WriteError
 from pcdet.utils.spconv_utils import find_all_spconv_keys
 from pcdet.utils.weights import compare_weights, to_spconv2, weights_fingerprint
 
 __all__ = [
     "CheckpointError",
     "OtherLossesError",
-    "checkpoint_epochs",
     "checkpoint_state",
-    "latest_checkpoint",
     "load_checkpoint",
-    "prune_checkpoints",
     "read_checkpoint",
     "save_checkpoint",
     "unwrap",
 ]
 
 STUDENT = "student."
-LATEST = "latest_model.pth"
-EPOCH_FILE = re.compile(r"checkpoint_epoch_(\d+)\.pth$")
 
 
 class OtherLossesError(CheckpointError):
@@ -107,39 +103,35 @@ def checkpoint_state(
 
 
 def save_checkpoint(state: dict, filename: str | os.PathLike = "checkpoint") -> Path:
-    """Writes ``state`` to ``filename`` (``.pth`` is added where it is missing); a kill never leaves half a file."""
+    """Writes ``state`` to ``filename`` (``.pth`` is added where it is missing), its SHA-256 beside it.
+
+    A kill or a full disk never leaves half a file: the one that was there stays.
+
+    Raises:
+        WriteError: the disk is full, or the folder cannot be written to.
+    """
     path = Path(filename)
     if path.suffix != ".pth":
         path = path.with_name(f"{path.name}.pth")
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    try:
+        with safe_files.replacing(path, checksum=True) as stream:
+            torch.save(state, stream)
+    except (OSError, RuntimeError) as error:
+        reason = _os_error_in(error)
+        if reason is None:
+            raise
+        raise WriteError(
+            f"checkpoint {path} cannot be written: {reason.strerror or reason}; what was there before is kept. Make "
+            "room or give --output_dir on another disk, and start the same command again"
+        ) from error
     return path
 
 
-def latest_checkpoint(ckpt_dir: str | os.PathLike) -> Path | None:
-    """The checkpoint of a folder that was written last, ``latest_model.pth`` included; None where there is none."""
-    files = list(Path(ckpt_dir).glob("*.pth"))
-    return max(files, key=lambda f: (f.stat().st_mtime_ns, _epoch_of(f)), default=None)
-
-
-def checkpoint_epochs(ckpt_dir: str | os.PathLike) -> dict[int, Path]:
-    """Finished epochs -> ``checkpoint_epoch_<N>.pth``, in order of epochs."""
-    found = {_epoch_of(f): f for f in Path(ckpt_dir).glob("checkpoint_epoch_*.pth") if EPOCH_FILE.search(f.name)}
-    return dict(sorted(found.items()))
-
-
-def prune_checkpoints(ckpt_dir: str | os.PathLike, keep: int) -> list[Path]:
-    """Removes the oldest ``checkpoint_epoch_*.pth`` beyond the ``keep`` newest, and returns what was removed."""
-    files = sorted(
-        checkpoint_epochs(ckpt_dir).values(), key=lambda f: (f.stat().st_mtime_ns, _epoch_of(f)), reverse=True
-    )
-    for file in files[max(keep, 1) :]:
-        file.unlink()
-    return files[max(keep, 1) :]
+def _os_error_in(error: BaseException | None) -> OSError | None:
+    """The OSError behind what ``torch.save`` makes of a stream that fails, a RuntimeError on the stream's position."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def load_checkpoint(
@@ -178,14 +170,14 @@ def load_checkpoint(
     if state.get("model_state") is None:
         raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
     if optimizer is not None:
-        _check_kind(unwrap(model), state, name)
-    layout = _load_model(unwrap(model), state, name, logger)
-    if optimizer is not None:
         if state.get("optimizer_state") is None:
             raise CheckpointError(
                 f"{name} has no optimizer_state, so training cannot go on from it; "
                 "to start anew from its weights use --pretrained_model"
             )
+        _check_kind(unwrap(model), state, name)
+    layout = _load_model(unwrap(model), state, name, logger)
+    if optimizer is not None:
         _load_optimizer(optimizer, _in_our_layout(state["optimizer_state"], optimizer, unwrap(model), layout), name)
     if logger is not None and _teacher_has_changed(unwrap(model), state):
         logger.warning(f"{name} was distilled from a teacher with other weights; the student goes on with this one's")
@@ -207,11 +199,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value)) if type(value) in (list, tuple) else list(map(plain, value))
     return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
-
-
-def _epoch_of(path: Path) -> int:
-    match = EPOCH_FILE.search(path.name)
-    return int(match.group(1)) if match else -1
 
 
 def _check_kind(model: nn.Module, state: dict, name) -> None:

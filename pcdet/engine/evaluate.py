@@ -15,11 +15,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pcdet.engine.checkpoint import checkpoint_epochs, unwrap
+from pcdet.engine.checkpoint import unwrap
+from pcdet.engine.checkpoint_folder import checkpoint_epochs
 from pcdet.engine.precision import Precision
 from pcdet.engine.trainer import like_loader
+from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
+from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import batch_to_device
+from pcdet.utils.safe_files import WriteError, replacing
+from pcdet.utils.weights import MisfitError
 
 WAIT_SECONDS = 30
 
@@ -110,9 +115,10 @@ def eval_one_epoch(
     model.train(was_training)
     parts = commu_utils.gather_to_main(part)
     seconds = time.perf_counter() - started
-    result = _report(parts, loader.dataset, settings, epoch_id, result_dir, seconds, logger) if parts else {}
-    commu_utils.synchronize()
-    return result
+    try:
+        return _report(parts, loader.dataset, settings, epoch_id, result_dir, seconds, logger) if parts else {}
+    finally:
+        commu_utils.synchronize()
 
 
 def repeat_eval_ckpt(
@@ -122,6 +128,7 @@ def repeat_eval_ckpt(
     *,
     split: str,
     start_epoch: int = 0,
+    last_epoch: int | None = None,
     max_waiting_mins: float = 0,
     tb_log=None,
     logger: logging.Logger | None = None,
@@ -130,7 +137,7 @@ def repeat_eval_ckpt(
     """Evaluates every ``checkpoint_epoch_<N>.pth`` that is not in ``eval_list_<split>.txt`` yet, in order of epochs.
 
     Ends when nothing is left. With ``max_waiting_mins`` above 0 it looks again every ``wait_seconds`` and ends when no
-    new checkpoint has come for that long.
+    new checkpoint has come for that long. A checkpoint that cannot be read keeps no other from being evaluated.
 
     Args:
         evaluate: called with (checkpoint, epoch, result folder).
@@ -138,6 +145,7 @@ def repeat_eval_ckpt(
         eval_dir: gets ``eval_list_<split>.txt`` and ``epoch_<N>/<split>``.
         split: name of the data split.
         start_epoch: earlier epochs are left out.
+        last_epoch: later ones are left out.
         max_waiting_mins: how long to wait for further checkpoints.
         tb_log: gets every metric against the epoch.
         logger: told what is done.
@@ -145,18 +153,32 @@ def repeat_eval_ckpt(
 
     Returns:
         Epoch -> what ``evaluate`` returned, for those evaluated now.
+
+    Raises:
+        CheckpointError: once all others are evaluated, for those that cannot be read; at once where weights do not fit.
     """
     logger = logger or logging.getLogger("pcdet")
     eval_dir = Path(eval_dir)
     record = eval_dir / f"eval_list_{split}.txt"
     results: dict[int, dict[str, float]] = {}
+    damaged: dict[int, str] = {}
     idle_since = time.monotonic()
     while True:
         # rank 0 decides for all: it alone writes the list
-        found = commu_utils.broadcast_from_main(_next_checkpoint(ckpt_dir, record, start_epoch, tuple(results)))
+        found = commu_utils.broadcast_from_main(
+            _next_checkpoint(ckpt_dir, record, (start_epoch, last_epoch), (*results, *damaged))
+        )
         if found is not None:
             epoch, ckpt = found
-            results[epoch] = evaluate(ckpt, epoch, eval_dir / f"epoch_{epoch}" / split)
+            idle_since = time.monotonic()
+            try:
+                results[epoch] = evaluate(ckpt, epoch, eval_dir / f"epoch_{epoch}" / split)
+            except MisfitError:
+                raise
+            except CheckpointError as error:
+                logger.warning(f"epoch {epoch} is left out: {error}")
+                damaged[epoch] = str(error)
+                continue
             if commu_utils.is_main_process():
                 for key, value in results[epoch].items():
                     if tb_log is not None and isinstance(value, (int, float)):
@@ -172,8 +194,13 @@ def repeat_eval_ckpt(
             f"{ckpt_dir}"
         )
         time.sleep(min(wait_seconds, max((max_waiting_mins - waited) * 60, 0)))
+    if damaged:
+        raise CheckpointError(
+            f"{len(damaged)} of {len(damaged) + len(results)} checkpoints were not evaluated:\n"
+            + "\n".join(damaged.values())
+        )
     if not results:
-        logger.info(_nothing_left(ckpt_dir, record, start_epoch))
+        logger.info(_nothing_left(ckpt_dir, record, (start_epoch, last_epoch)))
     return results
 
 
@@ -185,9 +212,30 @@ def mark_evaluated(eval_dir: str | Path, split: str, epoch: int) -> None:
             stream.write(f"{epoch}\n")
 
 
+def forget_evaluations(eval_dir: str | Path, epoch: int) -> None:
+    """Takes epochs after ``epoch``, which are trained anew, out of every ``eval_list_<split>.txt`` below a folder."""
+    for record in sorted(Path(eval_dir).rglob("eval_list_*.txt")):
+        done = evaluated_epochs(record)
+        kept = [number for number in sorted(done) if number <= epoch]
+        if len(kept) < len(done):
+            with replacing(record) as stream:
+                stream.write("".join(f"{number}\n" for number in kept).encode())
+
+
 def evaluated_epochs(record: Path) -> set[int]:
-    """The epochs in an ``eval_list_<split>.txt``; numbers such as ``80.0`` count too."""
-    return {int(float(line)) for line in record.read_text().split()} if record.is_file() else set()
+    """The epochs in an ``eval_list_<split>.txt``; numbers such as ``80.0`` count too.
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
+    if not record.is_file():
+        return set()
+    try:
+        return {int(float(line)) for line in record.read_text(encoding="utf-8").split()}
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"{record} must hold the number of an epoch a line ({error}); correct it, or delete it to start over"
+        ) from error
 
 
 def _detect(model, loader, settings: EvalSettings, text_dir, device, epoch_id) -> _Part:
@@ -249,8 +297,7 @@ def _report(parts: list[_Part], dataset, settings, epoch_id, result_dir: Path, s
             result[f"recall/{stage}_{threshold}"] = recall
     objects = sum(len(anno["name"]) for anno in annos)
     logger.info(f"Average predicted number of objects({len(annos)} samples): {objects / max(len(annos), 1):.3f}")
-    with (result_dir / "result.pkl").open("wb") as stream:
-        pickle.dump(annos, stream)
+    _write_result(result_dir / "result.pkl", annos)
     if not annos:
         logger.warning("the data set has no samples, so there is nothing to evaluate")
         return {}
@@ -264,16 +311,32 @@ def _report(parts: list[_Part], dataset, settings, epoch_id, result_dir: Path, s
     return result
 
 
-def _next_checkpoint(ckpt_dir, record: Path, start_epoch: int, done_now: Sequence[int]) -> tuple[int, Path] | None:
+def _write_result(path: Path, annos: list[dict]) -> None:
+    try:
+        with replacing(path) as stream:
+            pickle.dump(annos, stream)
+    except OSError as error:
+        raise WriteError(
+            f"the detections {path} cannot be written: {error.strerror or error}; make room, and evaluate again"
+        ) from error
+
+
+def _next_checkpoint(
+    ckpt_dir, record: Path, epochs: tuple[int, int | None], done_now: Sequence[int]
+) -> tuple[int, Path] | None:
     done = evaluated_epochs(record) | set(done_now)
-    waiting = {epoch: f for epoch, f in checkpoint_epochs(ckpt_dir).items() if epoch >= start_epoch}
-    return next(((epoch, f) for epoch, f in waiting.items() if epoch not in done), None)
+    return next(((epoch, f) for epoch, f in _between(ckpt_dir, *epochs).items() if epoch not in done), None)
 
 
-def _nothing_left(ckpt_dir, record: Path, start_epoch: int) -> str:
-    there = [epoch for epoch in checkpoint_epochs(ckpt_dir) if epoch >= start_epoch]
+def _between(ckpt_dir, first: int, last: int | None) -> dict[int, Path]:
+    found = checkpoint_epochs(ckpt_dir)
+    return {epoch: f for epoch, f in found.items() if epoch >= first and (last is None or epoch <= last)}
+
+
+def _nothing_left(ckpt_dir, record: Path, epochs: tuple[int, int | None]) -> str:
+    there = _between(ckpt_dir, *epochs)
     if not there:
-        return f"Nothing to evaluate: no checkpoint_epoch_<N>.pth with N >= {start_epoch} in {ckpt_dir}"
+        return f"Nothing to evaluate: no checkpoint_epoch_<N>.pth with N >= {epochs[0]} in {ckpt_dir}"
     return (
         f"Nothing left to evaluate: all {len(there)} checkpoints of {ckpt_dir} are listed in {record}; delete that "
         "file to evaluate them again"

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
-from pcdet.engine.checkpoint import LATEST, prune_checkpoints, save_checkpoint
+from pcdet.engine.checkpoint import save_checkpoint
+from pcdet.engine.checkpoint_folder import LATEST, checkpoint_epochs, prune_checkpoints
 from pcdet.engine.runtime import preserved_rng
 from pcdet.registry import ConfigError
+from pcdet.utils import commu_utils
+from pcdet.utils.safe_files import WriteError
 
 if TYPE_CHECKING:
+    from pcdet.engine.best import BestCheckpoint
     from pcdet.engine.trainer import Trainer
 
 
 class Hook:
-    """Does nothing at every event; subclasses override those they need."""
+    """Does nothing at every event; subclasses override those they need.
+
+    Attributes:
+        only_reports: training does not depend on it: an OSError of such a hook is warned of once and not raised.
+    """
+
+    only_reports = False
 
     def before_train(self, trainer: Trainer) -> None:
         """Once, before the first iteration."""
@@ -73,6 +83,7 @@ class Logging(Hook):
         memory: add a line on GPU memory every three intervals.
     """
 
+    only_reports = True
     METERS = ("loss", "data_time", "forward_time", "batch_time")
 
     def __init__(
@@ -153,12 +164,14 @@ class Logging(Hook):
 class Checkpoint(Hook):
     """``checkpoint_epoch_<N>.pth`` every ``interval`` epochs and after the last, ``latest_model.pth`` by the clock.
 
-    Use it on rank 0 only.
+    Use it on rank 0 only, and before all other hooks: what they do, or fail to do, must not keep it from saving. A
+    file that cannot be written on the way is warned of, and the next occasion is another try; the last file of the
+    training, and that of an interrupt, are errors.
 
     Args:
         ckpt_dir: where the files go; made if needed.
         interval: epochs between two files.
-        max_num: the oldest epoch files beyond this number are removed.
+        max_num: the epoch files of the lowest epochs beyond this number are removed.
         time_interval: seconds between two writes of ``latest_model.pth``.
     """
 
@@ -168,41 +181,72 @@ class Checkpoint(Hook):
 
     def before_train(self, trainer: Trainer) -> None:  # noqa: D102
         self.ckpt_dir.mkdir(parents=True, exist_ok=True)
-        self._saved_at = time.monotonic()
+        self._tried_at = time.monotonic()
+        later = [epoch for epoch in checkpoint_epochs(self.ckpt_dir) if epoch > trainer.epoch]
+        if later:
+            trainer.logger.warning(
+                f"{self.ckpt_dir} holds checkpoints of later epochs than the {trainer.epoch} that this training begins "
+                f"with: {', '.join(map(str, later))}. They stay until they are written anew, and a start without "
+                "--ckpt would go on from the last of them; move them away if that is not meant"
+            )
 
     def after_iteration(self, trainer: Trainer) -> None:  # noqa: D102
-        if time.monotonic() - self._saved_at >= self.time_interval:
-            self._save_latest(trainer)
+        if time.monotonic() - self._tried_at >= self.time_interval:
+            self._try_to_save(trainer, self.ckpt_dir / LATEST)
 
     def after_epoch(self, trainer: Trainer) -> None:  # noqa: D102
-        if trainer.epoch % self.interval and trainer.epoch != trainer.epochs:
+        file = self.ckpt_dir / f"checkpoint_epoch_{trainer.epoch}.pth"
+        if trainer.epoch == trainer.epochs:
+            save_checkpoint(trainer.state_dict(), file)
+        elif trainer.epoch % self.interval or not self._try_to_save(trainer, file):
             return
-        save_checkpoint(trainer.state_dict(), self.ckpt_dir / f"checkpoint_epoch_{trainer.epoch}")
-        self._saved_at = time.monotonic()
-        prune_checkpoints(self.ckpt_dir, self.max_num)
+        prune_checkpoints(self.ckpt_dir, self.max_num, trainer.epoch)
 
     def on_interrupt(self, trainer: Trainer) -> None:  # noqa: D102
-        self._save_latest(trainer)
+        save_checkpoint(trainer.state_dict(), self.ckpt_dir / LATEST)
         trainer.logger.info(f"Saved {self.ckpt_dir / LATEST} at epoch {trainer.epoch}, iteration {trainer.it}")
 
-    def _save_latest(self, trainer: Trainer) -> None:
-        save_checkpoint(trainer.state_dict(), self.ckpt_dir / LATEST)
-        self._saved_at = time.monotonic()
+    def _try_to_save(self, trainer: Trainer, file: Path) -> bool:
+        self._tried_at = time.monotonic()
+        try:
+            save_checkpoint(trainer.state_dict(), file)
+        except WriteError as error:
+            trainer.logger.warning(f"{error}. Training goes on; the next checkpoint is another try")
+            return False
+        return True
 
 
 class Evaluate(Hook):
     """Calls ``evaluate(epoch)`` every ``interval`` epochs but the last, which the final evaluation covers.
 
-    All ranks need it. The random generators are left as they were, so training is the same with and without it.
+    All ranks need it. The random generators are left as they were, so training is the same with and without it. Files
+    that cannot be written are warned of; between several processes they end the training, which would else wait for
+    each other.
+
+    Args:
+        evaluate: returns the metrics; on ranks other than 0 none.
+        interval: epochs between two evaluations; 0: none.
+        best: keeps the checkpoint of the best evaluation, on rank 0.
     """
 
-    def __init__(self, evaluate: Callable[[int], None], interval: int):
-        self.evaluate, self.interval = evaluate, interval
+    def __init__(
+        self, evaluate: Callable[[int], Mapping[str, float]], interval: int, best: BestCheckpoint | None = None
+    ):
+        self.evaluate, self.interval, self.best = evaluate, interval, best
 
     def after_epoch(self, trainer: Trainer) -> None:  # noqa: D102
-        if self.interval > 0 and trainer.epoch % self.interval == 0 and trainer.epoch != trainer.epochs:
+        if self.interval <= 0 or trainer.epoch % self.interval or trainer.epoch == trainer.epochs:
+            return
+        try:
             with preserved_rng():
-                self.evaluate(trainer.epoch)
+                result = self.evaluate(trainer.epoch)
+            if self.best is not None:
+                self.best.update(trainer.epoch, result, lambda path: save_checkpoint(trainer.state_dict(), path))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or commu_utils.get_world_size() > 1:
+                raise
+            trainer.logger.warning(f"the evaluation of epoch {trainer.epoch} failed, training goes on: {error}")
+        finally:
             trainer.model.train()
 
 

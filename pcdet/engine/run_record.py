@@ -1,197 +1,232 @@
-"""``run.json``, what a result must carry: command, configuration, code, versions, device, seed, data, times, AP."""
+"""``run.json``: the facts of a run, its sessions with their times, and its results."""
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import json
-import os
-import platform
-import subprocess
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-import pcdet
 from pcdet.engine.hooks import Hook
+from pcdet.engine.run_facts import cpu_seconds, differences, jsonable, now
 from pcdet.utils import commu_utils
-from pcdet.utils.cpu_features import read_processor
+from pcdet.utils.safe_files import WriteError, put_aside, replacing
 
-PACKAGES = ("numpy", "numba", "spconv", "easydict", "tensorboardX")
+NUMBER = (int, float)
+SESSION = (  # (name, type) of what a session must have, and of what it may have
+    [("from_epoch", int)],
+    [("wall_s", NUMBER), ("cpu_s", NUMBER), ("to_epoch", int), ("times", list)],
+)
 
 
 class RunRecord:
     """The content of ``run.json``, gathered over the sessions (start, kill, resume) of one run.
 
     ``train_wall_s`` and ``train_cpu_s`` are sums over the sessions; a session's CPU time covers this process, its ended
-    loader workers, and all ranks. A killed session counts up to its last finished epoch.
+    loader workers, and all ranks. A killed session counts up to its last finished epoch. What a session does over,
+    since it begins before the end of an earlier one, no longer counts.
+
+    A file that cannot be used is put aside, with a warning.
 
     Args:
         path: the file; what an earlier session wrote there is kept.
-        facts: entries of this session (see :func:`describe_run`), over those of earlier ones.
+        facts: of this process, from :mod:`pcdet.engine.run_facts`. They become the run's when a session begins, or
+            where the file has none yet.
+        logger: warned.
     """
 
-    def __init__(self, path: str | Path, facts: Mapping[str, Any]):
-        self.path = Path(path)
-        earlier = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        self.content = {"sessions": [], "results": {}, **earlier, **jsonable(facts)}
+    def __init__(self, path: str | Path, facts: Mapping[str, Any], logger: logging.Logger | None = None):
+        self.path, self.facts = Path(path), jsonable(facts)
+        self.logger = logger or logging.getLogger("pcdet")
+        self.content: dict[str, Any] = self._read() or {"sessions": [], "results": {}}
         self.session: dict[str, Any] | None = None
 
-    def begin_session(self, epoch: int) -> None:
-        """Opens a session's entry; its times come with :meth:`add_time`."""
-        self.session = {"started": now(), "from_epoch": epoch, "wall_s": 0.0, "cpu_s": 0.0}
+    def begin_session(self, epoch: int, it: int, iters_per_epoch: int) -> None:
+        """Opens the entry of a training that begins after ``it`` iterations; its times come with :meth:`add_time`.
+
+        A training from the beginning gets a record of its own; the old file is kept as ``run-old<N>.json``.
+        """
+        if it == 0 and (self.content["sessions"] or self.content["results"]):
+            if self.path.is_file():
+                self.logger.warning(f"{self.path} is of another training: kept as {put_aside(self.path)}")
+            self.content = {"sessions": [], "results": {}}
+        self._forget_after(epoch, it / iters_per_epoch)
+        changed = differences(self.content, self.facts) if self.content["sessions"] else {}
+        self.describe()
+        own = {name: value for name, value in self.facts.items() if name != "config"}
+        self.session = {**own, "started": now(), "from_epoch": epoch, "changed": changed, "times": []}
+        _sum_up(self.session)
         self.content["sessions"].append(self.session)
 
-    def add_time(self, epoch: int, it: int, wall_s: float, cpu_s: float) -> None:
-        """Adds training time up to the end of ``epoch`` epochs and ``it`` iterations, and writes the file."""
-        self.session["wall_s"] = round(self.session["wall_s"] + wall_s, 3)
-        self.session["cpu_s"] = round(self.session["cpu_s"] + cpu_s, 3)
-        self.session.update(to_epoch=epoch, to_iteration=it, ended=now())
-        for total, part in (("train_wall_s", "wall_s"), ("train_cpu_s", "cpu_s")):
-            self.content[total] = round(sum(s.get(part, 0.0) for s in self.content["sessions"]), 3)
-        self.write()
+    def describe(self) -> None:
+        """Makes the facts of this process those of the run."""
+        self.content.update(self.facts)
+
+    def add_time(self, epoch: int, it: int, iters_per_epoch: int, wall_s: float, cpu_s: float) -> None:
+        """Adds training time up to the end of ``epoch`` epochs and ``it`` iterations; :meth:`write` it."""
+        part = {"epoch": epoch, "iteration": it, "position": it / iters_per_epoch}
+        self.session["times"].append({**part, "wall_s": round(wall_s, 3), "cpu_s": round(cpu_s, 3)})
+        self.session["ended"] = now()
+        _sum_up(self.session)
+        self._add_up()
 
     def add_result(self, epoch: int | str, result: Mapping[str, float]) -> None:
         """Keeps an evaluation's metrics and writes the file."""
         self.content["results"][str(epoch)] = jsonable(result)
         self.write()
 
+    def set_best(self, metric: str, value: float, epoch: int) -> None:
+        """Keeps which evaluation was the best so far and writes the file."""
+        self.content["best"] = {"metric": metric, "value": value, "epoch": epoch}
+        self.write()
+
     def write(self) -> None:
-        """Writes the file, whole or not at all."""
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(self.content, indent=2) + "\n")
-        os.replace(partial, self.path)
+        """Writes the file, whole or not at all.
+
+        Raises:
+            WriteError: the disk is full, or the folder cannot be written to.
+        """
+        if not self.facts.keys() & self.content.keys():
+            self.describe()
+        try:
+            with replacing(self.path) as stream:
+                stream.write((json.dumps(self.content, indent=2) + "\n").encode())
+        except OSError as error:
+            raise WriteError(
+                f"the run's record {self.path} cannot be written: {error.strerror or error}; make room, and start the "
+                "same command again"
+            ) from error
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.path.is_file():
+            return None
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            problem = f"is not JSON ({error})"
+        else:
+            problem = misfit(content)
+        if problem is not None:
+            self.logger.warning(f"{self.path} {problem}: kept as {put_aside(self.path)}, and a new one is begun")
+            return None
+        content.setdefault("results", {})
+        for session in content.setdefault("sessions", []):
+            session.setdefault("times", _even_times(session))
+            _sum_up(session)
+        return content
+
+    def _forget_after(self, epoch: int, position: float) -> None:
+        """Drops what was recorded beyond a number of epochs, whole ones and as a fraction."""
+        kept = []
+        for session in self.content["sessions"]:
+            before, session["times"] = session["times"], [t for t in session["times"] if t["position"] <= position]
+            if session["from_epoch"] <= epoch and (session["times"] or not before):
+                kept.append(session)
+            if len(before) > len(session["times"]):
+                session["times_dropped"] = session.get("times_dropped", 0) + len(before) - len(session["times"])
+                _sum_up(session)
+        self.content["sessions"] = kept
+        self.content["results"] = {
+            name: result
+            for name, result in self.content["results"].items()
+            if not name.isdecimal() or int(name) <= epoch
+        }
+        if self.content.get("best") is not None and self.content["best"]["epoch"] > epoch:
+            del self.content["best"]
+        self._add_up()
+
+    def _add_up(self) -> None:
+        for total, part in (("train_wall_s", "wall_s"), ("train_cpu_s", "cpu_s")):
+            self.content[total] = round(sum(s[part] for s in self.content["sessions"]), 3)
 
 
 class RecordTimes(Hook):
     """Keeps a :class:`RunRecord`'s times, from epoch to epoch; what other hooks do in between is not counted.
 
-    All ranks need it (others than rank 0 pass ``None``). Put it after Checkpoint and before Evaluate.
+    All ranks need it (others than rank 0 pass ``None``). Put it after Checkpoint and before Evaluate. A record that
+    cannot be written on the way is warned of, and written with the next epoch.
     """
 
     def __init__(self, record: RunRecord | None):
         self.record = record
+        self._since: tuple[float, float] | None = None  # wall and CPU clock at the beginning of a span not yet added
 
     def before_train(self, trainer) -> None:  # noqa: D102
         if self.record is not None:
-            self.record.begin_session(trainer.epoch)
+            self.record.begin_session(trainer.epoch, trainer.it, trainer.iters_per_epoch)
 
     def before_epoch(self, trainer) -> None:  # noqa: D102
-        self._wall, self._cpu = time.perf_counter(), cpu_seconds()
+        self._since = time.perf_counter(), cpu_seconds()
 
     def after_epoch(self, trainer) -> None:  # noqa: D102
-        shares = commu_utils.gather_to_main(cpu_seconds() - self._cpu)
-        if self.record is not None:
-            self.record.add_time(trainer.epoch, trainer.it, time.perf_counter() - self._wall, sum(shares))
+        shares = commu_utils.gather_to_main(cpu_seconds() - self._since[1])
+        if self.record is None:
+            return
+        self._add(trainer, sum(shares))
+        try:
+            self.record.write()
+        except WriteError as error:
+            if trainer.epoch == trainer.epochs:
+                raise
+            trainer.logger.warning(f"{error}. Training goes on; the next epoch is another try")
 
     def on_interrupt(self, trainer) -> None:  # noqa: D102
-        if self.record is not None:  # other ranks may be gone: this process alone is counted
-            cpu_s = cpu_seconds() - self._cpu
-            self.record.add_time(trainer.epoch, trainer.it, time.perf_counter() - self._wall, cpu_s)
+        if self.record is not None and self._since is not None:  # None: no iteration since the last epoch's end
+            self._add(trainer, cpu_seconds() - self._since[1])  # other ranks may be gone: this process alone is counted
+            self.record.write()
+
+    def _add(self, trainer, cpu_s: float) -> None:
+        wall_s, self._since = time.perf_counter() - self._since[0], None
+        self.record.add_time(trainer.epoch, trainer.it, trainer.iters_per_epoch, wall_s, cpu_s)
 
 
-def describe_run(
-    *,
-    command: Sequence[str],
-    cfg: Mapping,
-    device: torch.device,
-    seed: int | None,
-    dataset: Any = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """The facts of a run.
-
-    Args:
-        command: the command line.
-        cfg: the resolved configuration.
-        device: what it runs on.
-        seed: of the run.
-        dataset: the training (or evaluation) data set, for its fingerprint.
-        **more: further entries.
-    """
-    return {
-        "command": list(command),
-        "started": now(),
-        "seed": seed,
-        "git_commit": git_commit(),
-        "versions": versions(),
-        "device": device_facts(device),
-        "world_size": commu_utils.get_world_size(),
-        "dataset": dataset_facts(dataset) if dataset is not None else None,
-        **more,
-        "config": cfg,
-    }
+def misfit(content: Any) -> str | None:
+    """What keeps JSON from being a run's record, as the rest of a sentence; None if nothing does."""
+    if not isinstance(content, dict):
+        return f"must hold an object, got {type(content).__name__}"
+    for name, kind, needed, possible in (("sessions", list, *SESSION), ("results", dict, (), ())):
+        value = content.get(name, kind())
+        if not isinstance(value, kind):
+            return f"must hold a {kind.__name__} as {name}, got {type(value).__name__}"
+        for entry in value.values() if kind is dict else value:
+            if not _has(entry, needed, possible):
+                return f"has an entry of {name} that is none: {str(entry)[:80]}"
+    times = [part for session in content.get("sessions", ()) for part in session.get("times", ())]
+    if not all(_has(part, [("position", NUMBER), ("wall_s", NUMBER), ("cpu_s", NUMBER)]) for part in times):
+        return "has times without position, wall_s and cpu_s"
+    best = content.get("best")
+    if best is not None and not _has(best, [("metric", str), ("value", NUMBER), ("epoch", int)]):
+        return f"has a best that lacks metric, value or epoch: {str(best)[:80]}"
+    return None
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    found = {"python": platform.python_version(), "pcdet": pcdet.__version__, "torch": torch.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # spconv for CUDA goes by another name; what is absent is not listed
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+def _has(entry: Any, needed: Sequence[tuple], possible: Sequence[tuple] = ()) -> bool:
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), kind) for name, kind in needed)
+        and all(isinstance(entry[name], kind) for name, kind in possible if name in entry)
+    )
 
 
-def device_facts(device: torch.device) -> dict[str, Any]:
-    """Name and size of the device, and the CPU threads in use."""
-    cpu, threads = read_processor().name, torch.get_num_threads()
-    facts = {"type": device.type, "cpu": cpu, "cpus": os.cpu_count(), "threads": threads}
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-    return facts
+def _sum_up(session: dict) -> None:
+    """Fills a session's totals and its end from its times."""
+    times = session["times"]
+    for part in ("wall_s", "cpu_s"):
+        session[part] = round(sum(t[part] for t in times), 3)
+    if times:
+        session.update(to_epoch=times[-1].get("epoch"), to_iteration=times[-1].get("iteration"))
 
 
-def git_commit(root: str | Path | None = None) -> str | None:
-    """The commit of the source tree, with ``-dirty`` where tracked files differ; None outside a repository."""
-    root = Path(root) if root else Path(pcdet.__file__).resolve().parent.parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=root, capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip() or None
-
-
-def dataset_facts(dataset: Any) -> dict[str, Any]:
-    """Name, size and fingerprint of a data set; its own ``fingerprint`` where it has one."""
-    if hasattr(dataset, "fingerprint"):
-        digest = dataset.fingerprint
-    else:
-        parts = [type(dataset).__name__, len(dataset), list(getattr(dataset, "class_names", []))]
-        parts.append([str(i) for i in getattr(dataset, "sample_id_list", None) or []])
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    return {"name": type(dataset).__name__, "samples": len(dataset), "fingerprint": digest}
-
-
-def cpu_seconds() -> float:
-    """CPU seconds, user and system, of this process and of its children that have ended."""
-    return sum(os.times()[:4])
-
-
-def now() -> str:
-    """The time, to the second, with its zone."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def jsonable(value: Any) -> Any:
-    """``value`` as JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [jsonable(v) for v in value]
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+def _even_times(session: Mapping) -> list[dict]:
+    """The times of a session of an older file, which has their sum alone: as if all its epochs had taken equally."""
+    first, last = session["from_epoch"], session.get("to_epoch")
+    if last is None:
+        return []
+    count = max(last - first, 1)
+    shares = {part: session.get(part, 0.0) / count for part in ("wall_s", "cpu_s")}
+    ends = range(first + 1, last + 1) if last > first else (last,)
+    times = [{"epoch": end, "iteration": None, "position": end, **shares} for end in ends]
+    times[-1]["iteration"] = session.get("to_iteration")
+    return times

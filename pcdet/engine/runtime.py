@@ -19,6 +19,7 @@ from pcdet.utils import commu_utils
 from pcdet.utils.common_utils import set_random_seed
 
 FIXED_SEED = 666  # OpenPCDet's --fix_random_seed
+SEEDS = 2**32  # numpy takes no others; torch takes these too
 
 
 def select_device(name: str = "auto", local_rank: int = 0) -> torch.device:
@@ -99,6 +100,21 @@ def preserved_rng():
         set_rng_state(state)
 
 
+def read_seed(text: str) -> int:
+    """The number in a ``--seed`` flag.
+
+    Raises:
+        ConfigError: it is not a whole number that every generator takes.
+    """
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed < SEEDS:
+        raise ConfigError(f"--seed must be a whole number from 0 to {SEEDS - 1}, got {text!r}")
+    return seed
+
+
 def choose_seed(seed: int | None = None, fixed: bool = False, state: dict | None = None) -> int:
     """The seed of a run, the same on every rank: as named, else the checkpoint's, else 666 if fixed, else a new one."""
     if seed is None and state is not None:
@@ -143,10 +159,3 @@ def parallelize(
         device_ids=[device.index] if device.type == "cuda" else None,
         find_unused_parameters=find_unused or getattr(model, "find_unused_parameters", False),
     )
-
-
-def tensorboard_writer(folder: str | os.PathLike):
-    """A TensorBoard writer, imported only here."""
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(log_dir=str(folder))

@@ -24,7 +24,8 @@ from pcdet.engine.hooks import Hook
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import set_rng_state
 from pcdet.registry import ConfigError
-from pcdet.utils.common_utils import batch_to_device
+from pcdet.utils import commu_utils
+from pcdet.utils.common_utils import batch_to_device, seed_generators
 
 
 class NonFiniteError(FloatingPointError):
@@ -89,7 +90,7 @@ class Trainer:
         loader: any iterable with a length; a DataLoader gets its order from ``set_epoch`` of sampler and data set.
         optimizer: over the model's parameters.
         scheduler: ``step(iteration)`` is called before each iteration.
-        hooks: called in order.
+        hooks: called in order; Checkpoint comes first.
         settings: how long and how to train.
     """
 
@@ -112,6 +113,7 @@ class Trainer:
         self.epoch = self.it = 0
         self.last = Iteration()
         self.stop_signal: int | None = None
+        self._silent: set[int] = set()
         self._pending_rng: dict | None = None
 
     @property
@@ -169,6 +171,7 @@ class Trainer:
             ConfigError: where an epoch would have no iteration.
             Interrupted: after SIGTERM or SIGINT, once the hooks have saved what there is.
             NonFiniteError: where a loss or gradient is not finite; nothing is saved.
+            WriteError: where the last checkpoint, or that of an interrupt, cannot be written.
         """
         if self.iters_per_epoch == 0 and self.epoch < self.epochs:
             raise ConfigError(
@@ -201,6 +204,7 @@ class Trainer:
             for _ in range(done, self.iters_per_epoch):
                 batch = next(batches)
                 self.last = Iteration(data_time=time.perf_counter() - waiting_since)
+                self._seed_iteration()
                 self.train_step(batch)
                 self.it += 1
                 self.last.batch_time = time.perf_counter() - waiting_since
@@ -273,14 +277,16 @@ class Trainer:
         return batches
 
     def _restore_rng(self) -> None:
-        """Takes over the generators of rank 0's checkpoint; other ranks get states of their own, derived from it."""
-        if self._pending_rng is None:
-            return
-        set_rng_state(self._pending_rng)
-        self._pending_rng = None
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        """Takes over the generators of rank 0's checkpoint."""
+        if self._pending_rng is not None:
+            set_rng_state(self._pending_rng)
+            self._pending_rng = None
+
+    def _seed_iteration(self) -> None:
+        """Seeds the generators of ranks above 0, of which no checkpoint keeps the states, by rank and iteration."""
+        rank = commu_utils.get_rank()
         if rank > 0:
-            torch.manual_seed(torch.initial_seed() + rank * 1_000_003 + self.it)
+            seed_generators((self.settings.seed or 0) + rank * 1_000_003 + self.it * 7_919)
 
     def _check_finite(self, value: float, what: str, batch: dict, scalars: dict[str, float]) -> None:
         if math.isfinite(value):
@@ -305,7 +311,14 @@ class Trainer:
 
     def _call(self, event: str) -> None:
         for hook in self.hooks:
-            getattr(hook, event)(self)
+            try:
+                getattr(hook, event)(self)
+            except OSError as error:
+                if not hook.only_reports:
+                    raise
+                if id(hook) not in self._silent:
+                    self._silent.add(id(hook))
+                    self.logger.warning(f"{type(hook).__name__} failed, training goes on without it: {error}")
 
     def _stop(self, cause: BaseException | None) -> None:
         self._call("on_interrupt")

@@ -32,6 +32,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, map_location)
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             state = torch.load(path, map_location=map_location, weights_only=True)
@@ -43,6 +45,12 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     if not isinstance(state, dict):
         raise CheckpointError(f"checkpoint {path} must hold a dictionary, got {type(state).__name__}")
     return state
+
+
+def _read_safetensors(path: Path, map_location: str | torch.device) -> dict:
+    from pcdet.utils.safetensors_io import read_safetensors  # which needs CheckpointError from here
+
+    return read_safetensors(path, map_location)
 
 
 def _numpy_globals() -> list:

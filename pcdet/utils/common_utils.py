@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import sys
@@ -87,6 +88,32 @@ def get_voxel_centers(voxel_coords, downsample_times, voxel_size, point_cloud_ra
     return (voxel_coords[:, [2, 1, 0]].float() + 0.5) * size + low
 
 
+class _TellsOnce:
+    """A handler that says once that it cannot write, as on a full disk, and tries again with the next line."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, D102 (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        if not self.failed:
+            self.failed = True
+            target = getattr(self, "baseFilename", "the terminal")
+            text = f"log lines cannot be written to {target}: {error.strerror or error}; those lost are not told again"
+            with contextlib.suppress(OSError):  # the terminal may be a file on the same disk
+                print(f"WARNING: {text}", file=sys.stderr, flush=True)
+
+
+class _Terminal(_TellsOnce, logging.StreamHandler):
+    """Standard output."""
+
+
+class _LogFile(_TellsOnce, logging.FileHandler):
+    """The log file of a run."""
+
+
 def create_logger(log_file: str | Path | None = None, rank: int = 0, log_level: int = logging.INFO) -> logging.Logger:
     """Logger of the tools: terminal on rank 0, plus ``log_file`` where one is given. Other ranks log errors only."""
     logger = logging.getLogger("pcdet")
@@ -95,9 +122,9 @@ def create_logger(log_file: str | Path | None = None, rank: int = 0, log_level: 
     for old in list(logger.handlers):
         logger.removeHandler(old)
         old.close()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers: list[logging.Handler] = [_Terminal(sys.stdout)]
     if log_file is not None and rank == 0:
-        handlers.append(logging.FileHandler(log_file))
+        handlers.append(_LogFile(log_file))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger.addHandler(handler)
@@ -106,11 +133,16 @@ def create_logger(log_file: str | Path | None = None, rank: int = 0, log_level: 
 
 def set_random_seed(seed: int) -> None:
     """Seeds Python, numpy and torch (every device) with one number and asks cuDNN for deterministic kernels."""
+    seed_generators(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds Python, numpy and torch (every device) with one number."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
 
 
 def batch_to_device(batch_dict: dict, device: torch.device | str) -> dict:

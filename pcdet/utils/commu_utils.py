@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,6 +60,25 @@ def broadcast_from_main(data: Any) -> Any:
     holder = [data]
     dist.broadcast_object_list(holder, src=0)
     return holder[0]
+
+
+def call_on_main(function: Callable[[], Any]) -> Any:
+    """What ``function()`` returns on rank 0, on every process; an error there is raised on every process.
+
+    So no process waits for a rank 0 that has failed. Result and error must be such as can be pickled.
+    """
+    if get_world_size() == 1:
+        return function()
+    result = failure = None
+    if is_main_process():
+        try:
+            result = function()
+        except Exception as error:  # raised below, here and elsewhere
+            failure = error
+    result, failure = broadcast_from_main((result, failure))
+    if failure is not None:
+        raise failure
+    return result
 
 
 def average_reduce_value(value: float) -> float:

@@ -10,6 +10,7 @@ import os
 import shlex
 import socket
 import sys
+import weakref
 from pathlib import Path
 
 LOCK_FILE = ".lock"
@@ -22,6 +23,9 @@ class FolderInUseError(RuntimeError):
 
 class FolderLock:
     """Holds a folder until ``release`` or the process's end, however it comes.
+
+    Forked processes, such as a DataLoader's workers, let go of it at once: a lock that they shared would outlast a
+    killed training.
 
     Args:
         folder: made if needed.
@@ -57,6 +61,8 @@ class FolderLock:
         self._file.write(f"{describe_this_process()}\n")
         self._file.flush()
         os.set_inheritable(self._file.fileno(), inheritable)
+        if not inheritable:
+            _not_for_children.add(self)
 
     def release(self) -> None:
         """Lets others in. The lock's file stays: deleting it would let two in at once."""
@@ -67,6 +73,17 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+_not_for_children: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_not_for_children):
+        lock._file.close()  # of the child's own descriptor; the parent's keeps the lock
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def describe_this_process() -> str:

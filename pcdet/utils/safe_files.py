@@ -20,6 +20,13 @@ PARTIAL = ".partial-"
 SUM_LINE = re.compile(r"\\?([0-9a-fA-F]{64})(\s.*)?\Z", re.DOTALL)
 
 
+class WriteError(OSError):
+    """A file that cannot be written; the message names it, the reason and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
+
+
 class DamagedFileError(ValueError):
     """A file is not what its checksum says; the message names both."""
 
@@ -85,6 +92,21 @@ def remove(path: str | Path) -> None:
     """Deletes a file and its checksum, where they are."""
     sum_path(path).unlink(missing_ok=True)
     Path(path).unlink(missing_ok=True)
+
+
+def put_aside(path: str | Path) -> Path:
+    """Renames a file, with its checksum, to the first free ``<stem>-old<N><suffix>``, and returns the new path."""
+    path = Path(path)
+    number = 1
+    while (aside := path.with_name(f"{path.stem}-old{number}{path.suffix}")).exists():
+        number += 1
+    if sum_path(path).is_file():
+        text = sum_path(path).read_text(encoding="utf-8", errors="replace")
+        with replacing(sum_path(aside)) as stream:
+            stream.write(text.replace(path.name, aside.name).encode())
+        sum_path(path).unlink()
+    os.replace(path, aside)
+    return aside
 
 
 def remove_partials(folder: str | Path) -> list[Path]:

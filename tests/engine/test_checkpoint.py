@@ -1,5 +1,7 @@
 """Checkpoint files: what is in them, what reads them, and what happens to damaged ones."""
 
+import contextlib
+import errno
 import logging
 import os
 import pickle
@@ -7,20 +9,21 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from test_trainer import StopAt, make_trainer
 from torch import nn
 from toy import OPTIMIZATION, ToyDistiller, ToyModel
 
 from pcdet.engine.checkpoint import (
     OtherLossesError,
-    checkpoint_epochs,
     checkpoint_state,
-    latest_checkpoint,
     load_checkpoint,
-    prune_checkpoints,
     save_checkpoint,
 )
+from pcdet.engine.hooks import Checkpoint, Hook
 from pcdet.engine.optim import build_optimizer, build_scheduler
+from pcdet.utils import safe_files
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+from pcdet.utils.safe_files import WriteError
 
 
 def trained(model, steps=2, node=OPTIMIZATION):
@@ -38,7 +41,7 @@ def trained(model, steps=2, node=OPTIMIZATION):
 def test_a_checkpoint_has_openpcdets_keys_and_loads_with_weights_only(tmp_path):
     model, optimizer, scheduler = trained(ToyModel())
     path = save_checkpoint(checkpoint_state(model, optimizer, 3, 30, scheduler=scheduler, seed=5), tmp_path / "a")
-    assert path == tmp_path / "a.pth" and os.listdir(tmp_path) == ["a.pth"]
+    assert path == tmp_path / "a.pth" and sorted(os.listdir(tmp_path)) == ["a.pth", "a.pth.sha256"]
     state = torch.load(path, weights_only=True)
     assert {"epoch", "it", "model_state", "optimizer_state", "version"} <= set(state)
     assert (state["epoch"], state["it"], state["seed"]) == (3, 30, 5)
@@ -191,12 +194,67 @@ def test_a_state_that_does_not_fit_is_an_error(tmp_path):
         load_checkpoint(state, model, build_optimizer(model, {**OPTIMIZATION, "OPTIMIZER": "adam"}), name="x.pth")
 
 
-def test_the_newest_file_is_the_latest_and_the_oldest_are_removed(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
-    for age, name in enumerate(["latest_model", "checkpoint_epoch_10", "checkpoint_epoch_9", "checkpoint_epoch_2"]):
-        path = save_checkpoint({}, tmp_path / name)
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert latest_checkpoint(tmp_path).name == "latest_model.pth"
-    assert list(checkpoint_epochs(tmp_path)) == [2, 9, 10]
-    assert [p.name for p in prune_checkpoints(tmp_path, 1)] == ["checkpoint_epoch_9.pth", "checkpoint_epoch_2.pth"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_epoch_10.pth", "latest_model.pth"]
+class FailsAt:
+    """A stream on which the disk is full after so many bytes."""
+
+    def __init__(self, stream, limit):
+        self.stream, self.limit = stream, limit
+
+    def write(self, data):
+        self.limit -= len(data)
+        if self.limit < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.stream.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+@pytest.fixture
+def disk_full_after(monkeypatch):
+    """Makes every file that is written whole fail after so many bytes; None: room again."""
+    replacing = safe_files.replacing
+    room = {"bytes": None}
+
+    @contextlib.contextmanager
+    def limited(path, **options):
+        with replacing(path, **options) as stream:
+            yield stream if room["bytes"] is None else FailsAt(stream, room["bytes"])
+
+    monkeypatch.setattr(safe_files, "replacing", limited)
+    return lambda limit: room.update(bytes=limit)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 3000])
+def test_a_full_disk_is_told_and_leaves_the_file_that_was_there(tmp_path, disk_full_after, limit):
+    before = save_checkpoint(checkpoint_state(ToyModel(), epoch=1), tmp_path / "a").read_bytes()
+    disk_full_after(limit)
+    with pytest.raises(WriteError, match="a.pth cannot be written: No space left on device; what was there before is"):
+        save_checkpoint(checkpoint_state(ToyModel(), epoch=2), tmp_path / "a")
+    assert (tmp_path / "a.pth").read_bytes() == before and read_checkpoint(tmp_path / "a.pth")["epoch"] == 1
+    assert sorted(os.listdir(tmp_path)) == ["a.pth", "a.pth.sha256"]
+
+
+def test_a_training_on_a_full_disk_goes_on_and_its_end_or_its_interrupt_is_an_error(tmp_path, disk_full_after, caplog):
+    class Room(Hook):
+        """Fills the disk after the first epoch."""
+
+        def before_epoch(self, trainer):
+            disk_full_after(100 if trainer.epoch == 1 else None)
+
+    make_trainer([Checkpoint(tmp_path), Room()], epochs=3).run()
+    assert [n for n in (1, 2, 3) if (tmp_path / f"checkpoint_epoch_{n}.pth").is_file()] == [1, 3]
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warned) == 1 and "checkpoint_epoch_2.pth cannot be written: No space" in warned[0]
+    disk_full_after(100)
+    with pytest.raises(WriteError, match="checkpoint_epoch_1.pth cannot be written"):
+        make_trainer([Checkpoint(tmp_path / "end")], epochs=1).run()
+    with pytest.raises(WriteError, match="latest_model.pth cannot be written"):
+        make_trainer([Checkpoint(tmp_path / "stopped"), StopAt(2)], epochs=1).run()
+
+
+def test_an_optimizers_absence_is_told_before_the_kind_of_training():
+    """As of weights that were exported: they are of no training at all."""
+    again = ToyDistiller()
+    with pytest.raises(CheckpointError, match="^w.safetensors has no optimizer_state, .* use --pretrained_model"):
+        load_checkpoint({"model_state": {}}, again, build_optimizer(again, OPTIMIZATION), name="w.safetensors")

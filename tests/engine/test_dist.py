@@ -16,16 +16,16 @@ from pcdet.engine.runtime import parallelize
 from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 HERE = Path(__file__).resolve().parent
 
 
-def torchrun(script, *args):
-    """Runs a script in two processes that can import pcdet and toy."""
+def torchrun(script, *args, processes=2):
+    """Runs a script in several processes that can import pcdet and toy."""
     path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     return subprocess.run(
-        [*TORCHRUN, str(script), *args], capture_output=True, text=True, timeout=120, check=False,
+        [*TORCHRUN, str(processes), str(script), *args], capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 

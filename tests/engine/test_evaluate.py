@@ -11,8 +11,19 @@ from torch.utils.data import DataLoader
 from toy import ToyDataset, ToyModel, make_loader
 
 from pcdet.engine.checkpoint import checkpoint_state, save_checkpoint
-from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, evaluated_epochs, mark_evaluated, repeat_eval_ckpt
+from pcdet.engine.evaluate import (
+    EvalSettings,
+    eval_one_epoch,
+    evaluated_epochs,
+    forget_evaluations,
+    mark_evaluated,
+    repeat_eval_ckpt,
+)
 from pcdet.engine.precision import Precision
+from pcdet.registry import ConfigError
+from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+from pcdet.utils.safe_files import WriteError
+from pcdet.utils.weights import MisfitError
 
 SETTINGS = EvalSettings(class_names=["Car"], recall_thresholds=[0.3], progress=False)
 
@@ -162,3 +173,71 @@ def test_evaluated_epochs_are_read_as_openpcdet_writes_them(tmp_path):
     mark_evaluated(tmp_path, "val", 3)
     assert evaluated_epochs(tmp_path / "eval_list_val.txt") == {80, 79, 3}
     assert evaluated_epochs(tmp_path / "none.txt") == set()
+
+
+@pytest.mark.parametrize("text", ["80\nx1\n", "inf", "nan", "\x00"])
+def test_a_list_of_epochs_that_holds_something_else_is_named(tmp_path, text):
+    (tmp_path / "eval_list_val.txt").write_text(text)
+    with pytest.raises(ConfigError, match="eval_list_val.txt must hold the number of an epoch a line .* or delete it"):
+        evaluated_epochs(tmp_path / "eval_list_val.txt")
+
+
+def test_epochs_that_are_trained_anew_are_evaluated_anew(tmp_path):
+    for folder, split in (("eval_with_train", "val"), ("eval_all_default/default", "val"), ("eval_with_train", "test")):
+        for epoch in (1, 2, 3):
+            mark_evaluated(tmp_path / folder, split, epoch)
+    forget_evaluations(tmp_path, 2)
+    lists = sorted(tmp_path.rglob("eval_list_*.txt"))
+    assert len(lists) == 3 and all(file.read_text() == "1\n2\n" for file in lists)
+    forget_evaluations(tmp_path / "none", 0)
+
+
+def test_a_damaged_checkpoint_keeps_no_other_from_being_evaluated_and_is_told_at_the_end(tmp_path):
+    folder_with_epochs(tmp_path / "ckpt", 1, 2, 3)
+    (tmp_path / "ckpt/checkpoint_epoch_2.pth").write_bytes(b"cut short")
+    done = []
+
+    def evaluate(ckpt, epoch, result_dir):
+        read_checkpoint(ckpt)
+        done.append(epoch)
+        return {}
+
+    with pytest.raises(CheckpointError, match="(?s)^1 of 3 checkpoints were not evaluated:.*checkpoint_epoch_2.pth"):
+        repeat_eval_ckpt(evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val")
+    assert done == [1, 3] and evaluated_epochs(tmp_path / "eval/eval_list_val.txt") == {1, 3}
+
+
+def test_weights_that_do_not_fit_end_the_evaluation_at_once(tmp_path):
+    folder_with_epochs(tmp_path / "ckpt", 1, 2)
+    calls = []
+
+    def evaluate(ckpt, epoch, result_dir):
+        calls.append(epoch)
+        raise MisfitError("not for this model")
+
+    with pytest.raises(MisfitError):
+        repeat_eval_ckpt(evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val")
+    assert calls == [1]
+
+
+def test_checkpoints_of_later_epochs_than_the_trainings_are_not_its_results(tmp_path):
+    folder_with_epochs(tmp_path / "ckpt", 4, 5, 10)
+    results = repeat_eval_ckpt(
+        lambda *_: {}, tmp_path / "ckpt", tmp_path / "eval", split="val", start_epoch=5, last_epoch=5
+    )
+    assert list(results) == [5]
+
+
+def test_a_result_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
+    before = (tmp_path / "result.pkl").read_bytes()
+
+    def dies_halfway(annos, stream):
+        stream.write(before[:20])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pickle, "dump", dies_halfway)
+    with pytest.raises(WriteError, match="result.pkl cannot be written: No space left on device; make room"):
+        eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
+    assert (tmp_path / "result.pkl").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["result.pkl"]

@@ -13,13 +13,14 @@ from pcdet.engine.runtime import (
     choose_seed,
     parallelize,
     preserved_rng,
+    read_seed,
     rng_state,
     seed_process,
     select_device,
     set_rng_state,
     set_threads,
-    tensorboard_writer,
 )
+from pcdet.registry import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -89,8 +90,13 @@ def test_one_process_needs_no_wrapping():
     assert parallelize(model, CPU, sync_bn=True) is model
 
 
-def test_tensorboard_files_are_written(tmp_path):
-    writer = tensorboard_writer(tmp_path / "tb")
-    writer.add_scalar("train/loss", 1.0, 1)
-    writer.close()
-    assert any((tmp_path / "tb").iterdir())
+def test_a_seed_is_one_that_every_generator_takes():
+    for seed in (0, 3, 2**32 - 1):
+        assert read_seed(str(seed)) == seed
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+    with pytest.raises(ValueError):
+        np.random.seed(2**32)
+    for text in ("-1", str(2**32), str(2**64), "1.5", "abc", ""):
+        with pytest.raises(ConfigError, match=f"^--seed must be a whole number from 0 to 4294967295, got '{text}'$"):
+            read_seed(text)

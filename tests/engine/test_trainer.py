@@ -394,12 +394,13 @@ def test_a_progress_bar_can_take_the_place_of_the_lines(caplog, capsys):
 
 def test_epoch_files_come_at_the_interval_and_after_the_last_and_old_ones_go(tmp_path):
     make_trainer([Checkpoint(tmp_path, interval=2, max_num=2)], epochs=7, loader=make_loader(4)).run()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_epoch_6.pth", "checkpoint_epoch_7.pth"]
+    kept = ["checkpoint_epoch_6.pth", "checkpoint_epoch_7.pth"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [n for name in kept for n in (name, f"{name}.sha256")]
 
 
 def test_latest_model_is_written_by_the_clock(tmp_path):
     make_trainer([Checkpoint(tmp_path, interval=9, time_interval=0)], epochs=1).run()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_epoch_1.pth", "latest_model.pth"]
+    assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["checkpoint_epoch_1.pth", "latest_model.pth"]
     assert read_checkpoint(tmp_path / "latest_model.pth")["it"] == 5
 
 

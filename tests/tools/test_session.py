@@ -1,4 +1,5 @@
 import logging
+import os
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,11 @@ from easydict import EasyDict
 
 from pcdet.engine.optim import OptimizationConfig
 from pcdet.engine.precision import Precision
+from pcdet.engine.run_record import RunRecord
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import Processor
+from pcdet.utils.folder_lock import FolderLock
+from pcdet.utils.safe_files import WriteError
 from pcdet.utils.weights import MisfitError
 
 
@@ -126,7 +130,7 @@ def test_a_control_that_lies_where_it_used_to_is_named_unless_the_run_goes_on_el
     for name in ("ckpt", "plain/ckpt"):
         (tmp_path / name).mkdir(parents=True)
     if older is not None:
-        torch.save(older, tmp_path / "ckpt/checkpoint_epoch_4.pth")
+        torch.save({"epoch": 4, **older}, tmp_path / "ckpt/checkpoint_epoch_4.pth")
     for name in files:
         (tmp_path / name).touch()
     args = Namespace(**{"cfg_file": "f.yaml", "ckpt": None, "output_dir": None, **flags})
@@ -136,3 +140,63 @@ def test_a_control_that_lies_where_it_used_to_is_named_unless_the_run_goes_on_el
     assert f"train.py trains the student alone, in {tmp_path / 'plain'}" in caplog.text
     assert (f"{tmp_path / 'ckpt/checkpoint_epoch_4.pth'} is of a training without a teacher" in caplog.text) is named
     assert (f"give --output_dir {tmp_path}," in caplog.text) is named
+
+
+@pytest.fixture
+def said_at_the_end(tool, monkeypatch):
+    """What a tool ends with, by its main function."""
+    monkeypatch.setattr("faulthandler.enable", lambda: None)  # needs a real standard error
+
+    def end(main):
+        with pytest.raises(SystemExit) as stop:
+            tool("_session").run(main)
+        return stop.value.code
+
+    return end
+
+
+def test_a_folder_that_is_held_is_told_in_one_line_with_its_holder(said_at_the_end, tmp_path):
+    with FolderLock(tmp_path / "out", advice=""):
+        text = said_at_the_end(lambda: FolderLock(tmp_path / "out", advice="wait for it"))
+    assert text.startswith(f"FolderInUseError: {tmp_path / 'out'} is written to by process {os.getpid()} on ")
+    assert text.endswith("; wait for it") and "\n" not in text
+
+
+def test_what_cannot_be_written_is_told_in_one_line(said_at_the_end):
+    def main():
+        raise WriteError("a.pth cannot be written: No space left on device")
+
+    assert said_at_the_end(main) == "WriteError: a.pth cannot be written: No space left on device"
+
+
+def hooks_of(tool, tmp_path, *flags):
+    """The hooks of a training with some flags, and the class that makes its record's stand-in best."""
+    train = tool("train")
+    args = train.parse_args(["--cfg_file", "x.yaml", *flags])
+    session = SimpleNamespace(
+        args=args, cfg=EasyDict(), dist=SimpleNamespace(is_main=True), output_dir=tmp_path,
+        logger=logging.getLogger("control"),
+    )  # fmt: skip
+    best = train.keep_best(session, RunRecord(tmp_path / "run.json", {}))
+    evaluation = SimpleNamespace(of_current_weights=None, best=best)
+    return train.training_hooks(session, SimpleNamespace(it=0), None, evaluation), best
+
+
+def test_checkpoints_are_saved_before_any_other_hook_acts(tool, tmp_path):
+    found, best = hooks_of(tool, tmp_path)
+    assert [type(hook).__name__ for hook in found] == ["Checkpoint", "Logging", "RecordTimes", "Evaluate"]
+    assert best is None
+
+
+@pytest.mark.parametrize("flags", [["--eval_interval", "1"], ["--best_metric", "ap"]])
+def test_the_best_is_kept_where_training_evaluates_on_the_way_or_a_metric_is_named(tool, tmp_path, flags):
+    found, best = hooks_of(tool, tmp_path, *flags)
+    assert found[-1].best is best and best.path == tmp_path / "ckpt/checkpoint_best.pth"
+
+
+def test_a_seed_that_no_generator_takes_is_told_in_one_line(tool, said_at_the_end, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--cfg_file", "x.yaml", "--seed", "-1"])
+    assert (
+        said_at_the_end(tool("train").main)
+        == "ConfigError: --seed must be a whole number from 0 to 4294967295, got '-1'"
+    )

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from easydict import EasyDict
 
 from pcdet.engine.precision import Precision
 from pcdet.registry import ConfigError
+from pcdet.utils.folder_lock import FolderLock
 from pcdet.utils.weights import MisfitError
 
 FLAGS = ["--workers", "0", "--device", "cpu", "--seed", "3", "--logger_iter_interval", "1", "--ckpt_save_interval", "2"]
@@ -41,7 +43,10 @@ def trained(cfg_file, tools, tmp_path_factory):
 
 def test_training_leaves_openpcdets_files_and_lines(trained, cfg_file):
     out, log = trained
-    assert sorted(p.name for p in (out / "ckpt").iterdir()) == ["checkpoint_epoch_2.pth", "checkpoint_epoch_4.pth"]
+    assert sorted(p.name for p in (out / "ckpt").iterdir()) == [
+        "checkpoint_epoch_2.pth", "checkpoint_epoch_2.pth.sha256",
+        "checkpoint_epoch_4.pth", "checkpoint_epoch_4.pth.sha256",
+    ]  # fmt: skip
     assert (out / "tiny.yaml").read_bytes() == cfg_file.read_bytes()
     assert any((out / "tensorboard").iterdir()) and len(list(out.glob("train_*.log"))) == 1
     result = out / "eval/eval_with_train/epoch_4/val"
@@ -125,6 +130,63 @@ def test_an_unreadable_checkpoint_is_an_error_and_not_a_fresh_start(cfg_file, to
     assert "checkpoint_epoch_1.pth (9 bytes) cannot be read" in log and "Traceback" not in log
 
 
+def test_a_killed_training_leaves_its_folder_free_and_goes_on_from_the_newest_good_checkpoint(
+    trained, cfg_file, tools, tmp_path
+):
+    """Killed with loader workers, which live on for seconds; its half-written files and the damaged newest are told."""
+    command = ["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, *FLAGS, "--workers", "2"]
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=tools, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "Train:" in line:
+            process.kill()
+            break
+    process.wait(60)
+    process.stdout.close()
+    shutil.copy(trained[0] / "ckpt/checkpoint_epoch_2.pth", tmp_path / "ckpt")
+    (tmp_path / "ckpt/checkpoint_epoch_3.pth").write_bytes(b"cut short")
+    (tmp_path / "ckpt/latest_model.pth.partial-1-a").write_bytes(b"half")
+    log = run([*command, "--best_metric", "Car_3d/easy_R40"], cwd=tools)
+    assert "latest_model.pth.partial-1-a, which a killed process left half-written" in log
+    good = tmp_path / "ckpt/checkpoint_epoch_2.pth"
+    assert "checkpoint_epoch_3.pth (9 bytes) cannot be read" in log and f"going on from {good} instead" in log
+    state = torch.load(tmp_path / "ckpt/checkpoint_best.pth", weights_only=True)  # of the final evaluation
+    assert state["epoch"] == json.loads((tmp_path / "run.json").read_text())["best"]["epoch"] == 4
+    with FolderLock(tmp_path, advice=""):
+        log = run(command, cwd=tools, code=1)
+    assert f"FolderInUseError: {tmp_path} is written to by process {os.getpid()} on " in log
+    assert "--extra_tag or --output_dir" in log and "Traceback" not in log
+
+
+def test_another_training_in_the_folder_has_results_of_its_own(cfg_file, tools, tmp_path):
+    flags = [*FLAGS, "--epochs", "1"]
+    for seed in ("3", "4"):
+        log = run(["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, *flags, "--seed", seed], cwd=tools)
+        assert "EPOCH 1 EVALUATION" in log
+        shutil.rmtree(tmp_path / "ckpt")
+    record, old = (json.loads((tmp_path / name).read_text()) for name in ("run.json", "run-old1.json"))
+    assert (record["seed"], old["seed"]) == (4, 3)
+    assert len(record["sessions"]) == len(old["sessions"]) == 1 and "1" in record["results"]
+
+
+def test_weights_go_to_safetensors_and_back_and_are_evaluated_alike(trained, cfg_file, tools, tmp_path):
+    ckpt = trained[0] / "ckpt/checkpoint_epoch_4.pth"
+    run(["export_weights.py", "--ckpt", ckpt, "--out", tmp_path / "s.safetensors", "--config", "tiny"], cwd=tools)
+    run(["export_weights.py", "--ckpt", tmp_path / "s.safetensors", "--out", tmp_path / "b.pth"], cwd=tools)
+    expected, found = (torch.load(file, weights_only=True) for file in (ckpt, tmp_path / "b.pth"))
+    assert (found["epoch"], found["it"], found["config"]) == (4, 8, "tiny")
+    assert found["model_state"].keys() == expected["model_state"].keys()
+    for name, value in expected["model_state"].items():
+        assert torch.equal(value, found["model_state"][name]) and value.dtype == found["model_state"][name].dtype
+    command = ["test.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, "--workers", "0", "--device", "cpu"]
+    run([*command, "--ckpt", tmp_path / "s.safetensors", "--eval_tag", "st"], cwd=tools)
+    (record,) = tmp_path.glob("eval/*/val/st/run.json")
+    (results,) = json.loads(record.read_text())["results"].values()
+    assert results == json.loads((trained[0] / "run.json").read_text())["results"]["4"]
+    command = ["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path / "t", *FLAGS]
+    log = run([*command, "--ckpt", tmp_path / "s.safetensors"], cwd=tools, code=1)
+    assert "s.safetensors has no optimizer_state, so training cannot go on from it" in log and "Traceback" not in log
+
+
 def test_a_checkpoint_is_evaluated_alone(trained, cfg_file, tools):
     out, log = trained
     ckpt = out / "ckpt/checkpoint_epoch_4.pth"
@@ -154,7 +216,10 @@ def test_without_a_checkpoint_test_says_what_it_needs(tool, capsys):
     assert "give --ckpt FILE, or --eval_all" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ckpt, number", [("a/pointpillar_7728.pth", "7728"), ("a/model.pth", "no_number")])
+@pytest.mark.parametrize(
+    "ckpt, number",
+    [("a/pointpillar_7728.pth", "7728"), ("a/model.pth", "no_number"), ("run2/checkpoint_best.pth", "best")],
+)
 def test_the_epoch_is_the_last_number_of_the_path(tool, ckpt, number):
     assert tool("test").epoch_id(ckpt) == number
 

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import math
 
@@ -52,3 +53,21 @@ def test_the_logger_writes_openpcdets_line_format_and_other_ranks_stay_quiet(tmp
     assert (tmp_path / "log.txt").read_text().endswith("   INFO  hello\n")
     assert common_utils.create_logger(tmp_path / "other.txt", rank=1).level == logging.ERROR
     assert not (tmp_path / "other.txt").exists()
+
+
+def test_a_full_disk_is_told_once_and_the_log_goes_on_when_there_is_room(tmp_path, capfd):
+    logger = common_utils.create_logger(tmp_path / "a.log")
+    (handler,) = (h for h in logger.handlers if isinstance(h, logging.FileHandler))
+    stream, full = handler.stream, open("/dev/full", "w")
+    handler.stream = full
+    for line in ("one", "two", "three"):
+        logger.info(line)
+    handler.stream = stream
+    logger.info("four")
+    said = capfd.readouterr()
+    assert "one" in said.out and "Traceback" not in said.err
+    assert said.err.count("\n") == 1 and f"cannot be written to {tmp_path / 'a.log'}: No space left" in said.err
+    assert (tmp_path / "a.log").read_text().endswith("four\n")
+    common_utils.create_logger()
+    with contextlib.suppress(OSError):
+        full.close()

@@ -75,3 +75,26 @@ def test_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch, ca
     monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
     with FolderLock(tmp_path, advice=""):
         assert "No locks available" in caplog.text
+
+
+def test_a_forked_process_does_not_outlive_its_parents_lock(tmp_path):
+    """As a loader's worker that has not noticed yet that training was killed."""
+    lock = FolderLock(tmp_path, advice="")
+    (wake, waker), (heard, says) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(waker)
+        os.write(says, b"runs")
+        os.read(wake, 1)
+        os._exit(0)
+    try:
+        assert os.read(heard, 4) == b"runs"
+        with pytest.raises(FolderInUseError):  # the child has let go of it, the parent has not
+            FolderLock(tmp_path, advice="")
+        lock._file.close()  # as the system does for a killed process
+        FolderLock(tmp_path, advice="").release()
+    finally:
+        os.close(waker)
+        os.waitpid(child, 0)
+        for end in (wake, heard, says):
+            os.close(end)

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -101,3 +102,16 @@ def test_what_killed_writers_left_goes_and_the_rest_stays(tmp_path):
     assert verify(tmp_path / "a")
     remove(tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_put_aside_keeps_its_ending_and_its_sum(tmp_path):
+    for content in (b"first", b"second"):
+        with safe_files.replacing(tmp_path / "a.pth", checksum=True) as stream:
+            stream.write(content)
+        aside = safe_files.put_aside(tmp_path / "a.pth")
+        assert aside.read_bytes() == content and safe_files.verify(aside)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a-old1.pth", "a-old1.pth.sha256", "a-old2.pth", "a-old2.pth.sha256",
+    ]  # fmt: skip
+    done = subprocess.run(["sha256sum", "-c", "a-old2.pth.sha256"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "a-old2.pth: OK\n"

@@ -1,0 +1,75 @@
+"""``checkpoint_best.pth``: the weights of a training that did best in its evaluations so far."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pcdet.engine.checkpoint_folder import BEST
+from pcdet.engine.run_record import RunRecord
+from pcdet.registry import ConfigError
+from pcdet.utils import safe_files
+
+HEADLINE = "_3d/moderate_R40"  # KITTI's ranking, of each class
+HEADLINE_NAME = "mean_3d/moderate_R40"
+
+
+class BestCheckpoint:
+    """Keeps the best checkpoint by one metric, the larger the better; ``best`` in ``run.json`` says which it is.
+
+    Use it on rank 0 only. A file that the record does not know, such as an earlier training's, is put aside.
+
+    Args:
+        ckpt_dir: gets ``checkpoint_best.pth``.
+        record: knows the best so far, and is told of a better one.
+        metric: a name among those that the evaluation returns; None: the mean over classes of the moderate 3D AP, where
+            the data set has it.
+        logger: told what becomes the best.
+    """
+
+    def __init__(
+        self, ckpt_dir: str | Path, record: RunRecord, metric: str | None = None, logger: logging.Logger | None = None
+    ):
+        self.path, self.record, self.metric = Path(ckpt_dir) / BEST, record, metric
+        self.logger = logger or logging.getLogger("pcdet")
+
+    def update(self, epoch: int, result: Mapping[str, float], save: Callable[[Path], object]) -> bool:
+        """Calls ``save(path)`` if an evaluation is better than all before it, and returns whether it was.
+
+        Raises:
+            ConfigError: the evaluation has no metric of that name; those it has are listed.
+            OSError: the checkpoint or the record cannot be written.
+        """
+        measured = self._measure(result)
+        if measured is None:
+            return False
+        metric, value = measured
+        best = self._best_so_far(metric)
+        if not math.isfinite(value) or (best is not None and value <= best["value"]):
+            return False
+        if best is None and self.path.is_file():
+            self.logger.warning(f"{self.path} is none of this training: kept as {safe_files.put_aside(self.path)}")
+        save(self.path)
+        self.record.set_best(metric, value, epoch)
+        self.logger.info(f"Best so far: {metric} {value:.4f} at epoch {epoch}, saved to {self.path}")
+        return True
+
+    def _measure(self, result: Mapping[str, float]) -> tuple[str, float] | None:
+        if self.metric is None:
+            values = [value for name, value in result.items() if name.endswith(HEADLINE)]
+            return (HEADLINE_NAME, float(sum(values) / len(values))) if values else None
+        if self.metric not in result:
+            names = ", ".join(sorted(result)) or "none"
+            raise ConfigError(f"--best_metric: the evaluation has no metric {self.metric!r}; it has {names}")
+        return self.metric, float(result[self.metric])
+
+    def _best_so_far(self, metric: str) -> dict | None:
+        best = self.record.content.get("best")
+        if best is None or not self.path.is_file():
+            return None
+        if best["metric"] != metric:
+            self.logger.warning(f"{self.path} is the best by {best['metric']}; now {metric} counts, from here on")
+            return None
+        return best

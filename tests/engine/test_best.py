@@ -1,0 +1,86 @@
+"""``checkpoint_best.pth``: chosen by which metric, kept over a resume, and never mixed with another training's."""
+
+import json
+import logging
+
+import pytest
+from test_trainer import make_trainer
+
+from pcdet.engine.best import BestCheckpoint
+from pcdet.engine.checkpoint_folder import checkpoint_epochs, prune_checkpoints
+from pcdet.engine.hooks import Checkpoint, Evaluate
+from pcdet.engine.run_record import RecordTimes, RunRecord
+from pcdet.registry import ConfigError
+from pcdet.utils.checkpoint_reader import read_checkpoint
+
+METRICS = {
+    1: {"Car_3d/moderate_R40": 1.0, "Cyclist_3d/moderate_R40": 9.0, "recall/rcnn_0.3": 0.9},
+    2: {"Car_3d/moderate_R40": 6.0, "Cyclist_3d/moderate_R40": 6.0, "recall/rcnn_0.3": 0.5},
+    3: {"Car_3d/moderate_R40": 8.0, "Cyclist_3d/moderate_R40": 2.0, "recall/rcnn_0.3": 0.1},
+}
+
+
+def train(folder, metric=None, epochs=4, state=None, values=METRICS):
+    record = RunRecord(folder / "run.json", {})
+    best = BestCheckpoint(folder, record, metric)
+
+    def evaluate(epoch):
+        record.add_result(epoch, values[epoch])
+        return values[epoch]
+
+    trainer = make_trainer(epochs=epochs)
+    if state is not None:
+        trainer.load_state_dict(state)
+    trainer.hooks = [Checkpoint(folder), RecordTimes(record), Evaluate(evaluate, 1, best)]
+    trainer.run()
+    return json.loads((folder / "run.json").read_text()).get("best")
+
+
+@pytest.mark.parametrize(
+    "metric, name, value, epoch",
+    [
+        (None, "mean_3d/moderate_R40", 6.0, 2),  # means of 5, 6, 5
+        ("Car_3d/moderate_R40", "Car_3d/moderate_R40", 8.0, 3),
+        ("recall/rcnn_0.3", "recall/rcnn_0.3", 0.9, 1),
+    ],
+)
+def test_the_best_by_the_metric_is_kept_whole(tmp_path, metric, name, value, epoch):
+    assert train(tmp_path, metric) == {"metric": name, "value": value, "epoch": epoch}
+    state = read_checkpoint(tmp_path / "checkpoint_best.pth")
+    assert state["epoch"] == epoch and state["optimizer_state"] is not None
+    assert list(checkpoint_epochs(tmp_path)) == [1, 2, 3, 4]
+    prune_checkpoints(tmp_path, 1, epoch=9)
+    assert (tmp_path / "checkpoint_best.pth").is_file()
+
+
+def test_an_unknown_metric_is_an_error_that_lists_those_there(tmp_path):
+    with pytest.raises(ConfigError, match="--best_metric: .* no metric 'Van'; it has Car_3d/moderate_R40, Cyclist"):
+        train(tmp_path, "Van")
+
+
+def test_without_a_moderate_ap_and_a_name_nothing_is_kept(tmp_path):
+    assert train(tmp_path, values={epoch: {"ap": 1.0} for epoch in METRICS}) is None
+    assert not (tmp_path / "checkpoint_best.pth").exists()
+
+
+def test_a_resume_knows_the_best_so_far(tmp_path):
+    train(tmp_path, "recall/rcnn_0.3", epochs=3)
+    state = read_checkpoint(tmp_path / "checkpoint_epoch_2.pth")
+    best = train(tmp_path, "recall/rcnn_0.3", state=state)
+    assert best == {"metric": "recall/rcnn_0.3", "value": 0.9, "epoch": 1}
+    assert read_checkpoint(tmp_path / "checkpoint_best.pth")["epoch"] == 1
+
+
+def test_the_best_of_what_is_trained_over_is_put_aside(tmp_path):
+    train(tmp_path, "Car_3d/moderate_R40")
+    state = read_checkpoint(tmp_path / "checkpoint_epoch_2.pth")
+    worse = {**METRICS, 3: {"Car_3d/moderate_R40": 0.5}}
+    assert train(tmp_path, "Car_3d/moderate_R40", state=state, values=worse)["value"] == 0.5
+    assert read_checkpoint(tmp_path / "checkpoint_best-old1.pth")["epoch"] == 3
+
+
+def test_values_that_are_no_numbers_are_never_the_best(tmp_path):
+    record = RunRecord(tmp_path / "run.json", {})
+    best = BestCheckpoint(tmp_path, record, "ap", logging.getLogger("toy"))
+    saved = []
+    assert not best.update(1, {"ap": float("nan")}, saved.append) and saved == []

@@ -28,6 +28,7 @@ from pcdet.registry import ConfigError, load_object
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
 from pcdet.utils.common_utils import create_logger
+from pcdet.utils.parent_death import die_with_parent
 
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 SPLITS = ("train", "val", "test")
@@ -237,7 +238,8 @@ def _mapper(workers: int) -> Iterator[Callable]:
         yield lambda function, items, title: bar(map(function, items), items, title)
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
         try:
             yield lambda function, items, title: bar(pool.map(function, items, chunksize=4), items, title)
         except BaseException:

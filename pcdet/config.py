@@ -24,6 +24,7 @@ import yaml
 from easydict import EasyDict
 
 from pcdet.config_checks import PROGRAM_KEYS, find_problems, require_sections, validate_config
+from pcdet.config_yaml import read_yaml
 from pcdet.registry import BASE_KEY, NAME_KEY, ConfigError, nearest_name
 
 __all__ = [
@@ -114,7 +115,7 @@ def _load(path: Path, chain: tuple[Path, ...]) -> EasyDict:
     path = path.resolve()
     if path in chain:
         raise ConfigError(f"{BASE_KEY}: {' -> '.join(str(p) for p in (*chain, path))} is a circle")
-    return _merge(EasyDict(), _read(path), path.parent, (*chain, path), "")
+    return _merge(EasyDict(), read_yaml(path), path.parent, (*chain, path), "")
 
 
 def _merge(config: EasyDict, new_config: Mapping, folder: Path, chain: tuple[Path, ...], path: str) -> EasyDict:
@@ -136,41 +137,6 @@ def _merge(config: EasyDict, new_config: Mapping, folder: Path, chain: tuple[Pat
         else:
             config[key] = value
     return config
-
-
-class _Loader(yaml.SafeLoader):
-    """safe_load that refuses keys that are not text, and tells of a key that hides an earlier one."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = {}
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} must be text; put it in quotes", key_node.start_mark
-                )
-            if key in seen:
-                log.warning("%s: the key %r overrides its namesake in line %d", _at(key_node), key, seen[key])
-            seen[key] = key_node.start_mark.line + 1
-        return super().construct_mapping(node, deep=deep)
-
-
-def _at(node: yaml.Node) -> str:
-    return f"{node.start_mark.name}, line {node.start_mark.line + 1}"
-
-
-def _read(path: Path) -> dict:
-    """One file's own content."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            content = yaml.load(stream, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, got {type(content).__name__}")
-    return content
 
 
 # --------------------------------------------------------------------------------------------------------------- --set

@@ -42,6 +42,7 @@ STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cel
 SPARSE_CHANNELS = 128  # of what leaves these backbones at width 1
 SCALE_CHANNELS = "pcdet.models.width:scale_channels"
 SCALE_BEV_CHANNELS = "pcdet.models.width:scale_bev_channels"
+KITTI_CLASSES = "pcdet.datasets.kitti.kitti_object_eval_python.rules:CLASS_NAMES"
 DATABASE_FILTERS = "pcdet.datasets.augmentor.database_sampler:FILTERS"  # what gt_sampling's PREPARE may name
 # Lists or numbers whose entries must be at least one, wherever they stand under these nodes.
 COUNTS = {
@@ -622,6 +623,20 @@ def _teacher_file_exists(config: Mapping) -> Iterator[str]:
             yield f"{path}: {error}"
 
 
+def _classes_are_mapped(config: Mapping) -> Iterator[str]:
+    """Where classes are renamed for KITTI's evaluation, each must become one that it knows."""
+    mapping, names = _get(config, "DATA_CONFIG.MAP_CLASS_TO_KITTI"), config.get("CLASS_NAMES")
+    if not isinstance(mapping, Mapping) or not mapping or not _is_list(names):
+        return
+    known = load_object(KITTI_CLASSES)
+    for name in names:
+        if isinstance(name, str) and name not in mapping and name not in known:
+            yield (
+                f"DATA_CONFIG.MAP_CLASS_TO_KITTI: has no entry for {name!r} of CLASS_NAMES, which KITTI's evaluation "
+                f"does not know; map it to one of {', '.join(known)}"
+            )
+
+
 RULES = (
     _voxels_fill_the_range,
     _strides_divide_the_grid,
@@ -639,4 +654,5 @@ RULES = (
     _teacher_file_exists,
     _inputs_are_made_if_read,
     _point_features_are_made_if_read,
+    _classes_are_mapped,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -240,10 +241,51 @@ def test_a_missing_file_names_where_it_was_looked_for(tmp_path):
         load("none.yaml")
 
 
-def test_a_key_that_hides_its_namesake_is_told(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        assert load(write(tmp_path / "a.yaml", "A:\n  x: 1\n  x: 2")).A.x == 2
-    assert "line 3: the key 'x' overrides its namesake in line 2" in caplog.text
+def test_a_key_that_stands_there_twice_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="a.yaml, line 3: the key 'x' stands in line 2 already; remove one"):
+        load(write(tmp_path / "a.yaml", "A:\n  x: 1\n  x: 2"))
+    merged = "A: &a {<<: &b {x: 1, y: 1}, x: 2}\nC: {D: *a}\nE: {<<: *a, x: 3}"  # a merge is meant to be overridden
+    config = load(write(tmp_path / "b.yaml", merged))
+    assert config.A == {"x": 2, "y": 1} and config.E == {"x": 3, "y": 1}
+
+
+REGRESSIONS = REPO_ROOT / "tests" / "regressions" / "yaml"
+
+
+@pytest.mark.parametrize("path", sorted(REGRESSIONS.iterdir()), ids=lambda p: p.stem)
+def test_every_bad_file_is_refused_by_name_within_a_second(path):
+    begun = time.process_time()
+    with pytest.raises(ConfigError, match=path.name):
+        load(path)
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A: &a [1, *a]", "line 1: the anchor contains itself"),
+        ("A: &a {x: {y: *a}}", "line 1: the anchor contains itself"),
+        ("a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 500)), "nested deeper than 100"),
+        ("A: " + "[" * 5000 + "]" * 5000, "nested deeper than 100"),
+        ("A: " + "9" * 5000, "a.yaml.*line 1|too large"),
+        ("A: 0x" + "f" * 5000, "too large a number"),
+        ("A: 2026-13-45", "'2026-13-45' cannot be read as .*timestamp"),
+        ("A: !!bool maybe", "'maybe' cannot be read as .*bool"),
+        ("A:\n\t- 1", r"a.yaml is not valid YAML(.|\n)*line 2"),
+        ("A: !!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("# nothing\n", "a.yaml is empty"),
+        ("A: 1\n---\nB: 2", "expected a single document"),
+        ("#" * (1 << 20) + "\nA: 1", "has 1048581 bytes, a configuration file may have 1048576"),
+    ],
+)
+def test_content_that_cannot_be_taken_is_named(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(write(tmp_path / "a.yaml", text))
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfA: {x: 1}\r\n")
+    assert load(tmp_path / "a.yaml") == {"A": {"x": 1}}
 
 
 def test_yaml_anchors_and_merge_keys_work(tmp_path):

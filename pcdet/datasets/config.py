@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pcdet.registry import AUGMENTORS, POINT_ENCODERS, PROCESSORS, ConfigError, check_node
+from pcdet.registry import AUGMENTORS, POINT_ENCODERS, PROCESSORS, ConfigError, check_node, load_object, nearest_name
 
+KITTI_CLASSES = "pcdet.datasets.kitti.kitti_object_eval_python.rules:CLASS_NAMES"
 ITEMS = ("points", "images", "calib_matricies", "gt_boxes2d")  # the third is spelt as in OpenPCDet's files
 Item = Literal["points", "images", "calib_matricies", "gt_boxes2d"]
 
@@ -41,7 +42,7 @@ class DataConfig:
         point_feature_encoding: which features the points have, and which the model gets.
         data_processor: what happens to every sample, in this order.
         class_names: classes of a custom data set whose file lists them; the model file's CLASS_NAMES count.
-        map_class_to_kitti: class -> KITTI's class, for custom data sets that are evaluated by KITTI's rules.
+        map_class_to_kitti: class -> KITTI's class, by which labels and results are renamed for KITTI's evaluation.
     """
 
     dataset: str
@@ -74,6 +75,13 @@ class DataConfig:
             for key, entries in (("DATA_SPLIT", self.data_split), ("INFO_PATH", self.info_path))
             if not {"train", "test"} <= set(entries)
         ]
+        if self.map_class_to_kitti:
+            known = load_object(KITTI_CLASSES)
+            problems += [
+                f"MAP_CLASS_TO_KITTI.{name}: KITTI's evaluation has no class {kitti!r}; {nearest_name(kitti, known)}"
+                for name, kitti in self.map_class_to_kitti.items()
+                if kitti not in known
+            ]
         if problems:
             raise ConfigError(problems)
 

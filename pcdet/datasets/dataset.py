@@ -122,6 +122,13 @@ class DatasetTemplate(Dataset):
         """Frames of the split, each counted once."""
         raise NotImplementedError
 
+    def class_counts(self) -> dict[str, int] | None:
+        """Labelled objects of each class in the split, before any augmentation; None where that is not known.
+
+        A data set that can tell without reading its clouds should: a training on names that no label has is refused.
+        """
+        return None
+
     def __len__(self) -> int:
         return self.num_frames() * self.total_epochs
 
@@ -212,8 +219,30 @@ class DatasetTemplate(Dataset):
         return annos
 
     def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
-        """A text and a dict of numbers; (None, {}) where the split has no labels."""
-        raise NotImplementedError
+        """A text and a dict of numbers; (None, {}) where the split has no labels.
+
+        With MAP_CLASS_TO_KITTI, KITTI's table (bev and 3d, every object easy) of the boxes that ``load_frame`` returns.
+
+        Args:
+            det_annos: what ``generate_prediction_dicts`` has made of all frames.
+            class_names: in the order of the labels.
+            **kwargs: ``eval_metric``, which must be kitti here, and ``output_path``.
+
+        Raises:
+            NotImplementedError: there is no MAP_CLASS_TO_KITTI, and the data set has no evaluation of its own.
+            DataError: results are missing, repeated or of other frames, or some frames have no labels.
+        """
+        mapping, metric = self.config.map_class_to_kitti, kwargs.get("eval_metric", "kitti")
+        if mapping is None or metric != "kitti":
+            raise NotImplementedError(
+                f"{type(self).__name__} has no evaluation for EVAL_METRIC {metric!r}: write one, or use kitti with "
+                "DATA_CONFIG.MAP_CLASS_TO_KITTI"
+            )
+        from pcdet.datasets.kitti.lidar_annos import evaluate_lidar_boxes
+
+        frames = map(self.load_frame, range(self.num_frames()))  # one cloud in memory at a time
+        labels = [{key: frame.get(key) for key in ("frame_id", "gt_names", "gt_boxes")} for frame in frames]
+        return evaluate_lidar_boxes(labels, det_annos, class_names, mapping)
 
 
 def prediction_arrays(prediction: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

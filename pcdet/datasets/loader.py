@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader
 
+from pcdet.datasets.class_counts import report_class_counts
 from pcdet.datasets.dataset import DatasetTemplate
 from pcdet.datasets.seeding import EpochSampler, draw_seed, seed_worker
 from pcdet.registry import DATASETS
@@ -57,9 +58,13 @@ def build_dataloader(
         training: whether samples are augmented and shuffled, and which split is read.
         merge_all_iters_to_one_epoch: make one epoch of ``total_epochs``.
         total_epochs: how many.
+
+    Raises:
+        DataError: the data are missing or malformed, or no object of a training split belongs to ``class_names``.
     """
     logger = logger or logging.getLogger("pcdet")
     dataset = build_dataset(dataset_cfg, class_names, training, root_path, logger)
+    report_class_counts(dataset, logger)
     if merge_all_iters_to_one_epoch:
         dataset.merge_all_iters_to_one_epoch(merge=True, epochs=total_epochs)
     rank, world_size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if dist else (0, 1)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from pcdet.utils.parent_death import die_with_parent
+
 ORDER, SAMPLE, WORKER = range(3)  # what a generator is for; keeps their streams apart
 
 
@@ -62,10 +64,11 @@ class EpochSampler(Sampler[int]):
 
 
 def seed_worker(worker_id: int) -> None:
-    """Seeds the global generators of a loader's worker by (seed, epoch, rank, worker).
+    """Seeds the global generators of a loader's worker by (seed, epoch, rank, worker); it ends with its parent.
 
-    The project's own augmentors do not use them; modules of a user may.
+    The project's own augmentors do not use these generators; modules of a user may.
     """
+    die_with_parent()
     dataset = torch.utils.data.get_worker_info().dataset
     key = (getattr(dataset, name, 0) or 0 for name in ("seed", "epoch", "rank"))
     seed = int(generator_for(WORKER, *key, worker_id).integers(2**32))

@@ -10,9 +10,12 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from pcdet.utils.parent_death import die_with_parent
+
 # A rank that waits longer than this for another gives up. Evaluation of nuScenes on rank 0 takes minutes.
 TIMEOUT = timedelta(minutes=30)
 LAUNCHERS = ("none", "pytorch", "slurm")
+TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"  # in the environment of every process that torchrun starts
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def init_dist(
 ) -> DistInfo:
     """Joins the group of processes that the launcher started.
 
-    NCCL carries tensors between GPUs; gloo carries CPU tensors and Python objects.
+    NCCL carries tensors between GPUs; gloo carries CPU tensors and Python objects. A process that torchrun started ends
+    when torchrun is killed.
 
     Args:
         launcher: ``none`` (one process), ``pytorch`` (torchrun) or ``slurm`` (srun).
@@ -72,6 +76,8 @@ def init_dist(
                 f"{torch.cuda.device_count()}; start fewer processes or add --device cpu"
             )
         torch.cuda.set_device(local_rank)
+    if TORCHRUN_MARK in os.environ:  # srun ends the processes of a step itself
+        die_with_parent()
     dist.init_process_group(backend="cpu:gloo,cuda:nccl" if use_cuda else "gloo", timeout=timeout)
     return DistInfo(
         rank=dist.get_rank(),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pcdet.utils.text_files import TextFileError, read_text
+
 # key -> (names in the file, shape); the second names are those of KITTI's tracking data
 ENTRIES = {
     "P2": (("P2",), (3, 4)),
@@ -26,7 +28,11 @@ class CalibrationError(ValueError):
 
 def _read_entries(path: Path) -> dict[str, list[str]]:
     entries = {}
-    for line in path.read_text().splitlines():
+    try:
+        text = read_text(path)
+    except TextFileError as error:
+        raise CalibrationError(str(error)) from None
+    for line in text.splitlines():
         words = line.replace(":", " ", 1).split()
         if words:
             entries[words[0]] = words[1:]
@@ -39,7 +45,7 @@ def get_calib_from_file(calib_file: str | Path) -> dict[str, np.ndarray]:
     Entries are found by their names, not by line number.
 
     Raises:
-        CalibrationError: an entry is missing or malformed; all of them are named.
+        CalibrationError: the file is not text, or an entry is missing or malformed; all of them are named.
     """
     path = Path(calib_file)
     entries = _read_entries(path)

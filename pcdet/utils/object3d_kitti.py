@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pcdet.utils.text_files import TextFileError, read_text
+
 CLASS_IDS = {"Car": 1, "Pedestrian": 2, "Cyclist": 3, "Van": 4}
 NUM_FIELDS = 15  # type truncated occluded alpha bbox(4) dimensions(3) location(3) rotation_y; a 16th is the score
 LEVELS = (  # least height of the image box in pixels, most truncation, most occlusion
@@ -124,22 +126,32 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def check_size(item: Object3d) -> None:
+    """Raises ValueError for a labelled object without a box in space; DontCare areas have none (-1 -1 -1)."""
+    if item.cls_type != "DontCare" and not min(item.h, item.w, item.l) > 0:
+        raise ValueError(
+            f"height, width and length of {item.cls_type} must be above 0, got {item.h:g} {item.w:g} {item.l:g}; "
+            "correct it, or name the object DontCare"
+        )
+
+
 def get_objects_from_label(label_file: str | Path) -> list[Object3d]:
     """The objects of a label file in its order; none for an empty file.
 
     Raises:
-        LabelError: every malformed line, as ``<file>, line <number>: <what is wrong>``.
+        LabelError: every malformed line and object without a size, as ``<file>, line <number>: <what is wrong>``.
     """
     objects, problems = [], []
     try:
-        lines = Path(label_file).read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{label_file}: not a text file ({error.reason} at byte {error.start})") from None
+        lines = read_text(label_file).splitlines()
+    except TextFileError as error:
+        raise LabelError(str(error)) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             objects.append(Object3d(line))
+            check_size(objects[-1])
         except ValueError as error:
             problems.append(f"{label_file}, line {number}: {error}")
     if problems:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pcdet.datasets.augmentor.database_checks import check_database
 from pcdet.datasets.errors import DataError
+from pcdet.datasets.pickles import read_pickle
 from pcdet.registry import AUGMENTORS, ConfigError
-from pcdet.utils import safe_pickle
 from pcdet.utils.box_utils import enlarge_box3d, points_in_boxes_mask
 
 FILTERS = ("filter_by_difficulty", "filter_by_min_points")
@@ -129,12 +130,15 @@ class DataBaseSampler:
                     "`python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG`, "
                     "or put gt_sampling into DATA_AUGMENTOR.DISABLE_AUG_LIST"
                 )
-            database = safe_pickle.load(path)
-            if not isinstance(database, Mapping):
-                raise DataError(f"{path} must hold a mapping of class to objects, got {type(database).__name__}")
+            database = read_pickle(path)
+            check_database(database, path, list(infos))
             for class_name in infos:
                 infos[class_name] += database.get(class_name, [])
         return {class_name: ObjectTable.from_infos(entries) for class_name, entries in infos.items()}
+
+    def object_counts(self) -> dict[str, int]:
+        """How many objects there are to paste, for each class of which some are pasted."""
+        return {name: len(self.tables[name]) for name, count in self.sample_groups.items() if count > 0}
 
     def _prepare(self, tables: dict[str, ObjectTable], prepare: Mapping[str, list]) -> dict[str, ObjectTable]:
         """The tables after the filters, in the order of the file."""
@@ -214,6 +218,11 @@ class DataBaseSampler:
         for dtype in (np.float32, np.float64):  # some databases were written in float64
             if raw.size == count * self.num_point_features * np.dtype(dtype).itemsize:
                 points = raw.view(dtype).reshape(count, self.num_point_features).astype(np.float32)
+                if not np.isfinite(points).all():
+                    raise DataError(
+                        f"{path} holds NaN or infinite values ({class_name} of the gt_sampling database); make the "
+                        "database again with create_kitti_infos"
+                    )
                 points[:, :3] += box[:3]
                 return points
         raise DataError(

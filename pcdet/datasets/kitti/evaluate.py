@@ -10,6 +10,7 @@ from pathlib import Path
 from pcdet.datasets.kitti.kitti_object_eval_python import rules
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import evaluate, format_table
 from pcdet.datasets.kitti.kitti_object_eval_python.kitti_common import list_frames, read_objects
+from pcdet.datasets.kitti.split_files import read_split
 
 DEFAULT_CLASSES = ("Car", "Pedestrian", "Cyclist")
 
@@ -27,7 +28,7 @@ def evaluate_folders(
         label_path: folder of ``000000.txt``, ... with 15 columns.
         result_path: folder of the same with the score in a 16th column; an empty file is a frame without detections.
         classes: what to evaluate.
-        label_split_file: names of the frames, one a line, each of which must have both files. None: all frames that
+        label_split_file: names of the frames, one a line and each once; both files must be there. None: all frames that
             have a result file.
 
     Returns:
@@ -36,25 +37,21 @@ def evaluate_folders(
 
     Raises:
         FileNotFoundError: a folder or the split file is missing.
-        ValueError: frames without their file, named; a malformed record, with its file and line; an unknown class.
+        ValueError: frames without their file or listed twice, named; a malformed record, with its file and line; an
+            unknown class.
     """
     classes = rules.resolve_classes(classes)
     labels, results = Path(label_path), Path(result_path)
     label_frames, result_frames = list_frames(labels), list_frames(results)
     frames = result_frames if label_split_file is None else read_split(label_split_file)
     if not frames:
-        raise ValueError(f"no frame to score: {label_split_file or results} names none")
+        raise ValueError(f"no frame to score: {results} names none")
     _need_all(frames, label_frames, f"label file in {labels}")
     _need_all(frames, result_frames, f"result file in {results}")
     gt = read_objects(labels, frames, scored=False)
     dt = read_objects(results, frames, scored=True)
     unscored = 0 if label_split_file is not None else len(set(label_frames) - set(frames))
     return {**evaluate(gt, dt, classes), "frames": len(frames), "unscored": unscored}
-
-
-def read_split(path: str | Path) -> list[str]:
-    """Frame names of an ``ImageSets`` file, one a line; blank lines are passed over."""
-    return Path(path).read_text(encoding="utf-8").split()
 
 
 def _need_all(frames: list[str], present: list[str], what: str) -> None:

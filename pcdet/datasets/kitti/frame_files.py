@@ -91,7 +91,7 @@ class FrameFiles:
             return [f"frame {self.frame}: {self.calib} does not exist"]
         try:
             Calibration(self.calib)
-        except (CalibrationError, np.linalg.LinAlgError, UnicodeDecodeError) as error:
+        except (CalibrationError, np.linalg.LinAlgError) as error:
             return [f"frame {self.frame}: {error}"]
         return []
 

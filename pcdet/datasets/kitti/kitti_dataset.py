@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +18,15 @@ import numpy as np
 
 from pcdet.datasets.dataset import DatasetTemplate, prediction_arrays
 from pcdet.datasets.errors import BadFrameError, DataError
+from pcdet.datasets.file_names import frame_file
+from pcdet.datasets.kitti.info_checks import check_infos
 from pcdet.datasets.kitti.kitti_infos import create_kitti_infos, main
 from pcdet.datasets.kitti.kitti_utils import LARGEST_IMAGE, fov_flag, lidar_fov_flag, read_road_plane, write_result_file
+from pcdet.datasets.kitti.lidar_annos import in_kitti_classes, kitti_classes
+from pcdet.datasets.pickles import read_pickle
 from pcdet.datasets.point_files import read_points
+from pcdet.datasets.results import in_frame_order, repeated_frames
 from pcdet.registry import DATASETS
-from pcdet.utils import safe_pickle
 from pcdet.utils.box_utils import (
     boxes3d_kitti_camera_to_imageboxes,
     boxes3d_kitti_camera_to_lidar,
@@ -80,8 +85,23 @@ class KittiDataset(DatasetTemplate):
                     f"{self.config.data_path!r}, which means {self.root_path.absolute()})"
                 )
             self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
-            infos += safe_pickle.load(path)
+            content = read_pickle(path)
+            check_infos(content, path)
+            infos += content
+        repeated = repeated_frames(info["point_cloud"]["lidar_idx"] for info in infos)
+        if repeated and not self.training:
+            raise DataError(f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}")
+        if repeated:
+            self.logger.warning(f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}")
         return infos
+
+    def class_counts(self) -> dict[str, int] | None:
+        """Labelled objects of each class, the most frequent first, without DontCare; None without labels."""
+        names = [info["annos"]["name"] for info in self.kitti_infos if "annos" in info]
+        if not names:
+            return None
+        counts = Counter(name for of_frame in names for name in of_frame.tolist())
+        return {name: count for name, count in counts.most_common() if name != "DontCare"}
 
     def _leave_out_bad_frames(self) -> None:
         """Reads every cloud once and drops the frames whose cloud is damaged."""
@@ -214,37 +234,32 @@ class KittiDataset(DatasetTemplate):
             anno = prediction_anno(prediction, batch_dict["calib"][i], shape, class_names)
             anno["frame_id"] = batch_dict["frame_id"][i]
             if output_path is not None:
-                write_result_file(Path(output_path) / f"{anno['frame_id']}.txt", anno)
+                write_result_file(frame_file(output_path, anno["frame_id"], ".txt"), anno)
             annos.append(anno)
         return annos
 
     def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
         """KITTI's table and OpenPCDet's dict of numbers; (None, {}) where the split has no labels.
 
-        Results are matched to frames by ``frame_id`` where they have one.
+        Results are matched to frames by ``frame_id`` where they have one. Classes are renamed by MAP_CLASS_TO_KITTI.
 
         Raises:
-            ValueError: results are missing for some frames, or there are more than frames.
+            DataError: results are missing, repeated or of other frames, or some frames have no labels; all are named.
         """
-        if not self.kitti_infos or "annos" not in self.kitti_infos[0]:
+        unlabelled = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "annos" not in info]
+        if len(unlabelled) == len(self.kitti_infos):
             return None, {}
+        if unlabelled:
+            raise DataError(
+                f"{len(unlabelled)} of {len(self.kitti_infos)} frames have no labels, such as {unlabelled[0]}"
+            )
         from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
 
-        det_annos = copy.deepcopy(self._in_frame_order(det_annos))
-        gt_annos = [copy.deepcopy(info["annos"]) for info in self.kitti_infos]
-        return get_official_eval_result(gt_annos, det_annos, list(class_names))
-
-    def _in_frame_order(self, det_annos: list[dict]) -> list[dict]:
+        mapping = self.config.map_class_to_kitti
         frames = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos]
-        if all("frame_id" in anno for anno in det_annos) and len(set(frames)) == len(frames):
-            by_frame = {str(anno["frame_id"]): anno for anno in det_annos}
-            missing = [frame for frame in frames if frame not in by_frame]
-            if missing:
-                raise ValueError(f"no results for {len(missing)} of {len(frames)} frames, for instance {missing[0]}")
-            return [by_frame[frame] for frame in frames]
-        if len(det_annos) != len(frames):
-            raise ValueError(f"{len(det_annos)} results for {len(frames)} frames")
-        return det_annos
+        det_annos = in_kitti_classes(copy.deepcopy(in_frame_order(det_annos, frames)), mapping)
+        gt_annos = in_kitti_classes([copy.deepcopy(info["annos"]) for info in self.kitti_infos], mapping)
+        return get_official_eval_result(gt_annos, det_annos, kitti_classes(class_names, mapping))
 
 
 def calibration_of(info: dict) -> Calibration:

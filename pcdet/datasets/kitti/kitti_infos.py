@@ -24,10 +24,12 @@ from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.kitti.frame_files import FrameFiles, build_frame
 from pcdet.datasets.kitti.journal import Journal
 from pcdet.datasets.kitti.kitti_utils import DEFAULT_IMAGE, image_shape_of_calibration
+from pcdet.datasets.kitti.split_files import read_split
 from pcdet.registry import ConfigError, load_object
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
 from pcdet.utils.common_utils import create_logger
+from pcdet.utils.parent_death import die_with_parent
 
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 SPLITS = ("train", "val", "test")
@@ -99,7 +101,7 @@ def find_frames(root: Path, num_features: int, logger: logging.Logger) -> dict[s
     """The frames of every split: train and val must be there, test may be missing.
 
     Raises:
-        DataError: a folder or a list of frames is missing or empty.
+        DataError: a folder or a list of frames is missing, or a list is malformed.
     """
     problems, splits = [], {}
     if not (root / "training").is_dir():
@@ -114,11 +116,11 @@ def find_frames(root: Path, num_features: int, logger: logging.Logger) -> dict[s
         if not listing.is_file():
             problems.append(f"{listing} does not exist; it lists the frames of the split, one number a line")
             continue
-        names = listing.read_text().split()
-        if not names:
-            problems.append(f"{listing} is empty; it lists the frames of the split, one number a line")
-        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-        problems += [f"{listing} lists frame {name} more than once" for name in sorted(twice)]
+        try:
+            names = read_split(listing)
+        except DataError as error:
+            problems += error.problems
+            continue
         splits[split] = [FrameFiles(folder, name, split != "test", num_features) for name in names]
     if problems:
         raise DataError(problems)
@@ -237,7 +239,8 @@ def _mapper(workers: int) -> Iterator[Callable]:
         yield lambda function, items, title: bar(map(function, items), items, title)
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
         try:
             yield lambda function, items, title: bar(pool.map(function, items, chunksize=4), items, title)
         except BaseException:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pcdet.datasets.errors import DataError
 from pcdet.utils.calibration_kitti import Calibration
+from pcdet.utils.text_files import TextFileError, read_text
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_IMAGE = (376, 1242)  # rows and columns that no KITTI image exceeds
@@ -86,15 +88,20 @@ def read_road_plane(path: str | Path) -> np.ndarray:
     """(4,) float32 [a, b, c, d], ax + by + cz + d = 0 in the rectified camera frame, b <= 0, |(a, b, c)| = 1.
 
     Raises:
-        ValueError: the fourth line of the file is not four numbers.
+        DataError: the file is not text, its fourth line is not four numbers, or they are no plane below the camera.
     """
-    lines = Path(path).read_text().splitlines()
+    try:
+        lines = read_text(path).splitlines()
+    except TextFileError as error:
+        raise DataError(str(error)) from None
     try:
         plane = np.array(lines[3].split(), dtype=np.float64)
         if plane.shape != (4,) or not np.isfinite(plane).all():
             raise ValueError
     except (IndexError, ValueError):
-        raise ValueError(f"{path}: line 4 must hold the four numbers of a plane") from None
+        raise DataError(f"{path}: line 4 must hold the four numbers of a plane") from None
+    if not plane[1]:
+        raise DataError(f"{path}: line 4 must hold a plane that is not upright, got {lines[3]!r}")
     plane = -plane if plane[1] > 0 else plane
     return (plane / np.linalg.norm(plane[:3])).astype(np.float32)
 

@@ -16,6 +16,7 @@ from pcdet.datasets.simulated import camera
 from pcdet.datasets.simulated.frame import make_frame
 from pcdet.datasets.simulated.labels import plane_text, road_plane
 from pcdet.datasets.simulated.layout import SceneSettings
+from pcdet.utils.parent_death import die_with_parent
 
 VERSION = 1  # raised whenever the same settings give other files
 SETTINGS_FILE, NOTE_FILE = "simulated.json", "README.txt"
@@ -201,5 +202,6 @@ def _map(function, indices: list[int], workers: int | None) -> Iterable[None]:
     if workers <= 1:
         yield from map(function, indices)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # forking after torch started threads is unsafe
+    context = multiprocessing.get_context("spawn")  # forking after torch started threads is unsafe
+    with context.Pool(workers, initializer=die_with_parent) as pool:
         yield from pool.imap_unordered(function, indices, chunksize=4)

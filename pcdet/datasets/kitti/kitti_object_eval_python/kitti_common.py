@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pcdet.datasets.kitti.kitti_object_eval_python.objects import Objects
+from pcdet.utils.text_files import read_text
 
 NUM_LABEL_COLUMNS = 14  # after the name: truncated, occluded, alpha, bbox 4, h w l, x y z, rotation_y
 NUM_RESULT_COLUMNS = 15  # and the score
@@ -164,8 +165,7 @@ def _skip_space(text: str, place: int) -> int:
 
 def _read(path: str | Path) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            return file.read()
+        return read_text(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; every evaluated frame needs its file") from error
 

@@ -1,0 +1,53 @@
+"""Whether a database of objects holds what gt_sampling reads, told when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pcdet.datasets.errors import DataError
+from pcdet.datasets.file_names import is_inside
+
+
+def check_database(database: Any, path: Path, class_names: Sequence[str]) -> None:
+    """Raises DataError with everything that is wrong with the entries of these classes in a database file."""
+    if not isinstance(database, Mapping):
+        raise DataError(f"{path} must hold a mapping of class to objects, got {type(database).__name__}")
+    problems = []
+    for class_name in class_names:
+        entries = database.get(class_name, [])
+        if not isinstance(entries, list):
+            problems.append(f"{path}, {class_name}: must be a list of objects, got {type(entries).__name__}")
+            continue
+        columns = {len(e["box3d_lidar"]) for e in entries if isinstance(e, dict) and np.ndim(e.get("box3d_lidar")) == 1}
+        if len(columns) > 1:
+            problems.append(f"{path}, {class_name}: the boxes have different numbers of columns, {sorted(columns)}")
+        for number, entry in enumerate(entries):
+            problem = _entry_problem(entry)
+            if problem:
+                problems.append(f"{path}, {class_name}, object {number}: {problem}")
+    if problems:
+        raise DataError([f"{problem}; make the database again with create_kitti_infos" for problem in problems])
+
+
+def _entry_problem(entry: Any) -> str | None:
+    """What is wrong with an object's entry; every box must be finite, with sizes above 0."""
+    if not isinstance(entry, dict):
+        return f"must be a mapping, got {type(entry).__name__}"
+    lacking = [key for key in ("path", "box3d_lidar", "num_points_in_gt") if key not in entry]
+    if lacking:
+        return f"has no {', '.join(lacking)}"
+    if not is_inside(entry["path"]):
+        return f"path must be relative to the data set's folder and stay inside it, got {entry['path']!r}"
+    count = entry["num_points_in_gt"]
+    if not isinstance(count, (int, np.integer)) or count < 0:
+        return f"num_points_in_gt must be a count, got {count!r}"
+    box = np.asarray(entry["box3d_lidar"])
+    if box.ndim != 1 or len(box) < 7 or box.dtype.kind not in "fiu":
+        return f"box3d_lidar must be at least seven numbers, got an array of {box.dtype}, shape {box.shape}"
+    if not np.isfinite(box).all() or not (box[3:6] > 0).all():
+        return f"box3d_lidar must be finite and its sizes above 0, got {box.tolist()}"
+    return None

@@ -1,0 +1,38 @@
+"""Names that come out of data files, on their way to paths: they must stay inside the folder they belong to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from pcdet.datasets.errors import DataError
+
+# No separators, no control characters; white space would not survive a list of frames.
+FRAME_NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]+")
+
+
+def is_frame_name(name: object) -> bool:
+    """Whether a frame may be called so: text that can be a file's name without its ending, in any folder."""
+    return isinstance(name, str) and FRAME_NAME.fullmatch(name) is not None and name.strip(".") != ""
+
+
+def frame_file(folder: str | Path, frame_id: object, ending: str) -> Path:
+    """``folder/<frame_id><ending>``; the number of a frame counts as its name.
+
+    Raises:
+        DataError: the name would lead elsewhere.
+    """
+    name = str(frame_id) if isinstance(frame_id, int) else frame_id
+    if not is_frame_name(name):
+        raise DataError(
+            f"the frame {frame_id!r} cannot have a file in {folder}: a frame's name must be text without / \\ or blanks"
+        )
+    return Path(folder) / f"{name}{ending}"
+
+
+def is_inside(path: object) -> bool:
+    """Whether a path, as a data file holds it, is relative and never leads upwards."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        return False
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    return not path.startswith(("/", "\\")) and ".." not in parts and not parts[0].endswith(":")

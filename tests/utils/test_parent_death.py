@@ -1,0 +1,127 @@
+"""Children end with the process that started them, killed though it was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child with its parent")
+
+WAIT = """
+import os, pathlib, time
+def announce(*_):
+    pathlib.Path(os.environ["PIDS"], str(os.getpid())).touch()
+    time.sleep(600)
+"""
+
+LOADER = """
+import torch
+from torch.utils.data import DataLoader
+from pcdet.datasets.seeding import seed_worker
+class Slow(torch.utils.data.Dataset):
+    def __len__(self): return 100
+    def __getitem__(self, index): announce()
+if __name__ == "__main__":
+    next(iter(DataLoader(Slow(), num_workers=2, worker_init_fn=seed_worker, multiprocessing_context="{method}")))
+"""
+
+INFOS = """
+from pcdet.datasets.kitti.kitti_infos import _mapper
+if __name__ == "__main__":
+    with _mapper(2) as run:
+        list(run(announce, list(range(16)), "frames"))
+"""
+
+SIMULATOR = """
+from pcdet.datasets.simulated.writer import _map
+if __name__ == "__main__":
+    list(_map(announce, list(range(16)), 2))
+"""
+
+RANKS = """
+from pcdet.engine.dist import init_dist
+init_dist("pytorch", "cpu")
+announce()
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def start(tmp_path, code, *launcher):
+    """A program that has started two children, and their numbers."""
+    script, pids = tmp_path / "program.py", tmp_path / "pids"
+    script.write_text(WAIT + code)
+    pids.mkdir()
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    program = subprocess.Popen(
+        [sys.executable, *launcher, str(script)], stdout=subprocess.DEVNULL, stderr=(tmp_path / "errors").open("w"),
+        env={**os.environ, "PYTHONPATH": path, "PIDS": str(pids), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    wait_for(lambda: len(list(pids.iterdir())) == 2 or program.poll() is not None, 100)
+    children = [int(file.name) for file in pids.iterdir()]
+    assert len(children) == 2, (tmp_path / "errors").read_text()[-2000:]
+    assert all(map(is_running, children)), "it tells running processes from others"
+    return program, children
+
+
+def assert_killed_together(program, children):
+    program.kill()
+    program.wait()
+    try:
+        assert wait_for(lambda: not any(map(is_running, children)), 5), "children live on after five seconds"
+    finally:
+        for pid in filter(is_running, children):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [LOADER.format(method="fork"), LOADER.format(method="forkserver"), INFOS, SIMULATOR],
+    ids=["fork", "forkserver", "infos", "spawn, simulator"],
+)
+def test_workers_end_with_a_killed_main_process(tmp_path, code):
+    assert_killed_together(*start(tmp_path, code))
+
+
+def test_ranks_end_with_a_killed_torchrun(tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert_killed_together(*start(tmp_path, RANKS, *torchrun))
+
+
+def test_a_worker_whose_parent_is_gone_before_it_asks_ends_itself(tmp_path):
+    """The worker's parent is another process than the one that its multiprocessing names as its starter."""
+    code = """
+import multiprocessing, os, sys, time
+from pcdet.utils.parent_death import die_with_parent
+def work():
+    while os.getppid() == multiprocessing.parent_process().pid:
+        time.sleep(0.01)
+    die_with_parent()
+    open(sys.argv[1], "w").write("lives on")
+if __name__ == "__main__":
+    multiprocessing.get_context("fork").Process(target=work).start()
+    os._exit(0)
+"""
+    mark = tmp_path / "mark"
+    done = subprocess.Popen([sys.executable, "-c", code, str(mark)], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                            stdout=subprocess.PIPE)  # fmt: skip
+    done.communicate(timeout=60)  # ends when the worker, which shares the pipe, has ended
+    assert not mark.exists()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from pcdet.engine.checkpoint import checkpoint_epochs
 from pcdet.utils import safe_files
 from pcdet.utils.checkpoint_reader import read_checkpoint
 
@@ -19,7 +18,7 @@ def differences(wanted: Path, found: Path) -> list[str]:
     Everything in the last epoch's checkpoint counts (weights, moments, schedule, generators, what a distiller owns),
     and the results and epochs of ``run.json``. No file may be left half-written, and every checkpoint must be readable.
     """
-    epoch = max(checkpoint_epochs(wanted / "ckpt"))
+    epoch = max(int(file.stem.rpartition("_")[2]) for file in (wanted / "ckpt").glob("checkpoint_epoch_*.pth"))
     file = found / "ckpt" / f"checkpoint_epoch_{epoch}.pth"
     if not file.is_file():
         return [f"there is no {file.name}; ckpt/ holds {sorted(f.name for f in file.parent.glob('*'))}"]

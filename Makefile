@@ -4,6 +4,8 @@
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
+# make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
+#                   for other cases, JSON=FILE to add up the counts of many soaks (docs/RELIABILITY.md)
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
 #
@@ -15,6 +17,8 @@ VENV ?= .venv
 DETECTOR ?= pointpillar
 SEEDS ?= 1
 JOBS ?= 2
+SECONDS ?= 120
+SEED ?= 0
 
 # Make's targets cannot hold blanks. The checkout's own path may: targets are relative to it, and recipes quote.
 ifneq ($(words $(VENV)),1)
@@ -58,7 +62,7 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize clean FORCE
+.PHONY: setup quickstart test lint bench gpu-check sanitize soak clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
 
@@ -116,6 +120,9 @@ sanitize: $(DEV)
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" "$(CURDIR)/tests/ops"
+
+soak: setup $(DEV)
+	@cd tests && "$(PY)" -m soak --seconds $(SECONDS) --seed $(SEED) $(if $(JSON),--json "$(abspath $(JSON))")
 
 # Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
 gpu-check:

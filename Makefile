@@ -6,6 +6,8 @@
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
 #                   for other cases, JSON=FILE to add up the counts of many soaks (docs/RELIABILITY.md)
+# make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
+#                   the sanitizers out, FUZZ='--targets kitti' chooses; what fails is kept in tests/regressions
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
 #
@@ -19,6 +21,8 @@ SEEDS ?= 1
 JOBS ?= 2
 SECONDS ?= 120
 SEED ?= 0
+SANITIZE ?= 1
+FUZZ ?=
 
 # Make's targets cannot hold blanks. The checkout's own path may: targets are relative to it, and recipes quote.
 ifneq ($(words $(VENV)),1)
@@ -62,7 +66,7 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize soak clean FORCE
+.PHONY: setup quickstart test lint bench gpu-check sanitize soak fuzz clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
 
@@ -113,16 +117,31 @@ bench: setup $(DEV)
 # the sanitizers' libraries are loaded ahead of it (with libstdc++, whose exceptions they watch), and leaks, which are
 # Python's and torch's, are not counted.
 SANITIZED := build/sanitize
-sanitize: $(DEV)
+SANITIZED_LIBRARY := $(SANITIZED)/lib/pcdet/ops/_C.so
+WITH_SANITIZERS = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+
+$(SANITIZED_LIBRARY): $(OPS_SOURCES) $(shell find pcdet -name '*.py') $(RUNTIME) $(BUILT_FOR)
 	$(STEP) "native ops with sanitizers" env PCDET_SANITIZE=address,undefined FORCE_CUDA=0 \
 	  "$(PY)" setup.py --quiet build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp
-	cd $(SANITIZED)/lib && \
-	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	@touch $@
+
+sanitize: $(DEV) $(SANITIZED_LIBRARY)
+	cd $(SANITIZED)/lib && $(WITH_SANITIZERS) \
 	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" "$(CURDIR)/tests/ops"
 
 soak: setup $(DEV)
 	@cd tests && "$(PY)" -m soak --seconds $(SECONDS) --seed $(SEED) $(if $(JSON),--json "$(abspath $(JSON))")
+
+# Half of the time for the readers, half for the ops; both are run, whatever the first one finds.
+HALF = $$(( ($(SECONDS) + 1) / 2 ))
+RUN_FUZZ = "$(PY)" -m fuzz --seconds $(HALF) --jobs $(JOBS) --json "$(CURDIR)/output/fuzz/counts.jsonl" $(FUZZ)
+fuzz: setup $(DEV) $(if $(filter-out 0,$(SANITIZE)),$(SANITIZED_LIBRARY))
+	@cd tests && failed=0; \
+	PYTHONPATH="$(CURDIR)" $(RUN_FUZZ) --group readers || failed=1; \
+	$(if $(filter-out 0,$(SANITIZE)),PYTHONPATH="$(CURDIR)/$(SANITIZED)/lib" PYTHONDONTWRITEBYTECODE=1 $(WITH_SANITIZERS), \
+	  PYTHONPATH="$(CURDIR)") $(RUN_FUZZ) --group ops || failed=1; \
+	exit $$failed
 
 # Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
 gpu-check:

@@ -81,7 +81,7 @@ def test_what_we_write_both_numpys_read(tmp_path):
     with open(path, "rb") as stream:
         assert list(pickle.load(stream)) == list(PLAIN)  # the ordinary reader, as OpenPCDet uses it
     assert list(safe_pickle.load(path)) == list(PLAIN)
-    assert [p.name for p in tmp_path.iterdir()] == ["infos.pkl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["infos.pkl", "infos.pkl.sha256"]
 
 
 class Attack:

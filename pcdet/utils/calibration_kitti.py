@@ -26,7 +26,11 @@ class CalibrationError(ValueError):
 
 def _read_entries(path: Path) -> dict[str, list[str]]:
     entries = {}
-    for line in path.read_text().splitlines():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"{path}: not a text file ({error.reason} at byte {error.start})") from None
+    for line in text.splitlines():
         words = line.replace(":", " ", 1).split()
         if words:
             entries[words[0]] = words[1:]
@@ -39,7 +43,7 @@ def get_calib_from_file(calib_file: str | Path) -> dict[str, np.ndarray]:
     Entries are found by their names, not by line number.
 
     Raises:
-        CalibrationError: an entry is missing or malformed; all of them are named.
+        CalibrationError: it is no text, or an entry is missing or malformed; all of them are named.
     """
     path = Path(calib_file)
     entries = _read_entries(path)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pcdet.datasets.errors import BadFrameError
 
+MAX_DIMENSIONS = 32
 BAD_HEADER = (  # what numpy answers to a damaged header, which is a piece of Python text
     *(ValueError, TypeError, KeyError, SyntaxError, OverflowError, struct.error, tokenize.TokenError),
     *(RecursionError, MemoryError, EOFError, UserWarning),
@@ -72,7 +73,7 @@ def read_npy(path: str | Path) -> np.ndarray:
             raise _bad_npy(path, f"its header cannot be read ({_first_line(error)})") from None
         if dtype.kind not in "biuf" or dtype.hasobject:
             raise _bad_npy(path, f"its values are of dtype {dtype}, a point cloud's are numbers")
-        if any(type(n) is not int or n < 0 for n in shape):
+        if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
             raise _bad_npy(path, f"its shape is {str(shape)[:80]}")
         count = math.prod(shape)
         if count * dtype.itemsize != size - stream.tell():
@@ -89,6 +90,8 @@ def _npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order and dtype. The third version of the format is for fields with names, which no cloud has."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version[0]} of the format")
     return readers[version](stream)
 
 

@@ -55,6 +55,10 @@ class Storage(Description):
             raise UnsafePickleError(f"a storage has {content.numel()} bytes, {self.count} {self.dtype} were announced")
         self.content = content.to(device).view(self.dtype)
 
+    def resolve(self, resolver: Resolver) -> None:
+        """Refuses what refers to a storage without a tensor."""
+        raise UnsafePickleError("it holds a storage without a tensor; save tensors")
+
 
 class StorageSet:
     """The storages that a pickle refers to, by key."""
@@ -151,7 +155,7 @@ def _device(_: Budget, kind: Any, index: Any = None) -> Ready:
     try:
         return Ready(torch.device(kind) if index is None else torch.device(kind, index))
     except RuntimeError:
-        raise UnsafePickleError(f"it names the device {brief(kind)} {brief(index)}, which there is not") from None
+        raise UnsafePickleError(f"it names the device {brief(kind)}, which there is not") from None
 
 
 def _dtype_names() -> dict[tuple[str, str], Description]:

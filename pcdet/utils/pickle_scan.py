@@ -211,12 +211,12 @@ class _Scan:
         self.stack.append(KEY if len(self.line()) <= MAX_KEY_BYTES else OTHER)
 
     def long1(self) -> None:
-        self.long(1)
+        self.any_long(1)
 
     def long4(self) -> None:
-        self.long(4)
+        self.any_long(4)
 
-    def long(self, width: int) -> None:
+    def any_long(self, width: int) -> None:
         size = self.number(width)
         if size > MAX_INT_BYTES:
             raise UnsafePickleError(f"it holds an integer of {size} bytes")
@@ -249,7 +249,7 @@ class _Scan:
         """Of what is added to a list, or the state of an object."""
         self.stack.pop()
 
-    def list(self) -> None:
+    def to_list(self) -> None:
         self.pop_mark()
         self.stack.append(OTHER)
 
@@ -263,14 +263,14 @@ class _Scan:
     def setitems(self) -> None:
         self.check_keys(self.pop_mark()[::2])
 
-    def dict(self) -> None:
+    def to_dict(self) -> None:
         self.setitems()
         self.stack.append(OTHER)
 
     def additems(self) -> None:
         self.check_keys(self.pop_mark())
 
-    def frozenset(self) -> None:
+    def to_frozenset(self) -> None:
         self.additems()
         self.stack.append(OTHER)
 
@@ -292,13 +292,13 @@ UNCOMMON: dict[int, Callable[[_Scan], None]] = {
         _Scan.reference: ["BINPERSID"],
         _Scan.empty: ["EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"],
         _Scan.pop: ["APPEND", "BUILD"],
-        _Scan.list: ["LIST"],
+        _Scan.to_list: ["LIST"],
         _Scan.appends: ["APPENDS"],
         _Scan.setitem: ["SETITEM"],
         _Scan.setitems: ["SETITEMS"],
-        _Scan.dict: ["DICT"],
+        _Scan.to_dict: ["DICT"],
         _Scan.additems: ["ADDITEMS"],
-        _Scan.frozenset: ["FROZENSET"],
+        _Scan.to_frozenset: ["FROZENSET"],
     }.items()
     for name in names
 }

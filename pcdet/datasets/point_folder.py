@@ -11,7 +11,7 @@ import numpy as np
 from pcdet.datasets.config import DataConfig
 from pcdet.datasets.dataset import DatasetTemplate
 from pcdet.datasets.errors import BadFrameError, DataError
-from pcdet.datasets.point_files import read_points
+from pcdet.datasets.point_files import read_npy, read_points
 from pcdet.registry import known_keys
 
 EXTENSIONS = (".bin", ".npy")
@@ -73,7 +73,7 @@ class PointFolder(DatasetTemplate):
         return points
 
     def _read_npy(self, path: Path) -> np.ndarray:
-        points = np.load(path, allow_pickle=False)
+        points = read_npy(path)
         wanted = len(self.source)
         if points.ndim == 2 and points.shape[1] == wanted - 1 and self.source[-1] == "timestamp":
             points = np.column_stack([points, np.zeros(len(points))])

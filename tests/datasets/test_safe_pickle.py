@@ -81,7 +81,7 @@ def test_what_we_write_both_numpys_read(tmp_path):
     with open(path, "rb") as stream:
         assert list(pickle.load(stream)) == list(PLAIN)  # the ordinary reader, as OpenPCDet uses it
     assert list(safe_pickle.load(path)) == list(PLAIN)
-    assert [p.name for p in tmp_path.iterdir()] == ["infos.pkl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["infos.pkl", "infos.pkl.sha256"]
 
 
 class Attack:
@@ -192,3 +192,74 @@ def test_a_stream_of_pickles_ends_with_eof(tmp_path):
         assert safe_pickle.load(stream) == [2]
         with pytest.raises(EOFError):
             safe_pickle.load(stream)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnumpy\ndtype\n",
+        "cnumpy.core.multiarray\nscalar\n",
+        "cnumpy.core.multiarray\n_reconstruct\n",
+        "cnumpy\nndarray\n",
+    ]
+    + [f"c__builtin__\n{name}\n" for name in ("set", "frozenset", "complex", "bytes", "bytearray")]
+    + ["ccollections\nOrderedDict\n", "c_codecs\nencode\n"],
+)
+@pytest.mark.parametrize(
+    "state", [b"}X\x07\0\0\0resolveNs", b"N}X\x07\0\0\0resolveNs\x86", b"N}X\x08\0\0\0__call__Ns\x86"]
+)
+def test_no_file_changes_how_the_next_one_is_read(name, state):
+    """BUILD, the instruction that sets an object's state, on the names themselves."""
+    sample = {"scalar": np.float32(3), "array": np.arange(3), "set": {1}, "ordered": collections.OrderedDict(a=1 + 2j)}
+    with pytest.raises(UnsafePickleError, match="changes what it names"):
+        safe_pickle.loads(b"\x80\x02" + name.encode() + state + b"b.")
+    read = safe_pickle.loads(pickle.dumps(sample, protocol=2))
+    assert all(same(read[key], value) and type(read[key]) is type(value) for key, value in sample.items())
+
+
+@pytest.mark.parametrize(
+    "key", ["text", b"bytes", 1, -(2**62), 1.5, True, None, (1, "a"), (), np.str_("a"), np.int64(3)]
+)
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_flat_keys_are_read(key, protocol):
+    for data in ({key: 1}, {key}, frozenset([key]), collections.OrderedDict([(key, 1)])):
+        read = safe_pickle.loads(pickle.dumps(data, protocol=protocol))
+        assert read == data and type(next(iter(read))) is type(key)
+
+
+@pytest.mark.parametrize("key", [((1,), 2), frozenset([1]), 10**30, "a" * 2000, tuple(range(9)), 1j], ids=str)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_other_keys_are_refused_before_they_are_hashed(key, protocol):
+    for data in ({key: 1}, {key}, frozenset([key])):
+        with pytest.raises(UnsafePickleError, match="a key or an element of a set"):
+            safe_pickle.loads(pickle.dumps(data, protocol=protocol))
+
+
+@pytest.mark.parametrize("size", [10, 1 << 16, 3 << 16])
+def test_a_stream_is_left_behind_each_record_however_long(tmp_path, size):
+    path = tmp_path / "stream"
+    path.write_bytes(b"".join(safe_pickle.dumps([i, b"x" * size]) for i in range(3)))
+    with open(path, "rb") as stream:
+        for i in range(3):
+            assert safe_pickle.load(stream) == [i, b"x" * size]
+        with pytest.raises(EOFError):
+            safe_pickle.load(stream)
+    with open(path, "ab") as stream:
+        stream.truncate(path.stat().st_size - 5)
+    with open(path, "rb") as stream:
+        safe_pickle.load(stream), safe_pickle.load(stream)
+        with pytest.raises(UnsafePickleError, match="stream is cut short"):
+            safe_pickle.load(stream)
+
+
+def test_a_file_is_checked_against_the_sum_that_was_written_with_it(tmp_path):
+    path = tmp_path / "infos.pkl"
+    safe_pickle.dump([1, 2], path)
+    first = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    safe_pickle.dump([1, 2], path)
+    assert first == {file.name: file.read_bytes() for file in tmp_path.iterdir()}  # equal data, equal bytes
+    path.write_bytes(pickle.dumps([1, 3]))
+    with pytest.raises(UnsafePickleError, match=r"infos.pkl .* is damaged: its SHA-256 .* delete .*infos.pkl.sha256"):
+        safe_pickle.load(path)
+    (tmp_path / "infos.pkl.sha256").unlink()
+    assert safe_pickle.load(path) == [1, 3]

@@ -91,8 +91,10 @@ class FrameFiles:
             return [f"frame {self.frame}: {self.calib} does not exist"]
         try:
             Calibration(self.calib)
-        except (CalibrationError, np.linalg.LinAlgError) as error:
+        except CalibrationError as error:
             return [f"frame {self.frame}: {error}"]
+        except np.linalg.LinAlgError as error:
+            return [f"frame {self.frame}: {self.calib}: {error}"]
         return []
 
     def _label_problems(self) -> list[str]:

@@ -1,0 +1,304 @@
+"""Looks through the instructions of a pickle before any is carried out.
+
+Python's own reader trusts lengths, memo numbers and keys: seven bytes can take gigabytes, nested tuples as keys take
+time that doubles with every level. What passes here is read in time and memory in proportion to its size. Only the kind
+of every value is followed, not the value.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable
+
+MAX_KEY_BYTES = 1024  # of one key: keys are compared again and again
+MAX_KEY_TUPLE = 8  # values in a tuple that is a key
+MAX_TUPLE_KEYS = 2000  # in a file: unlike those of strings, hashes of tuples can be made to collide
+MAX_INT_BYTES = 128
+MAX_LONG_LINE = 320  # digits of so large an integer, with a sign and an L
+
+KEY, OTHER, TUPLE = 0, 1, 2  # may be a key; may not; a tuple of keys, which may be one and nothing deeper
+
+
+class UnsafePickleError(ValueError):
+    """The file asks for something other than plain data, or is damaged."""
+
+
+class CutShortError(UnsafePickleError):
+    """The pickle goes on where the data end."""
+
+
+# What an instruction does, for those that make up most of a file; the number is explained beside each.
+CONSTANT, COUNTED, PUT, GET, SHORT_TUPLE, MARK, REDUCE, TUPLE_TO_MARK, STOP, OTHER_CODE = range(10)
+COMMON = {
+    CONSTANT: {  # pushes a small value: bytes of its argument
+        **{"NONE": 0, "NEWTRUE": 0, "NEWFALSE": 0, "EMPTY_TUPLE": 0},
+        **{"BININT": 4, "BININT1": 1, "BININT2": 2, "BINFLOAT": 8},
+    },
+    COUNTED: {  # pushes a text or bytes: bytes of the length before it
+        **{"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINUNICODE8": 8, "BINBYTES": 4, "SHORT_BINBYTES": 1},
+        **{"BINBYTES8": 8, "BINSTRING": 4, "SHORT_BINSTRING": 1, "BYTEARRAY8": 8},
+    },
+    PUT: {"BINPUT": 1, "LONG_BINPUT": 4},  # bytes of its index
+    GET: {"BINGET": 1, "LONG_BINGET": 4},
+    SHORT_TUPLE: {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3},  # values in it
+    MARK: {"MARK": 0},
+    REDUCE: {"REDUCE": 0},
+    TUPLE_TO_MARK: {"TUPLE": 0},
+    STOP: {"STOP": 0},
+}
+CODE_OF = {op.name: ord(op.code) for op in pickletools.opcodes}
+BYTEARRAY8 = CODE_OF["BYTEARRAY8"]
+ACTIONS, ARGUMENTS = [OTHER_CODE] * 256, [0] * 256
+for _action, _arguments in COMMON.items():
+    for _name, _argument in _arguments.items():
+        ACTIONS[CODE_OF[_name]], ARGUMENTS[CODE_OF[_name]] = _action, _argument
+
+# Most of an info file is arrays, and most of an array is the same for all: 30 instructions a step. The first leaves an
+# array and a mark behind, the second a dtype.
+ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
+DTYPE = re.compile(
+    rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb", re.DOTALL
+)
+
+
+def end_of_pickle(data: bytes, start: int = 0) -> int:
+    """Where the pickle that begins at ``start`` ends, once every instruction of it has been looked at.
+
+    Args:
+        data: the pickle, and whatever follows it.
+        start: its first byte.
+
+    Raises:
+        CutShortError: the data end before the pickle does.
+        UnsafePickleError: an instruction that plain data do not need, a length or number beyond the data, a key that
+            is no short text or number nor a tuple of a few, or no pickle at all.
+    """
+    scan = _Scan(data, start)
+    try:
+        return scan.run()
+    except (IndexError, KeyError):
+        raise UnsafePickleError(f"its instructions make no sense at byte {scan.position}") from None
+
+
+class _Scan:
+    """The kinds of the values on the stack, one list a mark, and of those that are remembered."""
+
+    def __init__(self, data: bytes, start: int):
+        self.data, self.start, self.position = data, start, start
+        self.stack: list[int] = []
+        self.marks: list[list[int]] = []
+        self.memo: dict[int, int] = {}
+        self.tuple_keys = 0
+
+    def run(self) -> int:
+        data, size, stack, memo, position = self.data, len(self.data), self.stack, self.memo, self.position
+        while position < size:
+            code = data[position]
+            position += 1
+            action, argument = ACTIONS[code], ARGUMENTS[code]
+            if action == CONSTANT:
+                position += argument
+                stack.append(KEY)
+            elif action == SHORT_TUPLE:
+                stack[-argument:] = (OTHER if any(stack[-argument:]) else TUPLE,)
+            elif action == MARK:
+                self.marks.append(stack)
+                stack = []
+            elif action == REDUCE:  # what we make for the file is a key by its identity, or none
+                stack.pop()
+                stack[-1] = KEY
+            elif action == TUPLE_TO_MARK:
+                kinds, stack = stack, self.marks.pop()
+                stack.append(TUPLE if len(kinds) <= MAX_KEY_TUPLE and not any(kinds) else OTHER)
+            elif action == STOP:
+                return position
+            elif action == OTHER_CODE:
+                self.position, self.stack = position, stack
+                self.uncommon(code)
+                position, stack = self.position, self.stack
+            else:
+                end = position + argument
+                number = (
+                    data[position] if end <= size and argument == 1 else int.from_bytes(data[position:end], "little")
+                )
+                position = end
+                if action == COUNTED:
+                    position += number
+                    stack.append(KEY if number <= MAX_KEY_BYTES and code != BYTEARRAY8 else OTHER)
+                elif action == GET:
+                    stack.append(memo[number])
+                else:
+                    self.position, self.stack = position, stack
+                    self.put(number)
+        raise CutShortError("it is cut short")
+
+    def uncommon(self, code: int) -> None:
+        handler = UNCOMMON.get(code)
+        if handler is None:
+            op = pickletools.code2op.get(chr(code))
+            what = f"the instruction {op.name}" if op else f"{bytes([code])!r}, which is no instruction,"
+            raise UnsafePickleError(f"it has {what} at byte {self.position - 1}; plain data do without it")
+        handler(self)
+
+    def number(self, width: int) -> int:
+        """The next ``width`` bytes as a number."""
+        if self.position + width > len(self.data):
+            raise CutShortError("it is cut short")
+        begin, self.position = self.position, self.position + width
+        return self.data[begin] if width == 1 else int.from_bytes(self.data[begin : self.position], "little")
+
+    def line(self) -> bytes:
+        end = self.data.find(b"\n", self.position)
+        if end < 0:
+            raise CutShortError("it is cut short")
+        begin, self.position = self.position, end + 1
+        return self.data[begin:end]
+
+    def index(self) -> int:
+        """A line with a number of the memo."""
+        line = self.line()
+        if not line.isdigit() or len(line) > 20:
+            raise UnsafePickleError(f"it numbers what it remembers strangely before byte {self.position}")
+        return int(line)
+
+    def put(self, index: int) -> None:
+        """Every number of the memo was preceded by the smaller ones, each of a byte or more."""
+        if index > self.position - self.start:
+            raise UnsafePickleError(f"it numbers what it remembers with {index}, beyond its size")
+        self.memo[index] = self.stack[-1]
+
+    def pop_mark(self) -> list[int]:
+        kinds, self.stack = self.stack, self.marks.pop()
+        return kinds
+
+    def check_keys(self, kinds: list[int]) -> None:
+        """Before they are hashed."""
+        if OTHER in kinds:
+            raise UnsafePickleError(
+                f"a key or an element of a set before byte {self.position} is neither a number nor a text of at most "
+                f"{MAX_KEY_BYTES} bytes, nor a tuple of at most {MAX_KEY_TUPLE} such"
+            )
+        self.tuple_keys += kinds.count(TUPLE)
+        if self.tuple_keys > MAX_TUPLE_KEYS:
+            raise UnsafePickleError(f"more than {MAX_TUPLE_KEYS} keys are tuples")
+
+    # ------------------------------------------------------------------------------------------------ rare instructions
+
+    def proto(self) -> None:
+        self.position += 1
+
+    def frame(self) -> None:
+        if self.number(8) > len(self.data) - self.position:
+            raise CutShortError("it is cut short")
+
+    def memoize(self) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def text_put(self) -> None:
+        self.put(self.index())
+
+    def text_get(self) -> None:
+        self.stack.append(self.memo[self.index()])
+
+    def text_int(self) -> None:
+        digits = len(self.line())
+        if digits > MAX_LONG_LINE:
+            raise UnsafePickleError(f"it holds an integer of {digits} digits")
+        self.stack.append(KEY if digits <= 20 else OTHER)
+
+    def text(self) -> None:
+        self.stack.append(KEY if len(self.line()) <= MAX_KEY_BYTES else OTHER)
+
+    def long1(self) -> None:
+        self.any_long(1)
+
+    def long4(self) -> None:
+        self.any_long(4)
+
+    def any_long(self, width: int) -> None:
+        size = self.number(width)
+        if size > MAX_INT_BYTES:
+            raise UnsafePickleError(f"it holds an integer of {size} bytes")
+        self.position += size
+        self.stack.append(KEY if size <= 8 else OTHER)
+
+    def stack_global(self) -> None:
+        self.stack[-2:] = [KEY]
+
+    def text_global(self) -> None:
+        self.stack.append(KEY)
+        begin = self.position - 1
+        if self.data.startswith(ARRAY_HEAD, begin):
+            self.position = begin + len(ARRAY_HEAD)
+            self.marks.append(self.stack)
+            self.stack = []
+        elif dtype := DTYPE.match(self.data, begin):
+            self.position = dtype.end()
+        else:
+            self.line()
+            self.line()
+
+    def reference(self) -> None:
+        self.stack[-1] = KEY
+
+    def empty(self) -> None:
+        self.stack.append(OTHER)
+
+    def pop(self) -> None:
+        """Of what is added to a list, or the state of an object."""
+        self.stack.pop()
+
+    def to_list(self) -> None:
+        self.pop_mark()
+        self.stack.append(OTHER)
+
+    def appends(self) -> None:
+        self.pop_mark()
+
+    def setitem(self) -> None:
+        self.check_keys(self.stack[-2:-1])
+        del self.stack[-2:]
+
+    def setitems(self) -> None:
+        self.check_keys(self.pop_mark()[::2])
+
+    def to_dict(self) -> None:
+        self.setitems()
+        self.stack.append(OTHER)
+
+    def additems(self) -> None:
+        self.check_keys(self.pop_mark())
+
+    def to_frozenset(self) -> None:
+        self.additems()
+        self.stack.append(OTHER)
+
+
+UNCOMMON: dict[int, Callable[[_Scan], None]] = {
+    CODE_OF[name]: handler
+    for handler, names in {
+        _Scan.proto: ["PROTO"],
+        _Scan.frame: ["FRAME"],
+        _Scan.memoize: ["MEMOIZE"],
+        _Scan.text_put: ["PUT"],
+        _Scan.text_get: ["GET"],
+        _Scan.text_int: ["INT", "LONG"],
+        _Scan.text: ["STRING", "UNICODE", "FLOAT"],
+        _Scan.long1: ["LONG1"],
+        _Scan.long4: ["LONG4"],
+        _Scan.text_global: ["GLOBAL"],
+        _Scan.stack_global: ["STACK_GLOBAL"],
+        _Scan.reference: ["BINPERSID"],
+        _Scan.empty: ["EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"],
+        _Scan.pop: ["APPEND", "BUILD"],
+        _Scan.to_list: ["LIST"],
+        _Scan.appends: ["APPENDS"],
+        _Scan.setitem: ["SETITEM"],
+        _Scan.setitems: ["SETITEMS"],
+        _Scan.to_dict: ["DICT"],
+        _Scan.additems: ["ADDITEMS"],
+        _Scan.to_frozenset: ["FROZENSET"],
+    }.items()
+    for name in names
+}

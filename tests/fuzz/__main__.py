@@ -18,7 +18,7 @@ from fuzz.engines import has_atheris
 from fuzz.target import Target
 from fuzz.targets import OP_TARGETS, READER_TARGETS, TARGETS
 
-REGRESSIONS = Path(__file__).resolve().parents[1] / "regressions"
+REGRESSIONS = Path(__file__).resolve().parents[1] / "regressions" / "fuzz"
 GROUPS = {"readers": READER_TARGETS, "ops": OP_TARGETS, "all": [*READER_TARGETS, *OP_TARGETS]}
 
 

@@ -101,7 +101,7 @@ SHARED = {"folder": "checkpoints", "suffix": ".pth", "read": read_checkpoint, "r
 SHARED |= {
     "check": _check,
     "tokens": (*WORDS, *TOKENS),
-    "modules": ("pcdet.utils.checkpoint_reader", "torch._weights_only_unpickler"),
+    "modules": ("pcdet.utils.checkpoint_containers", "pcdet.utils.checkpoint_tensors", "pcdet.utils.pickle_scan"),
 }
 TARGETS = [
     Target(

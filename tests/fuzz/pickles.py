@@ -102,16 +102,20 @@ def require_plain(value: Any, depth: int = 0) -> None:
 
 def _check_pickle(value: Any, path: Path) -> None:
     require_plain(value)
-    for entry, names in OWN.items():
-        assert set(vars(entry)) == names, f"the file has changed the reader's own {entry.__name__}"
 
 
-# What belongs to the reader itself and a file can name, with its attributes as they are before any file is read.
-OWN = {
-    entry: set(vars(entry))
-    for entry in safe_pickle._ALLOWED.values()
-    if getattr(entry, "__module__", None) == safe_pickle.__name__
-}
+CONTROL = safe_pickle.dumps({"scalar": np.float64(1.5), "array": np.arange(3), "order": collections.OrderedDict(a=1)})
+
+
+def _load(path: Path) -> Any:
+    """Reads a file, then one of known content: no file may change how the next one is read."""
+    try:
+        return safe_pickle.load(path)
+    finally:
+        again = safe_pickle.loads(CONTROL)
+        sound = again["scalar"] == 1.5 and again["array"].tolist() == [0, 1, 2] and again["order"]["a"] == 1
+        if not sound:
+            raise RuntimeError(f"the file has changed how others are read: {again}")
 
 
 # ------------------------------------------------------------------------------------------------- journals and sums
@@ -162,7 +166,8 @@ def _check_sum(found: bool, path: Path) -> None:
 
 
 PICKLE = {"folder": "pickles", "suffix": ".pkl", "refusals": (safe_pickle.UnsafePickleError,), "check": _check_pickle}
-PICKLE |= {"read": safe_pickle.load, "tokens": TOKENS, "modules": ("pcdet.utils.safe_pickle",), "memory": 512}
+MODULES = ("pcdet.utils.safe_pickle", "pcdet.utils.pickle_scan", "pcdet.utils.pickle_values")
+PICKLE |= {"read": _load, "tokens": TOKENS, "modules": MODULES, "memory": 512}
 TARGETS = [
     Target(
         name="info_pickle",
@@ -193,7 +198,7 @@ TARGETS = [
         structure=_journals,
         check=_check_journal,
         tokens=TOKENS,
-        modules=("pcdet.datasets.kitti.journal", "pcdet.utils.safe_pickle"),
+        modules=("pcdet.datasets.kitti.journal", *MODULES),
         memory=512,
     ),
     Target(

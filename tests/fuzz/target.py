@@ -26,7 +26,7 @@ class Target:
 
     Attributes:
         name: unique; regression files begin with it.
-        folder: of its regression files, below ``tests/regressions``.
+        folder: of its regression files, below ``tests/regressions/fuzz``.
         suffix: of the files that it reads.
         read: the call under test, given a file.
         refusals: the errors it documents.

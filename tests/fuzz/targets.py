@@ -1,9 +1,8 @@
-"""The registry: every target by name, and what replays the regression files of each folder."""
+"""The registry: every target by name, and what replays a regression file."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from fuzz import checkpoints, clouds, configs, kitti, ops, pickles
@@ -44,6 +43,3 @@ def replay(file: str | Path) -> None:
         path.write_bytes(file.read_bytes())
         outcome = judge(target, path)
     assert not outcome.failed, f"{file.name}: {outcome.kind}: {outcome.reason}"
-
-
-READERS: dict[str, Callable[[Path], None]] = {target.folder: replay for target in TARGETS.values()}

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ from fuzz.outcome import CRASH, HANG, MEMORY, OK, REFUSED, WRONG, Outcome, judge
 from fuzz.session import Finding, Session, judge_alone
 from fuzz.simpler import minimise, shorter
 from fuzz.target import Target
-from fuzz.targets import OP_TARGETS, READER_TARGETS, READERS, TARGETS, replay
+from fuzz.targets import OP_TARGETS, READER_TARGETS, TARGETS, replay
 
 
 def read(path, word=b"!", act=None):
@@ -223,8 +224,16 @@ def test_every_native_op_is_reached():
 
 
 def test_regression_files_are_replayed_by_the_target_in_their_name(tmp_path):
-    assert READERS["labels"] is replay
     (tmp_path / "kitti_labels-00000000.txt").write_text("Car 0\n")
     replay(tmp_path / "kitti_labels-00000000.txt")
     with pytest.raises(KeyError, match="must be called"):
         replay(tmp_path / "other-00000000.txt")
+
+
+KEPT = Path(__file__).parents[1] / "regressions" / "fuzz"
+FOUND = sorted(file for file in KEPT.rglob("*-*.*") if file.suffix != ".md")
+
+
+@pytest.mark.parametrize("file", FOUND, ids=lambda file: file.name)
+def test_what_fuzzing_has_found_does_not_fail_again(file):
+    replay(file)

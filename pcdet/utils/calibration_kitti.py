@@ -76,6 +76,20 @@ def _transformed(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(points[:, :3], dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+def _inverse(matrix: np.ndarray, name: str | Path) -> np.ndarray:
+    """(4, 4): the way back."""
+    try:
+        inverse = np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        inverse = np.full_like(matrix, np.nan)
+    if not np.isfinite(inverse).all():
+        raise CalibrationError(
+            f"{name}: R0_rect and Tr_velo_to_cam must lead from the LiDAR to the camera and back; their product has no "
+            "inverse"
+        )
+    return inverse
+
+
 class Calibration:
     """Calibration of one frame.
 
@@ -86,6 +100,9 @@ class Calibration:
         P2: (3, 4) projection of the rectified camera frame to the image of camera 2.
         R0: (3, 3) rectification.
         V2C: (3, 4) LiDAR to the unrectified camera.
+
+    Raises:
+        CalibrationError: as ``get_calib_from_file``, or the way from the LiDAR to the camera has no way back.
     """
 
     def __init__(self, calib: str | Path | dict[str, np.ndarray]):
@@ -99,7 +116,7 @@ class Calibration:
         rectify, to_camera = np.eye(4), np.eye(4)
         rectify[:3, :3], to_camera[:3] = self.R0, self.V2C
         self._lidar_to_rect = rectify @ to_camera
-        self._rect_to_lidar = np.linalg.inv(self._lidar_to_rect)
+        self._rect_to_lidar = _inverse(self._lidar_to_rect, "the calibration" if isinstance(calib, dict) else calib)
 
     @property
     def lidar_to_image_matrix(self) -> np.ndarray:

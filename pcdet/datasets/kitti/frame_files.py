@@ -93,8 +93,6 @@ class FrameFiles:
             Calibration(self.calib)
         except CalibrationError as error:
             return [f"frame {self.frame}: {error}"]
-        except np.linalg.LinAlgError as error:
-            return [f"frame {self.frame}: {self.calib}: {error}"]
         return []
 
     def _label_problems(self) -> list[str]:

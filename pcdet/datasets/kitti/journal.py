@@ -31,7 +31,7 @@ class Journal:
             try:
                 while True:
                     record = safe_pickle.load(stream)
-                    if record["version"] != self.version:
+                    if not self._is_ours(record):
                         break
                     records[record["frame"]] = record
                     end = stream.tell()
@@ -42,6 +42,12 @@ class Journal:
             with open(self.path, "r+b") as stream:
                 stream.truncate(end)
         return records
+
+    def _is_ours(self, record: Any) -> bool:
+        """Whether a record has this version's form; what damage has made of one has not."""
+        if not isinstance(record, dict) or not isinstance(record.get("version"), int):
+            return False
+        return record["version"] == self.version and isinstance(record.get("frame"), str)
 
     def append(self, frame: str, **content: Any) -> None:
         """Writes a record so that it survives a kill."""

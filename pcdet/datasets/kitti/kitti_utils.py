@@ -12,6 +12,7 @@ from pcdet.utils.calibration_kitti import Calibration
 from pcdet.utils.text_files import TextFileError, read_text
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LARGEST_PNG_SIDE = 2**31 - 1  # ISO/IEC 15948, 11.2.2
 LARGEST_IMAGE = (376, 1242)  # rows and columns that no KITTI image exceeds
 DEFAULT_IMAGE = (375, 1242)  # of the most common camera set-up
 # KITTI rectified each day of recording anew: the principal point of camera 2 (pixels) tells the size of its images.
@@ -28,13 +29,15 @@ def read_png_size(path: str | Path) -> tuple[int, int]:
     """(rows, columns) of a PNG file, from its header alone.
 
     Raises:
-        ValueError: the file is not a PNG.
+        ValueError: the file is not a PNG, or its image has no pixel.
     """
     with open(path, "rb") as stream:
         header = stream.read(24)
     if len(header) < 24 or not header.startswith(PNG_SIGNATURE) or header[12:16] != b"IHDR":
         raise ValueError(f"{path} is not a PNG image")
     columns, rows = struct.unpack(">II", header[16:24])
+    if not 0 < rows <= LARGEST_PNG_SIDE or not 0 < columns <= LARGEST_PNG_SIDE:
+        raise ValueError(f"{path} is a PNG image of {rows} rows and {columns} columns; both must lie in [1, 2^31)")
     return rows, columns
 
 
@@ -103,7 +106,11 @@ def read_road_plane(path: str | Path) -> np.ndarray:
     if not plane[1]:
         raise DataError(f"{path}: line 4 must hold a plane that is not upright, got {lines[3]!r}")
     plane = -plane if plane[1] > 0 else plane
-    return (plane / np.linalg.norm(plane[:3])).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        plane = (plane / np.linalg.norm(plane[:3])).astype(np.float32)
+    if not np.isfinite(plane).all() or not 0.999 < np.linalg.norm(plane[:3].astype(np.float64)) < 1.001:
+        raise DataError(f"{path}: line 4 must hold a plane in the range of float32, got {lines[3]!r}")
+    return plane
 
 
 def write_result_file(path: str | Path, anno: dict) -> None:

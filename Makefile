@@ -6,6 +6,7 @@
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
+# make sbom         what .venv holds: output/sbom.cdx.json, a software bill of materials, and docs/LICENCES.md
 # make lock-versions   versions and hashes of all packages, from requirements*.txt into requirements/;
 #                   LOCK_FLAGS=--upgrade takes the newest ones
 #
@@ -67,7 +68,7 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize lock-versions clean FORCE
+.PHONY: setup quickstart test lint bench gpu-check sanitize sbom lock-versions clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
 
@@ -144,7 +145,7 @@ gpu-check:
 	  "$(PYTHON)" $$script --device cuda --json "$(CURDIR)/output/bench_gpu/$${script%.py}.json" || exit 1; done
 	"$(PYTHON)" tools/benchmarks/roofline.py
 
-# The tools of the next target, apart from the packages that they look at.
+# The tools of the next two targets, apart from the packages that they look at.
 TOOLS := build/tools
 TOOLS_STAMP := $(TOOLS)/.stamp
 $(TOOLS_STAMP): $(TOOLS_LOCK)
@@ -152,6 +153,10 @@ $(TOOLS_STAMP): $(TOOLS_LOCK)
 	$(STEP) "tools" $(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
 	  --require-hashes -r $(TOOLS_LOCK)
 	@touch $@
+
+sbom: setup $(DEV) $(TOOLS_STAMP)
+	@mkdir -p output
+	"$(PY)" tools/software_bill.py --tools $(TOOLS)/bin --sbom output/sbom.cdx.json --licences docs/LICENCES.md
 
 # A development lock holds the runtime lock as it is: it is made under its versions.
 LOCK_FLAGS ?=

@@ -102,3 +102,12 @@ def test_setuptools_suits_every_torch_that_is_supported(python):
 def test_no_file_names_a_registry_or_a_folder_of_a_machine(path):
     found = re.findall(r"https?:|file:|--(?:extra-)?index-url|--find-links|(?<=\s)/\S+", path.read_text())
     assert not found
+
+
+def test_the_page_of_licences_lists_what_is_locked():
+    """It is written under Python 3.11."""
+    rows = re.findall(r"^\| (\S+) \| (\S+) \|", (ROOT / "docs/LICENCES.md").read_text(), re.MULTILINE)
+    listed = {canonicalize_name(name): version for name, version in rows}
+    locked = {name: str(entry[0].specifier)[2:] for name, entry in read_lock("lock-dev", "3.11").items()}
+    assert locked.items() <= listed.items(), "make sbom"
+    assert {"torch", "spconv"} <= set(listed)

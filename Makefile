@@ -10,9 +10,13 @@
 #                   the sanitizers out, FUZZ='--targets kitti' chooses; what fails is kept in tests/regressions
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
+# make sbom         what .venv holds: output/sbom.cdx.json, a software bill of materials, and docs/LICENCES.md
+# make lock-versions   versions and hashes of all packages, from requirements*.txt into requirements/;
+#                   LOCK_FLAGS=--upgrade takes the newest ones
 #
 # Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call
-# sets up only what has changed: the TORCH or SPCONV asked for, the requirements, the ops' sources, a library that is gone.
+# sets up only what has changed: the TORCH or SPCONV asked for, the locked versions, the ops' sources, a library that is
+# gone.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,7 +36,8 @@ endif
 PY := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin/python
 PYTEST := "$(PY)" -m pytest
 STEP := @"$(PYTHON)" tools/run_step.py
-PIP_INSTALL := "$(PY)" -m pip install --quiet --disable-pip-version-check
+# Wheels only: a source package would fetch tools for its build that no lock names.
+PIP_INSTALL := "$(PY)" -m pip install --quiet --disable-pip-version-check --only-binary :all:
 
 # Which torch and spconv: what was asked for by hand, now or in an earlier call; otherwise a machine with an NVIDIA
 # driver gets the CUDA builds. ASKED holds what was asked for, CHOICE the builds that follow from it.
@@ -46,7 +51,12 @@ ifneq ($(origin SPCONV),undefined)
 ASKED_SPCONV := $(SPCONV)
 endif
 
-PY_MINOR := $(shell "$(PYTHON)" -c 'import sys; print(sys.version_info[1])')
+# Of the environment's Python once there is one, and until then of the one that will make it.
+PY_MINOR := $(shell python="$(PYTHON)"; test -x "$(PY)" && python="$(PY)"; "$$python" -c 'import sys; print(sys.version_info[1])')
+LOCK := requirements/lock-py3.$(PY_MINOR).txt
+DEV_LOCK := requirements/lock-dev-py3.$(PY_MINOR).txt
+TOOLS_LOCK := requirements/lock-tools-py3.$(PY_MINOR).txt
+
 ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
 DEFAULT_TORCH := torch>=2.11,<2.14
 DEFAULT_SPCONV := $(if $(filter 12,$(PY_MINOR)),spconv-cu126==2.3.8,spconv-cu120==2.3.6)
@@ -66,26 +76,34 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize soak fuzz clean FORCE
+.PHONY: setup quickstart test lint bench gpu-check sanitize soak fuzz sbom lock-versions clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
 
 $(CHOICE): FORCE
 	$(call record,'$(TORCH)' '$(SPCONV)')
 
-# Builds of spconv share a folder and hide each other: the other ones go first.
-$(RUNTIME): requirements.txt $(CHOICE)
+# A lock that is not there: of a Python that is not supported, or deleted.
+$(LOCK) $(DEV_LOCK) $(TOOLS_LOCK):
 	@"$(PYTHON)" -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) or sys.exit(f"Python 3.10-3.12 is needed, $(PYTHON) is {sys.version}; name another one: make setup PYTHON=python3.12")'
+	@echo "$@ is missing, the versions to install: git checkout $@" >&2; exit 1
+
+# Builds of spconv share a folder and hide each other: the other ones go first. The packages of the lock are installed
+# before torch and spconv, which find in place what they need; CONSTRAINTS, the lock without its hashes, keeps it so.
+CONSTRAINTS := $(VENV)/.constraints.txt
+$(RUNTIME): $(LOCK) $(CHOICE)
 	@test -x "$(PY)" || "$(PYTHON)" -m venv $(VENV)
 	@build=$$(printf %s '$(SPCONV)' | sed 's/^spconv//; s/[^a-z0-9-].*//'); \
 	"$(PY)" -m pip list --disable-pip-version-check --format freeze | sed -n 's/==.*//; /^spconv/p; /^cumm/p' | \
 	  grep -vxF -e "spconv$$build" -e "cumm$$build" | xargs -r "$(PY)" -m pip uninstall --quiet --yes
-	$(STEP) "python packages" $(PIP_INSTALL) '$(TORCH)' '$(SPCONV)' -r requirements.txt
+	$(STEP) "python packages" $(PIP_INSTALL) --require-hashes -r $(LOCK)
+	@sed -n 's/^\([a-z][^\\]*[^\\ ]\).*/\1/p' $(LOCK) >$(CONSTRAINTS)
+	$(STEP) "torch and spconv" $(PIP_INSTALL) --constraint $(CONSTRAINTS) '$(TORCH)' '$(SPCONV)'
 	@printf '%s\n' $(if $(ASKED_TORCH),'ASKED_TORCH := $(ASKED_TORCH)') $(if $(ASKED_SPCONV),'ASKED_SPCONV := $(ASKED_SPCONV)') >$(ASKED)
 	@touch $@
 
-$(DEV): requirements-dev.txt $(RUNTIME)
-	$(STEP) "development packages" $(PIP_INSTALL) -r requirements-dev.txt
+$(DEV): $(DEV_LOCK) $(RUNTIME)
+	$(STEP) "development packages" $(PIP_INSTALL) --require-hashes -r $(DEV_LOCK)
 	@touch $@
 
 # The library lies in the checkout, whichever environment it was built for.
@@ -152,6 +170,33 @@ gpu-check:
 	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do \
 	  "$(PYTHON)" $$script --device cuda --json "$(CURDIR)/output/bench_gpu/$${script%.py}.json" || exit 1; done
 	"$(PYTHON)" tools/benchmarks/roofline.py
+
+# The tools of the next two targets, apart from the packages that they look at.
+TOOLS := build/tools
+TOOLS_STAMP := $(TOOLS)/.stamp
+$(TOOLS_STAMP): $(TOOLS_LOCK)
+	@test -x $(TOOLS)/bin/python || "$(PYTHON)" -m venv $(TOOLS)
+	$(STEP) "tools" $(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+	  --require-hashes -r $(TOOLS_LOCK)
+	@touch $@
+
+sbom: setup $(DEV) $(TOOLS_STAMP)
+	@mkdir -p output
+	"$(PY)" tools/software_bill.py --tools $(TOOLS)/bin --sbom output/sbom.cdx.json --licences docs/LICENCES.md
+
+# A development lock holds the runtime lock as it is: it is made under its versions.
+LOCK_FLAGS ?=
+UV_COMPILE := $(TOOLS)/bin/uv pip compile --quiet $(LOCK_FLAGS) --custom-compile-command "make lock-versions" \
+  --generate-hashes --only-binary :all: --no-strip-markers --python-platform linux --annotation-style line \
+  --no-emit-package torch --no-emit-package spconv --no-emit-package cumm --excludes requirements/cuda.txt
+lock-versions: $(TOOLS_STAMP)
+	for python in 3.10 3.11 3.12; do \
+	  $(UV_COMPILE) --python-version $$python -o requirements/lock-py$$python.txt \
+	    requirements.txt requirements/not-locked.txt && \
+	  $(UV_COMPILE) --python-version $$python -o requirements/lock-dev-py$$python.txt \
+	    --constraints requirements/lock-py$$python.txt requirements.txt requirements-dev.txt requirements/not-locked.txt && \
+	  $(UV_COMPILE) --python-version $$python -o requirements/lock-tools-py$$python.txt requirements-tools.txt || exit 1; \
+	done
 
 clean:
 	rm -rf build pcdet/ops/*.so

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Stands for the interpreter on both sides of the environment: writes down what it is asked to do and does the least.
 STUB = """#!/bin/sh
 case "$*" in
-  *"import sys"*) echo 11 ;;
+  *"print(sys.version_info"*) echo "${MINOR:-11}" ;;
+  *"import sys"*) test "${MINOR:-11}" -le 12 || { echo "Python 3.10-3.12 is needed" >&2; exit 1; } ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip list"*) cat "$CALLS.installed" ;;
   "-m pip uninstall"*|"-m pip install"*) echo "$*" >>"$CALLS" ;;
@@ -32,8 +33,8 @@ class Checkout:
         source = folder / "pcdet" / "ops" / "knn" / "src" / "knn.cpp"
         source.parent.mkdir(parents=True)
         source.touch()
-        for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
-            shutil.copy(ROOT / name, folder / name)
+        shutil.copy(ROOT / "Makefile", folder / "Makefile")
+        shutil.copytree(ROOT / "requirements", folder / "requirements")
         (folder / "setup.py").touch()
         self.python = folder / "python"
         self.python.write_text(STUB)
@@ -70,7 +71,7 @@ def checkout(tmp_path) -> Checkout:
     """Set up, in a path with a blank."""
     checkout = Checkout(tmp_path / "with blank")
     calls = checkout.calls("setup", "TORCH=torch==2.13.0", "SPCONV=spconv==2.3.8")
-    assert [call.split()[0] for call in calls] == ["-m", "setup.py"]
+    assert [call.split()[0] for call in calls] == ["-m", "-m", "setup.py"]
     return checkout
 
 
@@ -85,28 +86,28 @@ def test_a_library_that_is_gone_is_built_again_and_nothing_is_installed(checkout
 
 
 def test_another_torch_is_installed_and_the_ops_are_built_against_it(checkout):
-    install, build = checkout.calls("setup", "TORCH=torch==2.12.0")
-    assert "torch==2.12.0 spconv==2.3.8 -r requirements.txt" in install
+    _, install, build = checkout.calls("setup", "TORCH=torch==2.12.0")
+    assert install.endswith("torch==2.12.0 spconv==2.3.8")
     assert build == "setup.py --quiet build_ext --inplace"
 
 
 def test_what_was_asked_for_once_holds_in_later_calls(checkout):
     checkout.calls("setup", "TORCH=torch>=2.11,<2.13")
     assert checkout.calls("setup") == []
-    checkout.touch("requirements.txt")
-    assert "torch>=2.11,<2.13 spconv==2.3.8" in checkout.calls("setup")[0]
+    checkout.touch("requirements/lock-py3.11.txt")
+    assert checkout.calls("setup")[1].endswith("torch>=2.11,<2.13 spconv==2.3.8")
 
 
 def test_another_build_of_spconv_takes_the_place_of_the_old_one(checkout):
     checkout.installed("cumm==0.7.11\nnumpy==2.4.6\nspconv==2.3.8\n")
-    uninstall, install, _ = checkout.calls("setup", "SPCONV=spconv-cu120==2.3.6")
+    uninstall, _, install, _ = checkout.calls("setup", "SPCONV=spconv-cu120==2.3.6")
     assert uninstall == "-m pip uninstall --quiet --yes cumm spconv"
     assert "spconv-cu120==2.3.6" in install
 
 
 def test_the_build_of_spconv_that_is_asked_for_stays(checkout):
     checkout.installed("cumm-cu120==0.4.11\nspconv-cu120==2.3.6\n")
-    assert len(checkout.calls("setup", "SPCONV=spconv-cu120==2.3.6")) == 2  # install and build, no uninstall
+    assert len(checkout.calls("setup", "SPCONV=spconv-cu120==2.3.6")) == 3  # two installs and build, no uninstall
 
 
 def test_a_changed_source_builds_the_ops_only(checkout):
@@ -115,7 +116,7 @@ def test_a_changed_source_builds_the_ops_only(checkout):
 
 
 def test_another_environment_gets_ops_built_for_it(checkout):
-    assert len(checkout.calls("setup", "VENV=other")) == 2
+    assert len(checkout.calls("setup", "VENV=other")) == 3
     assert checkout.calls("setup") == ["setup.py --quiet build_ext --inplace"]  # the first environment's turn again
 
 
@@ -123,3 +124,32 @@ def test_an_environment_whose_path_has_a_blank_is_refused(checkout):
     done = checkout.make("setup", "VENV=my env")
     assert done.returncode != 0
     assert 'VENV must be one path without blanks, got "my env"' in done.stderr
+
+
+def test_the_packages_come_from_the_lock_by_their_sums_and_before_torch(tmp_path):
+    locked, chosen, _ = Checkout(tmp_path).calls("setup", "TORCH=torch==2.13.0", "SPCONV=spconv==2.3.8")
+    assert locked.endswith("--only-binary :all: --require-hashes -r requirements/lock-py3.11.txt")
+    assert "--only-binary :all: --constraint .venv/.constraints.txt torch==2.13.0 spconv==2.3.8" in chosen
+
+
+def test_torch_and_spconv_cannot_move_a_locked_version(checkout):
+    lines = (checkout.folder / ".venv/.constraints.txt").read_text().splitlines()
+    lock = (checkout.folder / "requirements/lock-py3.11.txt").read_text()
+    assert len(lines) == lock.count("==") and "numpy==2.4.6" in lines
+    assert not any("sha256" in line or line.endswith("\\") for line in lines)
+
+
+def test_the_development_packages_come_from_their_lock_by_their_sums(checkout):
+    (install,) = checkout.calls(".venv/.dev")
+    assert install.endswith("--require-hashes -r requirements/lock-dev-py3.11.txt")
+
+
+def test_another_python_takes_its_own_lock(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINOR", "12")
+    assert Checkout(tmp_path).calls("setup")[0].endswith("requirements/lock-py3.12.txt")
+
+
+def test_a_python_that_is_not_supported_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINOR", "13")
+    done = Checkout(tmp_path).make("setup")
+    assert done.returncode != 0 and "Python 3.10-3.12 is needed" in done.stderr

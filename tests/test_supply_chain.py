@@ -1,0 +1,113 @@
+"""The locks in requirements/: what they must hold so that a set-up installs the same files everywhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.10", "3.11", "3.12")
+# The lock's name -> the files of direct requirements that it is made from.
+LOCKS = {
+    "lock": ("requirements.txt",),
+    "lock-dev": ("requirements.txt", "requirements-dev.txt"),
+    "lock-tools": ("requirements-tools.txt",),
+}
+CHOSEN_BY_THE_MACHINE = re.compile(r"torch$|spconv|cumm|triton|nvidia-|cuda-")
+
+
+def read_lock(kind: str, python: str) -> dict[str, tuple[Requirement, list[str]]]:
+    """Name -> requirement and SHA-256 sums of each entry of a lock."""
+    text = (ROOT / "requirements" / f"{kind}-py{python}.txt").read_text().replace("\\\n", " ")
+    entries = {}
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            requirement, *hashes = (part.strip() for part in line.split("--hash="))
+            parsed = Requirement(requirement)
+            assert canonicalize_name(parsed.name) not in entries, f"{parsed.name} stands twice"
+            entries[canonicalize_name(parsed.name)] = (parsed, hashes)
+    return entries
+
+
+def direct_requirements(name: str, python: str, machine: str) -> list[Requirement]:
+    """The lines of a requirements file that hold for a Python on Linux."""
+    lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+    }
+    requirements = [Requirement(line) for line in lines if line]
+    return [r for r in requirements if r.marker is None or r.marker.evaluate(environment)]
+
+
+every_lock = pytest.mark.parametrize("kind", LOCKS)
+every_python = pytest.mark.parametrize("python", PYTHONS)
+
+
+@every_python
+@every_lock
+def test_each_direct_requirement_is_locked_at_a_version_it_allows(kind, python):
+    lock = read_lock(kind, python)
+    for name in LOCKS[kind]:
+        for wanted in direct_requirements(name, python, "x86_64"):
+            locked = lock.get(canonicalize_name(wanted.name))
+            assert locked, f"{wanted} of {name} is not in {kind}-py{python}.txt: make lock-versions"
+            (version,) = locked[0].specifier
+            assert version.operator == "=="
+            assert wanted.specifier.contains(version.version), f"{wanted} of {name}, {locked[0]}: make lock-versions"
+
+
+@every_python
+@every_lock
+def test_each_entry_has_one_version_and_sums(kind, python):
+    for requirement, hashes in read_lock(kind, python).values():
+        assert re.fullmatch(r"==[^,*]+", str(requirement.specifier)), requirement
+        assert hashes and all(re.fullmatch("sha256:[0-9a-f]{64}", value) for value in hashes), requirement
+
+
+@every_python
+@every_lock
+def test_what_the_machine_chooses_is_in_no_lock(kind, python):
+    chosen = [name for name in read_lock(kind, python) if CHOSEN_BY_THE_MACHINE.match(name)]
+    assert not chosen, "a new torch may bring new packages: name them in requirements/cuda.txt, then make lock-versions"
+
+
+@every_python
+def test_the_development_lock_holds_the_runtime_lock_as_it_is(python):
+    runtime, development = read_lock("lock", python), read_lock("lock-dev", python)
+    assert {name: development[name] for name in runtime} == runtime
+
+
+@every_python
+def test_the_lock_holds_what_torch_and_spconv_need(python):
+    """By their own metadata: torch 2.13.0, spconv 2.3.8, cumm 0.7.11."""
+    of_torch = {"filelock", "typing-extensions", "setuptools", "sympy", "networkx", "jinja2", "fsspec"}
+    of_spconv = {"pccm", "ccimport", "pybind11", "fire", "numpy", "sympy"}
+    assert of_torch | of_spconv <= set(read_lock("lock", python))
+
+
+@every_python
+def test_setuptools_suits_every_torch_that_is_supported(python):
+    """2.11 and 2.12 ask for setuptools below 82."""
+    requirement, _ = read_lock("lock", python)["setuptools"]
+    assert Requirement("setuptools>=77.0.3,<82").specifier.contains(str(requirement.specifier).removeprefix("=="))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").iterdir()), ids=lambda path: path.name)
+def test_no_file_names_a_registry_or_a_folder_of_a_machine(path):
+    found = re.findall(r"https?:|file:|--(?:extra-)?index-url|--find-links|(?<=\s)/\S+", path.read_text())
+    assert not found
+
+
+def test_the_page_of_licences_lists_what_is_locked():
+    """It is written under Python 3.11."""
+    rows = re.findall(r"^\| (\S+) \| (\S+) \|", (ROOT / "docs/LICENCES.md").read_text(), re.MULTILINE)
+    listed = {canonicalize_name(name): version for name, version in rows}
+    locked = {name: str(entry[0].specifier)[2:] for name, entry in read_lock("lock-dev", "3.11").items()}
+    assert locked.items() <= listed.items(), "make sbom"
+    assert {"torch", "spconv"} <= set(listed)

@@ -7,13 +7,14 @@ from pathlib import Path, PurePosixPath
 
 from pcdet.datasets.errors import DataError
 
-# No separators, no control characters; white space would not survive a list of frames.
-FRAME_NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]+")
+FRAME_NAME = re.compile(r"[^\s/\\]+")  # no separators; white space would not survive a list of frames
 
 
 def is_frame_name(name: object) -> bool:
     """Whether a frame may be called so: text that can be a file's name without its ending, in any folder."""
-    return isinstance(name, str) and FRAME_NAME.fullmatch(name) is not None and name.strip(".") != ""
+    if not isinstance(name, str) or not name.isprintable():  # which byte order marks in a text are not
+        return False
+    return FRAME_NAME.fullmatch(name) is not None and name.strip(".") != ""
 
 
 def frame_file(folder: str | Path, frame_id: object, ending: str) -> Path:

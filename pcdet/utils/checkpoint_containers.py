@@ -17,7 +17,7 @@ import torch
 
 from pcdet.utils.checkpoint_tensors import StorageSet, read_tree
 from pcdet.utils.pickle_scan import UnsafePickleError
-from pcdet.utils.safe_pickle import read_pickle
+from pcdet.utils.safe_pickle import parse_pickle
 
 ZIP_START = b"PK\x03\x04"
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -109,13 +109,13 @@ def read_legacy(path: Path, device: torch.device) -> Any:
     if data.startswith(ZIP_START):
         raise UnsafePickleError("it is cut short: the archive's directory, which is at its end, is missing")
     try:
-        magic, position = read_pickle(data)
+        magic, position = parse_pickle(data)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"it is no PyTorch file: {error}") from None
     if magic != LEGACY_MAGIC:
         raise UnsafePickleError("it is no PyTorch file")
-    protocol, position = read_pickle(data, position)
-    system, position = read_pickle(data, position)
+    protocol, position = parse_pickle(data, position)
+    system, position = parse_pickle(data, position)
     if protocol != LEGACY_PROTOCOL or not isinstance(system, dict):
         raise UnsafePickleError("it has an unknown version")
     if system.get("little_endian", True) is not (sys.byteorder == "little"):
@@ -125,7 +125,7 @@ def read_legacy(path: Path, device: torch.device) -> Any:
 
 def _fill_legacy(data: bytes, position: int, storages: StorageSet, device: torch.device) -> None:
     """Storages follow a list of their keys, each as a count of values and the values."""
-    keys, position = read_pickle(data, position)
+    keys, position = parse_pickle(data, position)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise UnsafePickleError("its list of storages is damaged")
     if sorted(keys) != sorted(storages.by_key):

@@ -51,7 +51,7 @@ class _PlainUnpickler(pickle.Unpickler):
         return self._refer(pid)
 
 
-def read_pickle(data: bytes, start: int = 0) -> tuple[Any, int]:
+def parse_pickle(data: bytes, start: int = 0) -> tuple[Any, int]:
     """The content of a pickle, and where it ends.
 
     Args:
@@ -78,7 +78,7 @@ def describe_pickle(
         refer: makes a value of a reference to something outside the pickle; None where there is none.
 
     Raises:
-        UnsafePickleError: as ``read_pickle``.
+        UnsafePickleError: as ``parse_pickle``.
         Exception: of ``DAMAGE``, where damaged data lead to one.
     """
     end = end_of_pickle(data, start)
@@ -105,7 +105,7 @@ def naming(name: str) -> Iterator[None]:
 def loads(data: bytes, name: str = "the pickle") -> Any:
     """The plain data of a pickle; see ``load``."""
     with naming(name):
-        return read_pickle(data)[0]
+        return parse_pickle(data)[0]
 
 
 def load(file: str | Path | BinaryIO) -> Any:
@@ -138,7 +138,7 @@ def _load_next(stream: BinaryIO, name: str) -> Any:
             raise EOFError(f"{name} is at its end")
         with naming(name):
             try:
-                value, end = read_pickle(data)
+                value, end = parse_pickle(data)
                 break
             except CutShortError:
                 if len(data) < size:

@@ -6,6 +6,7 @@ import collections
 import io
 import pickle
 import random
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fuzz.pickles import GLOBALS, TOKENS, require_plain
 from fuzz.programs import program
 from fuzz.target import Target
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
+from pcdet.utils.safetensors_io import write_safetensors
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.uint8, torch.complex64)
 WORDS = (
@@ -46,6 +48,12 @@ def saved(content: Any, zipped: bool = True) -> bytes:
     stream = io.BytesIO()
     torch.save(content, stream, _use_new_zipfile_serialization=zipped)
     return stream.getvalue()
+
+
+def safetensors_file() -> bytes:
+    """The weights of ``state`` as safetensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_safetensors(Path(folder) / "a.safetensors", state()["model_state"], {"epoch": 1}).read_bytes()
 
 
 def _structure(zipped: bool):
@@ -121,5 +129,15 @@ TARGETS = [
         structure=lambda: _structure(zipped=False),
         draw=lambda rng: program(rng, NAMES),
         **SHARED,
+    ),
+    Target(
+        name="safetensors",
+        seeds=lambda: [safetensors_file()],
+        **SHARED
+        | {
+            "suffix": ".safetensors",
+            "tokens": (b'{"', b'"dtype":"F32"', b'"BOOL"', b'"shape":[', b'"data_offsets":[', b"99999999999", b"}}"),
+            "modules": ("pcdet.utils.safetensors_io",),
+        },
     ),
 ]

@@ -22,7 +22,8 @@ def check_database(database: Any, path: Path, class_names: Sequence[str]) -> Non
         if not isinstance(entries, list):
             problems.append(f"{path}, {class_name}: must be a list of objects, got {type(entries).__name__}")
             continue
-        columns = {len(e["box3d_lidar"]) for e in entries if isinstance(e, dict) and np.ndim(e.get("box3d_lidar")) == 1}
+        boxes = [entry.get("box3d_lidar") for entry in entries if isinstance(entry, dict)]
+        columns = {len(box) for box in boxes if isinstance(box, np.ndarray) and box.ndim == 1}
         if len(columns) > 1:
             problems.append(f"{path}, {class_name}: the boxes have different numbers of columns, {sorted(columns)}")
         for number, entry in enumerate(entries):
@@ -45,7 +46,9 @@ def _entry_problem(entry: Any) -> str | None:
     count = entry["num_points_in_gt"]
     if not isinstance(count, (int, np.integer)) or count < 0:
         return f"num_points_in_gt must be a count, got {count!r}"
-    box = np.asarray(entry["box3d_lidar"])
+    box = entry["box3d_lidar"]
+    if not isinstance(box, np.ndarray):
+        return f"box3d_lidar must be an array, got {type(box).__name__}"
     if box.ndim != 1 or len(box) < 7 or box.dtype.kind not in "fiu":
         return f"box3d_lidar must be at least seven numbers, got an array of {box.dtype}, shape {box.shape}"
     if not np.isfinite(box).all() or not (box[3:6] > 0).all():

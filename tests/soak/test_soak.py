@@ -212,15 +212,9 @@ def test_counts_of_several_soaks_add_up_in_the_summary(tmp_path):
     row.add(Tally(runs=1, kills=7, resumes=8, hangs=1, problems=["hung"]), 10)
     row.add(Tally(runs=1, kills=3, resumes=2, problems=["wrong"]), 20)
     for seed in (1, 2):
-        report.append_counts(tmp_path / "counts.json", {"kills": row}, seed)
-    last = report.summary(tmp_path / "counts.json").splitlines()[-1]
+        report.append(tmp_path / f"{seed}.jsonl", {"kills": row}, seed)
+    last = report.summary([tmp_path / "1.jsonl", tmp_path / "2.jsonl"]).splitlines()[-1]
     assert last == "| kills | 4 | 20 | 20 | 2 | 2 | 60 |"
-
-
-def test_a_line_of_something_else_in_the_counts_is_named(tmp_path):
-    (tmp_path / "counts.json").write_text('{"scenario": "kills"}\n')
-    with pytest.raises(ValueError, match="counts.json, line 1: not a line of"):
-        report.summary(tmp_path / "counts.json")
 
 
 # ------------------------------------------------------------------------------------------------------ whole cases

@@ -5,9 +5,10 @@
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
-#                   for other cases, JSON=FILE to add up the counts of many soaks (docs/RELIABILITY.md)
+#                   for other cases, JSON=FILE to add the counts to a file (docs/RELIABILITY.md)
 # make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
-#                   the sanitizers out, FUZZ='--targets kitti' chooses; what fails is kept in tests/regressions
+#                   the sanitizers out, FUZZ='--targets kitti' chooses, and what it chooses gets all the time; what fails
+#                   is kept in tests/regressions
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
 # make sbom         what .venv holds: output/sbom.cdx.json, a software bill of materials, and docs/LICENCES.md

@@ -5,9 +5,10 @@
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
-#                   for other cases, JSON=FILE to add up the counts of many soaks (docs/RELIABILITY.md)
+#                   for other cases, JSON=FILE to add the counts to a file (docs/RELIABILITY.md)
 # make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
-#                   the sanitizers out, FUZZ='--targets kitti' chooses; what fails is kept in tests/regressions
+#                   the sanitizers out, FUZZ='--targets kitti' chooses, and what it chooses gets all the time; what fails
+#                   is kept in tests/regressions
 # make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
 #                   table of them, the card's limits and the goals
 # make sbom         what .venv holds: output/sbom.cdx.json, a software bill of materials, and docs/LICENCES.md
@@ -51,11 +52,14 @@ ifneq ($(origin SPCONV),undefined)
 ASKED_SPCONV := $(SPCONV)
 endif
 
-# Of the environment's Python once there is one, and until then of the one that will make it.
-PY_MINOR := $(shell python="$(PYTHON)"; test -x "$(PY)" && python="$(PY)"; "$$python" -c 'import sys; print(sys.version_info[1])')
+# $(call minor,PROGRAM): of an environment's Python once there is one, and until then of the one that will make it.
+minor = $(shell python="$(PYTHON)"; test -x "$(1)" && python="$(1)"; "$$python" -c 'import sys; print(sys.version_info[1])')
+PY_MINOR := $(call minor,$(PY))
 LOCK := requirements/lock-py3.$(PY_MINOR).txt
 DEV_LOCK := requirements/lock-dev-py3.$(PY_MINOR).txt
-TOOLS_LOCK := requirements/lock-tools-py3.$(PY_MINOR).txt
+# An environment of its own, apart from the packages that its tools look at.
+TOOLS := build/tools
+TOOLS_LOCK := requirements/lock-tools-py3.$(call minor,$(TOOLS)/bin/python).txt
 
 ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
 DEFAULT_TORCH := torch>=2.11,<2.14
@@ -151,14 +155,19 @@ sanitize: $(DEV) $(SANITIZED_LIBRARY)
 soak: setup $(DEV)
 	@cd tests && "$(PY)" -m soak --seconds $(SECONDS) --seed $(SEED) $(if $(JSON),--json "$(abspath $(JSON))")
 
-# Half of the time for the readers, half for the ops; both are run, whatever the first one finds.
-HALF = $$(( ($(SECONDS) + 1) / 2 ))
-RUN_FUZZ = "$(PY)" -m fuzz --seconds $(HALF) --jobs $(JOBS) --json "$(CURDIR)/output/fuzz/counts.jsonl" $(FUZZ)
-fuzz: setup $(DEV) $(if $(filter-out 0,$(SANITIZE)),$(SANITIZED_LIBRARY))
-	@cd tests && failed=0; \
-	PYTHONPATH="$(CURDIR)" $(RUN_FUZZ) --group readers || failed=1; \
-	$(if $(filter-out 0,$(SANITIZE)),PYTHONPATH="$(CURDIR)/$(SANITIZED)/lib" PYTHONDONTWRITEBYTECODE=1 $(WITH_SANITIZERS), \
-	  PYTHONPATH="$(CURDIR)") $(RUN_FUZZ) --group ops || failed=1; \
+# The groups that FUZZ leaves, readers and ops or one of them, share the time; both are run, whatever the first one
+# finds. The library with sanitizers is built for ops alone.
+FUZZ_GROUPS := build/fuzz_groups
+RUN_FUZZ = "$(PY)" -m fuzz --seconds $$seconds --jobs $(JOBS) --json "$(CURDIR)/output/fuzz/counts.jsonl" $(FUZZ)
+FUZZ_OPS_WITH := $(if $(filter-out 0,$(SANITIZE)),PYTHONPATH="$(CURDIR)/$(SANITIZED)/lib" PYTHONDONTWRITEBYTECODE=1 \
+  $(WITH_SANITIZERS),PYTHONPATH="$(CURDIR)")
+fuzz: setup $(DEV)
+	@mkdir -p $(dir $(FUZZ_GROUPS)); cd tests && PYTHONPATH="$(CURDIR)" "$(PY)" -m fuzz --groups $(FUZZ) >../$(FUZZ_GROUPS)
+	@test "$(SANITIZE)" = 0 || ! grep -q ops $(FUZZ_GROUPS) || $(MAKE) --no-print-directory $(SANITIZED_LIBRARY)
+	@cd tests && failed=0 groups="$$(cat ../$(FUZZ_GROUPS))"; \
+	case "$$groups" in *" "*) seconds=$$(( ($(SECONDS) + 1) / 2 )) ;; *) seconds=$(SECONDS) ;; esac; \
+	case "$$groups" in *readers*) PYTHONPATH="$(CURDIR)" $(RUN_FUZZ) --group readers || failed=1 ;; esac; \
+	case "$$groups" in *ops*) $(FUZZ_OPS_WITH) $(RUN_FUZZ) --group ops || failed=1 ;; esac; \
 	exit $$failed
 
 # Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
@@ -171,8 +180,7 @@ gpu-check:
 	  "$(PYTHON)" $$script --device cuda --json "$(CURDIR)/output/bench_gpu/$${script%.py}.json" || exit 1; done
 	"$(PYTHON)" tools/benchmarks/roofline.py
 
-# The tools of the next two targets, apart from the packages that they look at.
-TOOLS := build/tools
+# The tools of the next two targets.
 TOOLS_STAMP := $(TOOLS)/.stamp
 $(TOOLS_STAMP): $(TOOLS_LOCK)
 	@test -x $(TOOLS)/bin/python || "$(PYTHON)" -m venv $(TOOLS)

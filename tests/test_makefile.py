@@ -15,8 +15,11 @@ case "$*" in
   *"import sys"*) test "${MINOR:-11}" -le 12 || { echo "Python 3.10-3.12 is needed" >&2; exit 1; } ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip list"*) cat "$CALLS.installed" ;;
+  "-m fuzz --groups"*) echo "${GROUPS_OF_FUZZ:-readers ops}" ;;
+  "-m fuzz "*) echo "$*" >>"$CALLS"; exit "${FUZZ_STATUS:-0}" ;;
   "-m pip uninstall"*|"-m pip install"*) echo "$*" >>"$CALLS" ;;
   tools/run_step.py*) shift 2; "$@" ;;
+  "setup.py --quiet build --build-lib"*) echo "$*" >>"$CALLS"; mkdir -p "$5/pcdet/ops" ;;
   "setup.py "*) echo "$*" >>"$CALLS"; touch pcdet/ops/_C.so ;;
   *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
@@ -36,6 +39,7 @@ class Checkout:
         shutil.copy(ROOT / "Makefile", folder / "Makefile")
         shutil.copytree(ROOT / "requirements", folder / "requirements")
         (folder / "setup.py").touch()
+        (folder / "tests").mkdir()
         self.python = folder / "python"
         self.python.write_text(STUB)
         self.python.chmod(0o755)
@@ -153,3 +157,33 @@ def test_a_python_that_is_not_supported_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("MINOR", "13")
     done = Checkout(tmp_path).make("setup")
     assert done.returncode != 0 and "Python 3.10-3.12 is needed" in done.stderr
+
+
+def test_the_tools_take_the_lock_of_the_python_that_makes_their_environment(checkout):
+    """The packages' environment is of 3.11; another Python, 3.12, is named for the tools."""
+    checkout.python.write_text(STUB.replace("MINOR:-11", "MINOR:-12"))
+    assert checkout.calls("build/tools/.stamp")[0].endswith("-r requirements/lock-tools-py3.12.txt")
+    checkout.python.write_text(STUB)
+    assert checkout.calls("build/tools/.stamp") == []  # made once, they keep their Python
+
+
+@pytest.mark.parametrize(
+    "groups, times",
+    [("readers ops", {"readers": "30", "ops": "30"}), ("readers", {"readers": "60"}), ("ops", {"ops": "60"})],
+)
+def test_fuzzing_divides_the_time_among_the_groups_that_have_targets(checkout, monkeypatch, groups, times):
+    monkeypatch.setenv("GROUPS_OF_FUZZ", groups)
+    calls = [call for call in checkout.calls("fuzz", "SECONDS=60", "SANITIZE=0") if call.startswith("-m fuzz")]
+    assert {call.split()[-1]: call.split()[3] for call in calls} == times
+
+
+@pytest.mark.parametrize("groups, built", [("readers", 0), ("ops", 1), ("readers ops", 1)])
+def test_the_library_with_sanitizers_is_built_for_ops_alone(checkout, monkeypatch, groups, built):
+    monkeypatch.setenv("GROUPS_OF_FUZZ", groups)
+    assert sum("build/sanitize/lib" in call for call in checkout.calls("fuzz")) == built
+
+
+def test_both_groups_are_fuzzed_though_the_first_one_fails(checkout, monkeypatch):
+    monkeypatch.setenv("FUZZ_STATUS", "1")
+    assert checkout.make("fuzz", "SANITIZE=0").returncode != 0
+    assert [call.split()[-1] for call in checkout.log.read_text().splitlines()[-2:]] == ["readers", "ops"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fuzz.engines import ENGINES, engines_of, has_atheris, warm_up
-from fuzz.outcome import FAILURES
+from fuzz.engines import ENGINES, SEEDED, engines_of, has_atheris, warm_up
+from fuzz.outcome import FAILURES, OK
 from fuzz.session import SANITIZED, Finding, Session, judge_alone
 from fuzz.simpler import minimise
 from fuzz.target import Target
@@ -32,12 +32,14 @@ class Row:
         engine: its name.
         counts: inputs by kind of outcome.
         seconds: on the clock.
+        seeded: whether the engine begins with files that the target must accept.
     """
 
     target: str
     engine: str
     counts: dict[str, int]
     seconds: float
+    seeded: bool = False
 
     @property
     def inputs(self) -> int:
@@ -48,6 +50,15 @@ class Row:
     def failures(self) -> int:
         """Those that neither passed nor were refused."""
         return sum(self.counts[kind] for kind in FAILURES)
+
+    @property
+    def blank(self) -> str:
+        """Why these counts show nothing of the target; empty where they do."""
+        if not self.inputs:
+            return "no input was tried"
+        if self.seeded and not self.counts[OK]:
+            return f"none of {self.inputs} inputs was accepted, not even the seeds"
+        return ""
 
 
 @dataclass
@@ -99,7 +110,8 @@ def run(
                     if session.poll():
                         continue
                     running.remove(entry)
-                    rows.append(Row(target.name, name, session.counts, session.used))
+                    seeded = name in SEEDED and target.seeds is not None
+                    rows.append(Row(target.name, name, session.counts, session.used, seeded))
                     each = MINIMISING / max(len(session.findings), 1)
                     kept += [keep(target, finding, save, each) for finding in session.findings]
                     bar.update()

@@ -100,7 +100,7 @@ TARGETS = [
                 b"PK\x03\x04",
             ),
         ),
-        modules=("pcdet.datasets.point_folder", "numpy.lib._format_impl"),
+        modules=("pcdet.datasets.point_files", "pcdet.datasets.point_folder", "numpy.lib._format_impl"),
     ),
     Target(
         name="png_size",

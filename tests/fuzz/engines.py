@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fuzz.mutate import MAX_SIZE, mutated
+from fuzz.outcome import Outcome
 from fuzz.target import Target
 
 MAX_CORPUS = 300  # files of which mutations are made
@@ -35,11 +36,16 @@ def has_atheris() -> bool:
     return importlib.util.find_spec("atheris") is not None
 
 
+def _tried_seeds(target: Target, tester: Callable) -> list[Outcome]:
+    """What comes of the seeds, which are tried first: without one that is accepted, an engine shows nothing."""
+    return [tester(data) for data in (target.seeds() if target.seeds is not None else ())]
+
+
 def run_bytes(target: Target, tester: Callable, seed: str, folder: Path) -> None:
     """Mutates the target's seeds; what gives a new kind of outcome is mutated further."""
     rng = random.Random(seed)
     corpus = list(target.seeds())
-    seen = {tester(data).shape for data in corpus}
+    seen = {outcome.shape for outcome in _tried_seeds(target, tester)}
     while True:
         data = mutated(rng, corpus, target.tokens)
         shape = tester(data).shape
@@ -66,6 +72,7 @@ def run_hypothesis(target: Target, tester: Callable, seed: str, folder: Path) ->
     """Draws structured inputs, with a new seed every so often."""
     import hypothesis
 
+    _tried_seeds(target, tester)
     strategy = target.structure()
     settings = hypothesis.settings(
         database=None,
@@ -97,6 +104,7 @@ def run_atheris(target: Target, tester: Callable, seed: str, folder: Path) -> No
     """Lets libFuzzer mutate the seeds, guided by the lines of Python that they reach."""
     import atheris
 
+    _tried_seeds(target, tester)
     for function in _functions(target.modules):
         atheris.instrument_func(function)
     corpus = folder / "corpus"
@@ -126,6 +134,7 @@ def _functions(prefixes) -> Iterator[types.FunctionType]:
                 yield value
 
 
+SEEDED = ("bytes", "atheris", "hypothesis")  # the engines that begin with the seeds
 ENGINES = {"bytes": run_bytes, "atheris": run_atheris, "hypothesis": run_hypothesis, "random": run_random}
 
 

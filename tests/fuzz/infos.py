@@ -111,7 +111,7 @@ TARGETS = [
         seeds=lambda: [safe_pickle.dumps(infos()), safe_pickle.dumps([])],
         draw=lambda rng: changed(infos(), rng),
         check=_check_infos,
-        modules=("pcdet.datasets.kitti.info_checks", *MODULES),
+        modules=("pcdet.datasets.kitti.info_checks", "pcdet.datasets.file_names", *MODULES),
         **SHARED,
     ),
     Target(
@@ -120,7 +120,7 @@ TARGETS = [
         seeds=lambda: [safe_pickle.dumps(database())],
         draw=lambda rng: changed(database(), rng),
         check=_check_database,
-        modules=("pcdet.datasets.augmentor.database_checks", *MODULES),
+        modules=("pcdet.datasets.augmentor.database_checks", "pcdet.datasets.file_names", *MODULES),
         **SHARED,
     ),
 ]

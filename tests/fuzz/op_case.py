@@ -13,7 +13,7 @@ from torch import Tensor
 
 DTYPES = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64}
 VALUES = ("normal", "normal", "normal", "grid", "grid", "tiny", "huge", "nan", "inf", "zero")
-LAYOUTS = ("plain", "plain", "transposed", "strided", "flipped", "offset", "expanded")
+LAYOUTS = ("plain", "plain", "transposed", "strided", "spaced", "offset", "expanded")
 FAULTS = ("none", "none", "none", "none", "none", "rank", "short", "dtype", "index", "limits")
 SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 40, 65)
 COUNTS = (0, 1, 1, 2, 3, 4, 8, 17, 40, 300, -1, -(2**31), 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1)
@@ -172,11 +172,13 @@ def laid_out(values: Tensor, layout: str) -> Tensor:
         wide = values.new_zeros(*values.shape[:-1], 2 * values.shape[-1] + 1)
         wide[..., 1 : 2 * values.shape[-1] : 2] = values
         return wide[..., 1 : 2 * values.shape[-1] : 2]
-    if layout == "flipped" and values.dim():
-        return values.flip(0).contiguous().flip(0)
+    if layout == "spaced" and values.dim():
+        wide = values.new_zeros(2 * values.shape[0], *values.shape[1:])
+        wide[::2] = values
+        return wide[::2]
     if layout == "offset":
         flat = torch.cat([values.new_zeros(1), values.flatten()])
         return flat[1:].view(values.shape)
     if layout == "expanded" and values.dim() and values.shape[0]:
-        return values[:1].expand(values.shape)
+        return values[:1].expand(values.shape)  # one row for all: other numbers
     return values

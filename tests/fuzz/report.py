@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+import run_counts
 
 from fuzz.campaign import Kept, Row, versions
 from fuzz.outcome import KINDS
@@ -39,14 +39,13 @@ def findings(kept: Sequence[Kept]) -> str:
 
 
 def append(file: Path, rows: Sequence[Row], seed: str) -> None:
-    """Adds a run's counts to a file, one JSON object a line."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as stream:
-        for row in rows:
-            entry = {"target": row.target, "engine": row.engine, "inputs": row.inputs, **row.counts}
-            entry |= {"seconds": round(row.seconds, 2), "seed": seed, "date": now, "versions": versions()}
-            stream.write(json.dumps(entry) + "\n")
+    """Adds a run's counts to a file."""
+    entries = [
+        {"target": row.target, "engine": row.engine, "inputs": row.inputs, **row.counts}
+        | {"seconds": round(row.seconds, 2)}
+        for row in rows
+    ]
+    run_counts.append(file, entries, seed=seed, versions=versions())
 
 
 def summary(files: Sequence[Path]) -> str:
@@ -55,20 +54,12 @@ def summary(files: Sequence[Path]) -> str:
     Raises:
         ValueError: a line of a file is no count; names the file and the line.
     """
-    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    entries = list(run_counts.read(files, ("target", "engine"), ("inputs", *KINDS)))
     engines: dict[str, set] = defaultdict(set)
-    for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                engines[entry["target"]].add(entry["engine"])
-                for key in ("inputs", "seconds", *KINDS):
-                    sums[entry["target"]][key] += entry[key]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{file}, line {number}: no counts of a run ({error!r}); delete the line") from error
-    header = ["target", "engines", "inputs", "accepted", "refused", "wrong", "crashes", "hangs", "memory"]
-    lines = ["| " + " | ".join(header) + " |", "| --- | --- " + "| ---: " * 7 + "|"]
-    for name, counts in sums.items():
-        numbers = [human_count(counts["inputs"]), *(human_count(counts[kind]) for kind in KINDS)]
-        lines.append(f"| `{name}` | {', '.join(sorted(engines[name]))} | " + " | ".join(numbers) + " |")
-    return "\n".join(lines)
+    for entry in entries:
+        engines[entry["target"]].add(entry["engine"])
+    rows = [
+        (f"`{name}`", ", ".join(sorted(engines[name])), *map(human_count, counts.values()))
+        for name, counts in run_counts.sums(entries, "target", ("inputs", *KINDS)).items()
+    ]
+    return run_counts.markdown(("target", "engines", *HEADER[2:-1]), rows, text=2)

@@ -29,6 +29,7 @@ from fuzz.outcome import CRASH, HANG, KINDS, MEMORY, Outcome, judge
 from fuzz.target import Target
 
 MB = 1 << 20
+GRACE = 60  # seconds beyond its own in which an engine must try its first input, and end
 PATIENCE = 12  # times a target's seconds that may pass on the clock, where the machine is busy or the child sleeps
 MOST_SHAPES = 8  # of failures of which an input is kept
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
@@ -144,7 +145,9 @@ class Session:
         end, shapes = self._began + self.seconds, set()
 
         def test(data: bytes) -> Outcome:
-            if time.monotonic() > end or (self.limit is not None and sum(board.counts) >= self.limit):
+            tried = sum(board.counts)
+            late = time.monotonic() > end and tried > 0  # a busy machine may need all the time to get here
+            if late or (self.limit is not None and tried >= self.limit):
                 if self._atheris:
                     leave(0)
                 raise _Stop
@@ -185,6 +188,8 @@ class Session:
         time.sleep(0.1)
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        if verdict.kind == HANG and not self._board.busy and not any(self.total().values()):
+            return self._collect(None)  # no input is to blame; counts of 0 tell it
         return self._collect(Outcome(verdict.kind, f"{verdict.reason} {self._from_log()}"))
 
     def total(self) -> dict[str, int]:
@@ -207,7 +212,7 @@ class Session:
             spent = _cpu(self._pid) - self._board.cpu
             if spent > allowed or time.monotonic() - self._board.wall > PATIENCE * allowed:
                 return Outcome(HANG, f"did not end in {allowed:.0f} s of processor time")
-        elif time.monotonic() > self._began + self.seconds + 60:  # an engine that does not end; none is known
+        elif time.monotonic() > self._began + self.seconds + GRACE:  # an engine that does not end; none is known
             return Outcome(HANG, "the engine did not end in its time")
         return None
 

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import run_counts
+
 from soak import kept_cases, report
 from soak.lab import Lab
 from soak.process import adopt_orphans, import_tools
@@ -38,7 +40,7 @@ def main(argv=None) -> int:
     print(*problems, sep="\n", end="\n" if problems else "")
     print(report.table(rows))
     if args.json:
-        report.append_counts(args.json, rows, args.seed)
+        report.append(args.json, rows, args.seed)
     return int(bool(problems))
 
 
@@ -48,8 +50,7 @@ def parse_args(argv):
     add("--seconds", type=float, default=120, help="time for all scenarios; each plays at least one case")
     add("--seed", type=int, default=0, help="another seed, other cases")
     add("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS))
-    add("--json", type=Path, help="append the counts to this file, one line a scenario")
-    add("--summary", type=Path, metavar="JSON", help="print a Markdown table of the counts in such a file, and end")
+    run_counts.add_flags(parser)
     add("--keep", type=Path, default=kept_cases.KEPT, help="folder for failing cases")
     add("--replay", nargs="+", type=Path, metavar="FILE", help="play these kept cases and no others")
     return parser.parse_args(argv)

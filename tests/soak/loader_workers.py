@@ -26,11 +26,15 @@ def play(facts: dict, lab: Lab) -> Tally:
     """Plays a case, drawn or kept."""
     case = Case(lab, facts)
     for fault in facts["faults"]:
+        if case.trained:  # by the start before, whose worker had done its work when it was killed
+            break
         (child,) = case.start()
         workers = workers_of(child, 2, START_LIMIT)
         if workers:
             time.sleep(fault["at"])
             {"worker": kill_worker, "main": kill_main}[fault["kind"]](case, child, workers[fault["which"]])
+        else:
+            case.not_played(f"no two loader workers were seen: {last_lines(child)}")
         case.expect_end(child, START_LIMIT)
     return case.finish()
 

@@ -18,9 +18,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pcdet.utils.parent_death import die_with_parent
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 POLL = 0.005  # seconds between two looks
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36  # of <sys/prctl.h>
 
 
 class Fork:
@@ -157,7 +159,7 @@ def _become(call: Callable[[], None], log: Path, environment: Mapping[str, str])
     code = 1
     try:
         os.setpgid(0, 0)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a soak that dies leaves no training behind
+        die_with_parent()  # a soak that dies leaves no training behind
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(environment)

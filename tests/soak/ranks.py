@@ -6,11 +6,12 @@ import random
 import signal
 
 from soak.lab import START_LIMIT, Lab
-from soak.process import wait_until
+from soak.process import Fork, wait_until
 from soak.trial import FINE, Case, Tally, last_lines
 
 NAME, SHARE, LEAST = "ranks", 2, 0
 END_LIMIT = 30  # seconds that a rank may outlive another
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")  # how gloo tells of a lost rank
 
 
 def draw(rng: random.Random, number: int) -> dict:
@@ -43,5 +44,15 @@ def disturb(case: Case, fault: dict) -> None:
     for rank in ranks:
         case.expect_end(rank, END_LIMIT)
     case.expect_code(victim, {0, 1} | FINE[fault["signal"]])
+    if fault["signal"] == "KILL" and victim.code != 0:
+        expect_told(case, other)
     if (victim.code == 0) != (other.code == 0) and victim.code == 0:
         case.tally.problems.append(f"one rank ended well, the other did not: {last_lines(other)}")
+
+
+def expect_told(case: Case, survivor: Fork) -> None:
+    """The rank that is left must fail for the lost one, unless nothing was left to train, and say so."""
+    if survivor.code == 0 and case.trained:
+        return
+    case.expect_code(survivor, {1})
+    case.expect_words(survivor, *LOST)

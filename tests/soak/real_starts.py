@@ -12,7 +12,7 @@ from pathlib import Path
 
 from soak.lab import START_LIMIT, TRAININGS, Lab
 from soak.process import TOOLS, Fork, children, wait_until
-from soak.trial import Case, Tally
+from soak.trial import Case, Tally, last_lines
 
 NAME, SHARE, LEAST = "real starts", 3, 120  # seconds of the whole soak below which it is left out
 END_LIMIT = 60  # seconds that torchrun may take to end its ranks
@@ -49,11 +49,20 @@ def play(facts: dict, lab: Lab) -> Tally:
     for fault in facts["faults"]:
         child = start(case)
         lab.forks.append(child)
-        if wait_until(lambda: child.ended() or child.text().count("Train:") > fault["after"], START_LIMIT):  # noqa: B023
+        wait_until(lambda: child.ended() or iterations(child) > fault["after"], START_LIMIT)  # noqa: B023
+        logged = iterations(child)
+        if logged > fault["after"]:
             kill(case, child, fault)
+        else:
+            case.not_played(f"{logged} iterations were logged, not {fault['after'] + 1}: {last_lines(child)}")
         case.expect_end(child, END_LIMIT)
         case.expect_no_orphans()
     return case.finish()
+
+
+def iterations(child: Command) -> int:
+    """How many iterations a start has logged."""
+    return child.text().count("Train:")
 
 
 def start(case: Case) -> Command:

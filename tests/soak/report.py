@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import run_counts
 
 from pcdet.utils.tables import format_table
 from soak.trial import Tally
@@ -66,28 +67,17 @@ def table(rows: Mapping[str, Row]) -> str:
     return format_table(("scenario", *COLUMNS), [(name, *row.counts().values()) for name, row in rows.items()])
 
 
-def append_counts(file: Path, rows: Mapping[str, Row], seed: int) -> None:
-    """Adds one JSON line a scenario to a file."""
-    with file.open("a") as stream:
-        for name, row in rows.items():
-            stream.write(json.dumps({"scenario": name, "seed": seed, **row.counts()}) + "\n")
+def append(file: Path, rows: Mapping[str, Row], seed: int) -> None:
+    """Adds a soak's counts to a file."""
+    run_counts.append(file, [{"scenario": name, **row.counts()} for name, row in rows.items()], seed=seed)
 
 
-def summary(file: Path) -> str:
-    """A Markdown table of all counts in a file.
+def summary(files: Sequence[Path]) -> str:
+    """The counts of many soaks in a Markdown table, summed by scenario.
 
     Raises:
-        ValueError: a line is not one that :func:`append_counts` writes.
+        ValueError: a line of a file is no count; names the file and the line.
     """
-    sums: dict[str, dict[str, float]] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            counts = sums.setdefault(entry["scenario"], dict.fromkeys(COLUMNS, 0))
-            for key in COLUMNS:
-                counts[key] += entry[key]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}, line {number}: not a line of `make soak JSON=...`: {error!r}") from error
-    lines = ["| scenario | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    lines += [f"| {name} | " + " | ".join(f"{value:,.0f}" for value in c.values()) + " |" for name, c in sums.items()]
-    return "\n".join(lines)
+    found = run_counts.sums(run_counts.read(files, ("scenario",), COLUMNS), "scenario", COLUMNS)
+    rows = [(name, *(f"{value:,.0f}" for value in counts.values())) for name, counts in found.items()]
+    return run_counts.markdown(("scenario", *COLUMNS), rows)

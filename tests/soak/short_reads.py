@@ -68,12 +68,12 @@ def cut_result(case: Case, fault: dict) -> None:
     if fault["what"] == "checkpoint":
         files = sorted((case.folder / "ckpt").glob("*.pth"), key=lambda file: file.stat().st_mtime_ns)
         if len(files) < 2:
-            return
+            return case.not_played(f"{case.folder.name}/ckpt has {len(files)} checkpoints, at least 2 are needed")
         file = files[-1]
     else:
         file = case.folder / fault["what"]
         if not file.is_file():
-            return
+            return case.not_played(f"{case.folder.name} has no {file.name}")
     shutil.copy2(file, kept := case.lab.new_folder("kept"))
     os.truncate(file, int(file.stat().st_size * fault["keep"]))
     (child,) = case.start()

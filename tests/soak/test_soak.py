@@ -15,9 +15,21 @@ import pytest
 import torch
 
 from pcdet.utils import safe_files
-from soak import compare, endurance, faults, kept_cases, process, report
+from soak import (
+    compare,
+    endurance,
+    faults,
+    kept_cases,
+    loader_workers,
+    process,
+    ranks,
+    real_starts,
+    report,
+    short_reads,
+)
+from soak.lab import EPOCHS, Reference
 from soak.scenarios import SCENARIOS, draw
-from soak.trial import Tally
+from soak.trial import Case, Tally
 
 HERE = Path(__file__).resolve().parent
 
@@ -190,6 +202,96 @@ def test_growth_of_anything_is_seen_and_a_flat_run_passes(what, growing):
     assert problem.startswith(what)
 
 
+class StubLab:
+    """Starts that run a Python call each instead of a training."""
+
+    def __init__(self, folder, *calls):
+        self.folder, self.calls, self.forks = folder, calls, []
+        folder.mkdir(exist_ok=True)
+
+    def new_folder(self, name="run"):
+        return self.folder / name
+
+    def reference(self, training, ranks=1):
+        return Reference(self.folder, 0.1, {})
+
+    def start(self, training, folder, **options):
+        return [process.fork(call, self.folder / f"{i}.txt") for i, call in enumerate(self.calls)]
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    """Makes a case of stubs; its end is not compared, and other children of this process are left alone."""
+    monkeypatch.setattr(Case, "finish", lambda self: self.tally)
+    monkeypatch.setattr(Case, "expect_no_orphans", lambda self: None)
+
+    def make(*calls, **facts):
+        lab = StubLab(tmp_path / "lab", *calls)
+        return Case(lab, {"training": "pointpillar", "ranks": len(calls), **facts})
+
+    return make
+
+
+def lose(status):
+    """A rank whose partner is lost, and that ends in a second."""
+
+    def call():
+        time.sleep(1)
+        sys.exit(status)
+
+    return call
+
+
+def victim():
+    print("Start logging")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    "status, problem",
+    [
+        ("RuntimeError: Connection closed by peer [127.0.0.1]:1", None),
+        (0, "exit status 0, not one of [1]"),
+        ("something is wrong", "the output names none of"),
+        (3, "exit status 3, not one of [1]"),
+    ],
+)
+def test_a_rank_that_is_left_must_fail_and_tell_of_the_lost_one(case, status, problem):
+    made = case(victim, lose(status))
+    ranks.disturb(made, {"rank": 0, "at": 0, "signal": "KILL"})
+    assert made.tally.kills == 1
+    assert [p for p in made.tally.problems if problem and problem in p] or (not problem and not made.tally.problems)
+
+
+def test_a_rank_that_had_nothing_left_to_train_may_end_well(case):
+    made = case(victim, lose(0))
+    (made.folder / "ckpt").mkdir(parents=True)
+    (made.folder / "ckpt" / f"checkpoint_epoch_{EPOCHS}.pth").touch()
+    ranks.disturb(made, {"rank": 0, "at": 0, "signal": "KILL"})
+    assert not made.tally.problems
+
+
+def test_a_training_without_the_workers_that_were_to_be_killed_is_a_problem(case):
+    made = case(lambda: print("no workers"), faults=[{"kind": "worker", "at": 0, "which": 0}])
+    (problem,) = loader_workers.play(made.facts, made.lab).problems
+    assert problem == "the fault could not be played: no two loader workers were seen: no workers"
+
+
+@pytest.mark.parametrize("what, words", [("checkpoint", "ckpt has 0 checkpoints"), ("run.json", "has no run.json")])
+def test_a_result_that_is_not_there_to_be_cut_is_a_problem(case, what, words):
+    made = case(lambda: None)
+    short_reads.cut_result(made, {"kind": "cut", "what": what, "keep": 0.5, "at": 0})
+    (problem,) = made.tally.problems
+    assert problem.startswith("the fault could not be played") and words in problem
+
+
+def test_a_start_that_never_logs_the_iteration_of_its_kill_is_a_problem(case, monkeypatch, tmp_path):
+    made = case(lambda: None, faults=[{"kind": "main", "after": 1, "rank": 0}])
+    monkeypatch.setattr(real_starts, "start", lambda case: ended(lambda: print("Train: 1"), tmp_path))
+    (problem,) = real_starts.play(made.facts, made.lab).problems
+    assert "1 iterations were logged, not 2" in problem
+
+
 # ------------------------------------------------------------------------------------------------------ bookkeeping
 
 
@@ -212,15 +314,9 @@ def test_counts_of_several_soaks_add_up_in_the_summary(tmp_path):
     row.add(Tally(runs=1, kills=7, resumes=8, hangs=1, problems=["hung"]), 10)
     row.add(Tally(runs=1, kills=3, resumes=2, problems=["wrong"]), 20)
     for seed in (1, 2):
-        report.append_counts(tmp_path / "counts.json", {"kills": row}, seed)
-    last = report.summary(tmp_path / "counts.json").splitlines()[-1]
+        report.append(tmp_path / f"{seed}.jsonl", {"kills": row}, seed)
+    last = report.summary([tmp_path / "1.jsonl", tmp_path / "2.jsonl"]).splitlines()[-1]
     assert last == "| kills | 4 | 20 | 20 | 2 | 2 | 60 |"
-
-
-def test_a_line_of_something_else_in_the_counts_is_named(tmp_path):
-    (tmp_path / "counts.json").write_text('{"scenario": "kills"}\n')
-    with pytest.raises(ValueError, match="counts.json, line 1: not a line of"):
-        report.summary(tmp_path / "counts.json")
 
 
 # ------------------------------------------------------------------------------------------------------ whole cases
@@ -254,12 +350,10 @@ def test_a_kill_in_a_checkpoint_that_is_written_in_place_is_found_out(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", kept_cases.kept(), ids=lambda file: file.stem)
-def test_what_once_failed_holds(file, request):
-    case = json.loads(file.read_text())
-    reason = SCENARIOS[case["scenario"]].why_not() if hasattr(SCENARIOS[case["scenario"]], "why_not") else None
+def test_what_once_failed_holds(file):
+    scenario = SCENARIOS[kept_cases.load(file)["scenario"]]
+    reason = scenario.why_not() if hasattr(scenario, "why_not") else None
     if reason:
         pytest.skip(reason)
-    if "open" in case:
-        request.applymarker(pytest.mark.xfail(reason=case["open"], strict=False))
     done = soak("--replay", file)
     assert done.returncode == 0, done.stdout + done.stderr

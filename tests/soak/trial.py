@@ -6,7 +6,7 @@ import random
 import signal
 from dataclasses import dataclass, field
 
-from soak.lab import START_LIMIT, Lab
+from soak.lab import EPOCHS, START_LIMIT, Lab
 from soak.process import Fork, children, orphans, wait_until
 
 STOP_LIMIT = 10  # seconds from SIGTERM or SIGINT to the end
@@ -52,6 +52,11 @@ class Case:
         self.reference = lab.reference(self.training, self.ranks)
         self.starts = 0
 
+    @property
+    def trained(self) -> bool:
+        """Whether the last epoch's checkpoint is there: a start then has nothing left to train."""
+        return (self.folder / "ckpt" / f"checkpoint_epoch_{EPOCHS}.pth").is_file()
+
     def start(self, fault: dict | None = None) -> list[Fork]:
         """Starts the training's command once more, one fork a rank; a fault in the process begins with it."""
         inside = self.absolute(fault) if fault and fault["kind"] in IN_CHILD else None
@@ -90,13 +95,20 @@ class Case:
         if child.code not in codes:
             self.tally.problems.append(f"exit status {child.code}, not one of {sorted(codes)}: {last_lines(child)}")
 
+    def expect_words(self, child: Fork, *words: str) -> None:
+        """Notes an output that does not hold one of the words."""
+        if not any(word in child.text() for word in words):
+            self.tally.problems.append(f"the output names none of {words}: {last_lines(child)}")
+
     def expect_message(self, child: Fork, *words: str) -> None:
         """Notes an output that does not hold one of the words, or that holds a traceback."""
-        text = child.text()
-        if not any(word in text for word in words):
-            self.tally.problems.append(f"the output names none of {words}: {last_lines(child)}")
-        if "Traceback (most recent call last)" in text:
+        self.expect_words(child, *words)
+        if "Traceback (most recent call last)" in child.text():
             self.tally.problems.append(f"a traceback instead of a message: {last_lines(child)}")
+
+    def not_played(self, why: str) -> None:
+        """Notes a fault that could not be brought about: without it, a good end shows nothing."""
+        self.tally.problems.append(f"the fault could not be played: {why}")
 
     def expect_no_orphans(self) -> None:
         """Notes processes that outlive the training; no start may run now."""

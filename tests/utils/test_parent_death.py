@@ -43,6 +43,9 @@ class Large(torch.utils.data.Dataset):  # a sample does not go into a pipe at on
 def begin():
     global batches
     batches = iter(DataLoader(Large(), num_workers=2, worker_init_fn=seed_worker, collate_fn=list))
+    while len(os.listdir(os.environ["PIDS"])) < 2:
+        time.sleep(0.05)
+    time.sleep(0.5)
 if __name__ == "__main__":
     {begin}
     time.sleep(600)  # nothing is read: the workers block
@@ -59,14 +62,15 @@ class Slow(torch.utils.data.Dataset):
         time.sleep(0.2)
         return index
 def begin():
-    global batches
+    global batches, first  # the first is there when the workers have begun
     batches = iter(DataLoader(Slow(), num_workers=2, worker_init_fn=seed_worker, multiprocessing_context=sys.argv[1]))
+    first = next(batches)
 if __name__ == "__main__":
     thread = threading.Thread(target=begin)
     thread.start()
     thread.join()
     time.sleep(1)
-    print(sum(int(batch) for batch in batches))
+    print(int(first) + sum(int(batch) for batch in batches))
 """
 
 INFOS = """

@@ -42,6 +42,7 @@ STRIDE_3D = {"VoxelBackBone8x": 8, "VoxelResBackBone8x": 8}  # metres of BEV cel
 SPARSE_CHANNELS = 128  # of what leaves these backbones at width 1
 SCALE_CHANNELS = "pcdet.models.width:scale_channels"
 SCALE_BEV_CHANNELS = "pcdet.models.width:scale_bev_channels"
+DATASET_TEMPLATE = "pcdet.datasets.dataset:DatasetTemplate"
 KITTI_CLASSES = "pcdet.datasets.kitti.kitti_object_eval_python.rules:CLASS_NAMES"
 DATABASE_FILTERS = "pcdet.datasets.augmentor.database_sampler:FILTERS"  # what gt_sampling's PREPARE may name
 # Lists or numbers whose entries must be at least one, wherever they stand under these nodes.
@@ -625,16 +626,30 @@ def _teacher_file_exists(config: Mapping) -> Iterator[str]:
 
 def _classes_are_mapped(config: Mapping) -> Iterator[str]:
     """Where classes are renamed for KITTI's evaluation, each must become one that it knows."""
-    mapping, names = _get(config, "DATA_CONFIG.MAP_CLASS_TO_KITTI"), config.get("CLASS_NAMES")
-    if not isinstance(mapping, Mapping) or not mapping or not _is_list(names):
+    path = "DATA_CONFIG.MAP_CLASS_TO_KITTI"
+    mapping, names = _get(config, path), config.get("CLASS_NAMES")
+    if not isinstance(mapping, Mapping) or not mapping or not _is_list(names) or not _is_evaluated_by_kitti(config):
         return
     known = load_object(KITTI_CLASSES)
+    for name, kitti in mapping.items():
+        if isinstance(kitti, str) and kitti not in known:
+            yield f"{path}.{name}: KITTI's evaluation has no class {kitti!r}; {nearest_name(kitti, known)}"
     for name in names:
         if isinstance(name, str) and name not in mapping and name not in known:
             yield (
-                f"DATA_CONFIG.MAP_CLASS_TO_KITTI: has no entry for {name!r} of CLASS_NAMES, which KITTI's evaluation "
-                f"does not know; map it to one of {', '.join(known)}"
+                f"{path}: has no entry for {name!r} of CLASS_NAMES, which KITTI's evaluation does not know; map it to "
+                f"one of {', '.join(known)}"
             )
+
+
+def _is_evaluated_by_kitti(config: Mapping) -> bool:
+    """Whether no other metric is asked for, and the data set has this package's evaluation and the frames it needs."""
+    name, metric = _get(config, "DATA_CONFIG.DATASET"), _get(config, "MODEL.POST_PROCESSING.EVAL_METRIC")
+    if metric not in (None, "kitti") or name not in R.DATASETS.names():
+        return False
+    dataset, template = R.DATASETS.get(name), load_object(DATASET_TEMPLATE)
+    evaluation, load_frame = (getattr(dataset, method, None) for method in ("evaluation", "load_frame"))
+    return getattr(evaluation, "__module__", "").startswith("pcdet.") and load_frame is not template.load_frame
 
 
 RULES = (

@@ -41,10 +41,13 @@ def report_class_counts(dataset: DatasetTemplate, logger: logging.Logger) -> Non
 
 
 def _pasted_counts(dataset: DatasetTemplate) -> dict[str, int]:
-    """Objects in the databases of the augmentors that paste some."""
+    """Objects that augmentors can paste: those that do have a method ``object_counts() -> {class: objects}``."""
     found: dict[str, int] = {}
     for augmentor in dataset.data_augmentor.data_augmentor_queue if dataset.training else ():
-        for name, count in getattr(augmentor, "object_counts", dict)().items():
+        tell = getattr(augmentor, "object_counts", None)
+        if not callable(tell):
+            continue
+        for name, count in tell().items():
             found[name] = found.get(name, 0) + count
     return found
 

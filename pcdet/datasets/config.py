@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pcdet.registry import AUGMENTORS, POINT_ENCODERS, PROCESSORS, ConfigError, check_node, load_object, nearest_name
+from pcdet.registry import AUGMENTORS, POINT_ENCODERS, PROCESSORS, ConfigError, check_node
 
-KITTI_CLASSES = "pcdet.datasets.kitti.kitti_object_eval_python.rules:CLASS_NAMES"
 ITEMS = ("points", "images", "calib_matricies", "gt_boxes2d")  # the third is spelt as in OpenPCDet's files
 Item = Literal["points", "images", "calib_matricies", "gt_boxes2d"]
 
@@ -75,13 +74,6 @@ class DataConfig:
             for key, entries in (("DATA_SPLIT", self.data_split), ("INFO_PATH", self.info_path))
             if not {"train", "test"} <= set(entries)
         ]
-        if self.map_class_to_kitti:
-            known = load_object(KITTI_CLASSES)
-            problems += [
-                f"MAP_CLASS_TO_KITTI.{name}: KITTI's evaluation has no class {kitti!r}; {nearest_name(kitti, known)}"
-                for name, kitti in self.map_class_to_kitti.items()
-                if kitti not in known
-            ]
         if problems:
             raise ConfigError(problems)
 

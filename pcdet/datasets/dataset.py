@@ -120,7 +120,7 @@ class DatasetTemplate(Dataset):
 
     def num_frames(self) -> int:
         """Frames of the split, each counted once."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define num_frames(), or __len__ and __getitem__")
 
     def class_counts(self) -> dict[str, int] | None:
         """Labelled objects of each class in the split, before any augmentation; None where that is not known.
@@ -139,7 +139,7 @@ class DatasetTemplate(Dataset):
             ``points`` (N, C) float32, ``frame_id`` str and, where there are labels, ``gt_boxes`` (M, 7+) and
             ``gt_names`` (M,). Further entries are stacked in the batch.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define load_frame(index), or __len__ and __getitem__")
 
     def __getitem__(self, index: int) -> dict:
         return self.prepare_data(self.load_frame(index % self.num_frames()), self.sample_rng(index))
@@ -221,7 +221,8 @@ class DatasetTemplate(Dataset):
     def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
         """A text and a dict of numbers; (None, {}) where the split has no labels.
 
-        With MAP_CLASS_TO_KITTI, KITTI's table (bev and 3d, every object easy) of the boxes that ``load_frame`` returns.
+        With MAP_CLASS_TO_KITTI, KITTI's table (bev and 3d, every object easy) of the boxes that ``load_frame`` returns:
+        every frame is loaded once more.
 
         Args:
             det_annos: what ``generate_prediction_dicts`` has made of all frames.
@@ -229,7 +230,8 @@ class DatasetTemplate(Dataset):
             **kwargs: ``eval_metric``, which must be kitti here, and ``output_path``.
 
         Raises:
-            NotImplementedError: there is no MAP_CLASS_TO_KITTI, and the data set has no evaluation of its own.
+            NotImplementedError: there is no MAP_CLASS_TO_KITTI, or there are no ``num_frames`` and ``load_frame`` to
+                take labels from, and the data set has no evaluation of its own.
             DataError: results are missing, repeated or of other frames, or some frames have no labels.
         """
         mapping, metric = self.config.map_class_to_kitti, kwargs.get("eval_metric", "kitti")
@@ -237,6 +239,12 @@ class DatasetTemplate(Dataset):
             raise NotImplementedError(
                 f"{type(self).__name__} has no evaluation for EVAL_METRIC {metric!r}: write one, or use kitti with "
                 "DATA_CONFIG.MAP_CLASS_TO_KITTI"
+            )
+        lacking = [n for n in ("num_frames", "load_frame") if getattr(type(self), n) is getattr(DatasetTemplate, n)]
+        if lacking:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no {' and '.join(lacking)}, from which KITTI's evaluation takes the labels "
+                "(MAP_CLASS_TO_KITTI): define them, or an evaluation of its own"
             )
         from pcdet.datasets.kitti.lidar_annos import evaluate_lidar_boxes
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from pcdet.datasets.errors import DataError
 
 FRAME_NAME = re.compile(r"[^\s/\\]+")  # no separators; white space would not survive a list of frames
@@ -23,7 +25,8 @@ def frame_file(folder: str | Path, frame_id: object, ending: str) -> Path:
     Raises:
         DataError: the name would lead elsewhere.
     """
-    name = str(frame_id) if isinstance(frame_id, int) else frame_id
+    is_number = isinstance(frame_id, (int, np.integer)) and not isinstance(frame_id, bool)  # batches hold numpy's
+    name = str(frame_id) if is_number else frame_id
     if not is_frame_name(name):
         raise DataError(
             f"the frame {frame_id!r} cannot have a file in {folder}: a frame's name must be text without / \\ or blanks"
@@ -32,8 +35,10 @@ def frame_file(folder: str | Path, frame_id: object, ending: str) -> Path:
 
 
 def is_inside(path: object) -> bool:
-    """Whether a path, as a data file holds it, is relative and never leads upwards."""
+    """Whether a path, as a data file holds it, is relative, never leads upwards and names more than the folder."""
     if not isinstance(path, str) or not path or "\0" in path:
         return False
     parts = PurePosixPath(path.replace("\\", "/")).parts
+    if not parts:  # of the folder itself
+        return False
     return not path.startswith(("/", "\\")) and ".." not in parts and not parts[0].endswith(":")

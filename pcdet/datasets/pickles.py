@@ -18,7 +18,5 @@ def read_pickle(path: str | Path) -> Any:
     """
     try:
         return safe_pickle.load(path)
-    except EOFError:
-        raise DataError(f"{path} is empty; make it again with create_kitti_infos") from None
     except safe_pickle.UnsafePickleError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{error}; make it again with the tool that wrote it") from error

@@ -100,7 +100,4 @@ def _first_line(error: BaseException) -> str:
 
 
 def _bad_npy(path: str | Path, problem: str) -> BadFrameError:
-    return BadFrameError(
-        f"{path} is cut short or not a numpy file of points: {problem}; save it again with numpy.save, "
-        "or set SKIP_BAD_FRAMES: True"
-    )
+    return BadFrameError(f"{path} is cut short or not a numpy file of points: {problem}; save it again with numpy.save")

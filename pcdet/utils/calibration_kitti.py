@@ -6,6 +6,7 @@ right, v down). All numbers are float64, as precise as the file.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,8 @@ class Calibration:
         V2C: (3, 4) LiDAR to the unrectified camera.
 
     Raises:
-        CalibrationError: as ``get_calib_from_file``, or the way from the LiDAR to the camera has no way back.
+        CalibrationError: as ``get_calib_from_file``, P2 projects to nowhere, or the way from the LiDAR to the camera
+            has no way back.
     """
 
     def __init__(self, calib: str | Path | dict[str, np.ndarray]):
@@ -112,11 +114,15 @@ class Calibration:
         self.V2C = np.asarray(matrices["Tr_velo2cam"], dtype=np.float64).reshape(3, 4)
         self.cu, self.cv = self.P2[0, 2], self.P2[1, 2]
         self.fu, self.fv = self.P2[0, 0], self.P2[1, 1]
-        self.tx, self.ty = self.P2[0, 3] / -self.fu, self.P2[1, 3] / -self.fv
+        name = "the calibration" if isinstance(calib, dict) else calib
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            self.tx, self.ty = self.P2[0, 3] / -self.fu, self.P2[1, 3] / -self.fv
+        if not (math.isfinite(self.tx) and math.isfinite(self.ty)):
+            raise CalibrationError(f"{name}: P2 must have focal lengths other than 0, got {self.fu} and {self.fv}")
         rectify, to_camera = np.eye(4), np.eye(4)
         rectify[:3, :3], to_camera[:3] = self.R0, self.V2C
         self._lidar_to_rect = rectify @ to_camera
-        self._rect_to_lidar = _inverse(self._lidar_to_rect, "the calibration" if isinstance(calib, dict) else calib)
+        self._rect_to_lidar = _inverse(self._lidar_to_rect, name)
 
     @property
     def lidar_to_image_matrix(self) -> np.ndarray:

@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 KILLED = 128 + signal.SIGKILL
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def die_with_parent() -> None:
@@ -19,7 +21,9 @@ def die_with_parent() -> None:
     Without this, workers of a loader that are blocked in a full pipe, and ranks that wait for each other, outlive a
     killed main process by minutes and keep their memory. On Linux only; elsewhere it does nothing.
 
-    The system watches the thread that started this process: start workers from a thread that lives as long as they do.
+    A process of multiprocessing has a thread that looks after its starter: the system would watch only the thread that
+    started it, and end the workers of a loader together with a thread that reads ahead. A program started as such asks
+    the system: start it from a thread that lives as long as it does.
 
     Raises:
         OSError: the system refuses.
@@ -27,10 +31,10 @@ def die_with_parent() -> None:
     if sys.platform != "linux":
         return
     starter = multiprocessing.parent_process()  # None in a program that was started as such
-    if starter is not None and _comes_from_fork_server():
-        threading.Thread(target=_end_after, args=(starter,), name="die with parent", daemon=True).start()
+    if starter is not None:
+        _watch(starter)
         return
-    parent = os.getppid() if starter is None else starter.pid
+    parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -39,15 +43,25 @@ def die_with_parent() -> None:
         os._exit(KILLED)
 
 
+def _watch(starter) -> None:
+    """Starts the thread that ends this process with its starter; ends it at once where that one is gone."""
+    from_server = _comes_from_fork_server()  # then the system's parent is the server
+    if not from_server and os.getppid() != starter.pid:
+        os._exit(KILLED)
+
+    def end_after() -> None:
+        if from_server:
+            starter.join()
+        while not from_server and os.getppid() == starter.pid:  # as long as any thread of it lives
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os._exit(KILLED)
+
+    threading.Thread(target=end_after, name="die with parent", daemon=True).start()
+
+
 def _comes_from_fork_server() -> bool:
     """Whether a helper process, which lives as long as any of its children, forked this one."""
     by_server = getattr(multiprocessing.context, "ForkServerProcess", ())
     return (
         isinstance(multiprocessing.current_process(), by_server) or multiprocessing.get_start_method() == "forkserver"
     )
-
-
-def _end_after(starter) -> None:
-    """Waits for the end of the process that the helper works for."""
-    starter.join()
-    os._exit(KILLED)

@@ -11,6 +11,7 @@ from pcdet.datasets import build_dataloader
 from pcdet.datasets.dataset import DatasetTemplate
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.pickles import read_pickle
+from pcdet.registry import AUGMENTORS
 from pcdet.utils import safe_pickle
 
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
@@ -54,6 +55,17 @@ def test_one_class_without_an_object_is_a_warning_unless_objects_are_pasted(kitt
         loader(kitti, CLASSES, augmentors=[{**kitti_files.AUGMENTORS[0], "PREPARE": {}}])
         assert "no object of Pedestrian" not in caplog.text
         loader(kitti, ["Pedestrian"], augmentors=[{**kitti_files.AUGMENTORS[0], "PREPARE": {}}])
+
+
+@pytest.mark.parametrize(("told", "missing"), [({"Van": 1}, True), (lambda self: {"Pedestrian": 1}, False)])
+def test_an_augmentors_object_counts_is_asked_where_it_is_a_method(kitti, caplog, monkeypatch, told, missing):
+    path = kitti / "kitti_infos_train.pkl"
+    safe_pickle.dump([info for info in read_pickle(path) if "Pedestrian" not in info["annos"]["name"]], path)
+    flip = {"NAME": "random_world_flip", "ALONG_AXIS_LIST": ["x"]}
+    monkeypatch.setattr(AUGMENTORS.get("random_world_flip"), "object_counts", told, raising=False)
+    with caplog.at_level(logging.WARNING, "pcdet"):
+        loader(kitti, CLASSES, augmentors=[flip])
+    assert ("no object of Pedestrian" in caplog.text) == missing
 
 
 def test_a_split_without_labels_and_a_data_set_that_does_not_know_say_nothing(kitti, caplog):

@@ -78,6 +78,13 @@ def test_values_that_are_not_finite_are_refused(cfg, tmp_path):
         folder_of(cfg, tmp_path / "nan.npy")[0]
 
 
+def test_a_damaged_numpy_file_names_no_key_that_would_not_help(cfg, tmp_path):
+    np.save(tmp_path / "cut.npy", cloud())
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-5])
+    with pytest.raises(BadFrameError, match="cut.npy is cut short .*save it again with numpy.save$"):
+        folder_of(cfg, tmp_path / "cut.npy")[0]
+
+
 @pytest.mark.parametrize(
     ("name", "ext", "message"),
     [

@@ -88,6 +88,27 @@ def test_every_bad_file_is_refused_by_name(path):
         read(path)
 
 
+def test_a_list_may_hold_several_names_a_line_each_of_which_is_checked(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("000007 000003\t000004\n\n  000001\n")
+    assert read_split(path) == ["000007", "000003", "000004", "000001"]
+    path.write_text("000007 000003\n000004 ../000001\n000005 000003\n")
+    with pytest.raises(DataError) as error:
+        read_split(path)
+    assert [problem.partition(", ")[2] for problem in error.value.problems] == [
+        "line 2: must hold names of frames, such as 000123, got '../000001'",
+        "line 3: lists frame 000003 more than once (first in line 1)",
+    ]
+
+
+@pytest.mark.parametrize("line", ["# frames of the first day", "#000001", "000001 # bad weather"])
+def test_a_list_of_frames_has_no_comments(tmp_path, line):
+    path = tmp_path / "train.txt"
+    path.write_text(f"000000\n{line}\n")
+    with pytest.raises(DataError, match=f"train.txt, line 2: a list of frames has no comments, got '{line}'"):
+        read_split(path)
+
+
 def test_repeated_frames_of_a_list_are_named_with_their_lines():
     with pytest.raises(DataError, match=r"repeated.txt, line 3: lists frame 000000 more than once \(first in line 1\)"):
         read_split(REGRESSIONS / "splits" / "repeated.txt")

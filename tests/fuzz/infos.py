@@ -13,13 +13,16 @@ import numpy as np
 from fuzz.pickles import MODULES, TOKENS, require_plain
 from fuzz.target import Target
 from pcdet.datasets.augmentor.database_checks import check_database
+from pcdet.datasets.augmentor.database_sampler import ObjectTable
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.info_checks import check_infos
+from pcdet.datasets.kitti.kitti_utils import calibration_of
 from pcdet.datasets.pickles import read_pickle
 from pcdet.utils import safe_pickle
 
 ODD = (
-    *(None, True, -1, 0, 2**70, float("nan"), float("inf"), "", "..", "/etc/passwd", "a/b", "\ufeff", b"\xff", [], {}),
+    *(None, True, -1, 0, 2**70, float("nan"), float("inf"), "", ".", "..", "/etc/passwd", "a/b", "\ufeff", b"\xff"),
+    *([], {}, (2**40, 2**40), np.zeros((4, 4)), np.full(7, 1e300), np.full((2, 3), 1e-60)),
     *([[1], [2, 3]], {"a": 1}, np.zeros(0), np.zeros((2, 8)), np.full((2, 3), np.nan), np.float32(1), np.array("x")),
     *(np.array(["Car", None], dtype=object), np.zeros((1, 1, 1)), np.int64(-5), (1, (2, 3)), np.array([1e300, -0.0])),
 )
@@ -77,15 +80,19 @@ def _check_infos(content: list[dict], path: Path) -> None:
     require_plain(content)
     for info in content:
         assert isinstance(info["point_cloud"]["lidar_idx"], str), "a frame's name is no text"
+        np.asarray(info["image"]["image_shape"], dtype=np.int32)
         annos = info.get("annos")
         if annos is None:
             continue
         real = [name != "DontCare" for name in annos["name"]]
         for key in ("location", "dimensions"):
-            assert np.isfinite(np.asarray(annos[key], dtype=np.float64)[real]).all(), f"{key} is not finite"
-        assert (np.asarray(annos["dimensions"], dtype=np.float64)[real] > 0).all(), "an object has no size"
+            assert np.isfinite(np.asarray(annos[key], dtype=np.float32)[real]).all(), f"{key} is not finite"
+        assert (np.asarray(annos["dimensions"], dtype=np.float32)[real] > 0).all(), "an object has no size"
         boxes = annos.get("gt_boxes_lidar")
         assert boxes is None or np.isfinite(np.asarray(boxes, dtype=np.float64)).all(), "a box is not finite"
+    if content:
+        calib = calibration_of(content[0])
+        assert np.isfinite([calib.tx, calib.ty]).all(), "a calibration leads nowhere"
 
 
 def _read_database(path: Path) -> dict:
@@ -96,11 +103,12 @@ def _read_database(path: Path) -> dict:
 
 def _check_database(content: dict, path: Path) -> None:
     require_plain(content)
-    for entry in [*content.get("Car", []), *content.get("Cyclist", [])]:
-        box = np.asarray(entry["box3d_lidar"], dtype=np.float64)
-        assert np.isfinite(box).all() and (box[3:6] > 0).all(), f"a box is {box.tolist()}"
-        assert not Path(entry["path"]).is_absolute() and ".." not in Path(entry["path"]).parts, "a path leads elsewhere"
-        int(entry["num_points_in_gt"])
+    for entries in (content.get("Car", []), content.get("Cyclist", [])):
+        boxes = ObjectTable.from_infos(entries).boxes
+        assert np.isfinite(boxes).all() and (boxes[:, 3:6] > 0).all(), f"boxes are {boxes.tolist()}"
+        for entry in entries:
+            path = Path(entry["path"])
+            assert path.parts and not path.is_absolute() and ".." not in path.parts, f"a path is {path}"
 
 
 SHARED = {"folder": "infos", "suffix": ".pkl", "refusals": (DataError,), "tokens": TOKENS, "memory": 512}

@@ -30,6 +30,49 @@ if __name__ == "__main__":
     next(iter(DataLoader(Slow(), num_workers=2, worker_init_fn=seed_worker, multiprocessing_context="{method}")))
 """
 
+BLOCKED = """
+import os, pathlib, threading
+import torch
+from torch.utils.data import DataLoader
+from pcdet.datasets.seeding import seed_worker
+class Large(torch.utils.data.Dataset):  # a sample does not go into a pipe at once
+    def __len__(self): return 100
+    def __getitem__(self, index):
+        pathlib.Path(os.environ["PIDS"], str(os.getpid())).touch()
+        return bytes(1 << 20)
+def begin():
+    global batches
+    batches = iter(DataLoader(Large(), num_workers=2, worker_init_fn=seed_worker, collate_fn=list))
+    while len(os.listdir(os.environ["PIDS"])) < 2:
+        time.sleep(0.05)
+    time.sleep(0.5)
+if __name__ == "__main__":
+    {begin}
+    time.sleep(600)  # nothing is read: the workers block
+"""
+
+AHEAD = """
+import os, sys, threading, time
+import torch
+from torch.utils.data import DataLoader
+from pcdet.datasets.seeding import seed_worker
+class Slow(torch.utils.data.Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, index):
+        time.sleep(0.2)
+        return index
+def begin():
+    global batches, first  # the first is there when the workers have begun
+    batches = iter(DataLoader(Slow(), num_workers=2, worker_init_fn=seed_worker, multiprocessing_context=sys.argv[1]))
+    first = next(batches)
+if __name__ == "__main__":
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    time.sleep(1)
+    print(int(first) + sum(int(batch) for batch in batches))
+"""
+
 INFOS = """
 from pcdet.datasets.kitti.kitti_infos import _mapper
 if __name__ == "__main__":
@@ -48,6 +91,9 @@ from pcdet.engine.dist import init_dist
 init_dist("pytorch", "cpu")
 announce()
 """
+
+
+IN_A_THREAD = "thread = threading.Thread(target=begin); thread.start(); thread.join()"
 
 
 def is_running(pid: int) -> bool:
@@ -94,11 +140,27 @@ def assert_killed_together(program, children):
 
 @pytest.mark.parametrize(
     "code",
-    [LOADER.format(method="fork"), LOADER.format(method="forkserver"), INFOS, SIMULATOR],
-    ids=["fork", "forkserver", "infos", "spawn, simulator"],
+    [
+        LOADER.format(method="fork"),
+        LOADER.format(method="spawn"),
+        LOADER.format(method="forkserver"),
+        BLOCKED.format(begin="begin()"),
+        BLOCKED.format(begin=IN_A_THREAD),
+        INFOS,
+        SIMULATOR,
+    ],
+    ids=["fork", "spawn", "forkserver", "full pipe", "full pipe, of a thread that has ended", "infos", "simulator"],
 )
 def test_workers_end_with_a_killed_main_process(tmp_path, code):
     assert_killed_together(*start(tmp_path, code))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_outlive_the_thread_that_started_them(tmp_path, method):
+    (tmp_path / "ahead.py").write_text(AHEAD)
+    done = subprocess.run([sys.executable, str(tmp_path / "ahead.py"), method], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=120)  # fmt: skip
+    assert done.stdout == f"{sum(range(8))}\n", done.stderr[-2000:]
 
 
 def test_ranks_end_with_a_killed_torchrun(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcdet.datasets.augmentor.database_checks import check_database
+from pcdet.datasets.augmentor.database_checks import ADVICE, BOX_COLUMNS, check_database
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.pickles import read_pickle
 from pcdet.registry import AUGMENTORS, ConfigError
@@ -23,7 +23,8 @@ class ObjectTable:
     """The objects of one class: where their points lie and what is known of them. Points stay on disk.
 
     Attributes:
-        boxes: (n, 7+) float32 [x, y, z, dx, dy, dz, heading], LiDAR frame of their own scene.
+        boxes: (n, 7+) float32 [x, y, z, dx, dy, dz, heading], LiDAR frame of their own scene. A velocity may follow;
+            one that is not known (NaN) is 0.
         num_points: (n,) points in each.
         difficulty: (n,) 0, 1, 2 or -1.
         paths: n file names, relative to the data set's folder.
@@ -38,8 +39,10 @@ class ObjectTable:
     def from_infos(cls, infos: list[dict]) -> ObjectTable:
         """The table of the entries of a database file."""
         boxes = np.array([info["box3d_lidar"] for info in infos], dtype=np.float32)
+        boxes = boxes.reshape(len(infos), -1) if infos else np.zeros((0, BOX_COLUMNS), dtype=np.float32)
+        boxes[:, BOX_COLUMNS:][np.isnan(boxes[:, BOX_COLUMNS:])] = 0.0
         return cls(
-            boxes.reshape(len(infos), -1) if infos else np.zeros((0, 7), dtype=np.float32),
+            boxes,
             np.array([info["num_points_in_gt"] for info in infos], dtype=np.int64),
             np.array([info.get("difficulty", 0) for info in infos], dtype=np.int64),
             [str(info["path"]) for info in infos],
@@ -107,7 +110,8 @@ class DataBaseSampler:
     ):
         if database_with_fakelidar:
             raise ConfigError(
-                "DATABASE_WITH_FAKELIDAR: True is not supported; make the database again with create_kitti_infos"
+                "DATABASE_WITH_FAKELIDAR: True is not supported; set it to False, and make the database again with "
+                "boxes [x, y, z, dx, dy, dz, heading]"
             )
         self.root_path = Path(root_path)
         self.logger = logger or logging.getLogger(__name__)
@@ -126,9 +130,9 @@ class DataBaseSampler:
             path = self.root_path / name
             if not path.is_file():
                 raise DataError(
-                    f"{path} does not exist, but gt_sampling needs it; make it with "
-                    "`python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG`, "
-                    "or put gt_sampling into DATA_AUGMENTOR.DISABLE_AUG_LIST"
+                    f"{path} does not exist, but gt_sampling needs it; make it as the info files (in KITTI's layout "
+                    "with `python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG`), or put gt_sampling "
+                    "into DATA_AUGMENTOR.DISABLE_AUG_LIST"
                 )
             database = read_pickle(path)
             check_database(database, path, list(infos))
@@ -212,22 +216,19 @@ class DataBaseSampler:
         try:
             raw = np.fromfile(path, dtype=np.uint8)
         except FileNotFoundError:
-            raise DataError(
-                f"{path} does not exist, but the database names it; make the database again with create_kitti_infos"
-            ) from None
+            raise DataError(f"{path} does not exist, but the database names it; {ADVICE}") from None
         for dtype in (np.float32, np.float64):  # some databases were written in float64
             if raw.size == count * self.num_point_features * np.dtype(dtype).itemsize:
                 points = raw.view(dtype).reshape(count, self.num_point_features).astype(np.float32)
                 if not np.isfinite(points).all():
                     raise DataError(
-                        f"{path} holds NaN or infinite values ({class_name} of the gt_sampling database); make the "
-                        "database again with create_kitti_infos"
+                        f"{path} holds NaN or infinite values ({class_name} of the gt_sampling database); {ADVICE}"
                     )
                 points[:, :3] += box[:3]
                 return points
         raise DataError(
             f"{path} has {raw.size} bytes; {count} points of {self.num_point_features} float32 have "
-            f"{count * self.num_point_features * 4}: NUM_POINT_FEATURES is wrong, or make the database again"
+            f"{count * self.num_point_features * 4}: NUM_POINT_FEATURES is wrong, or {ADVICE}"
         )
 
     def _heights_above_plane(self, boxes: np.ndarray, plane: np.ndarray | None, sample: dict) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.file_names import is_frame_name
+from pcdet.datasets.kitti.kitti_utils import LARGEST_PNG_SIDE, calibration_of
+from pcdet.utils.calibration_kitti import CalibrationError
 
 ADVICE = "make it again with create_kitti_infos"
 CALIBRATION = {"P2": (3, 4), "R0_rect": (3, 3), "Tr_velo_to_cam": (3, 4)}  # the least; OpenPCDet's are (4, 4)
@@ -19,9 +21,9 @@ BOX_COLUMNS = 7
 
 
 def check_infos(infos: Any, path: str | Path) -> None:
-    """Checks a whole info file: its form, names that lead to files, and the boxes of its objects.
+    """Checks a whole info file: its form, names that lead to files, calibrations, and the boxes of its objects.
 
-    Every object but DontCare must have a finite box whose sizes are above 0.
+    Every object but DontCare must have a finite box whose sizes are above 0, in float32, in which it is used.
 
     Args:
         infos: what the file holds.
@@ -32,10 +34,11 @@ def check_infos(infos: Any, path: str | Path) -> None:
     """
     if not isinstance(infos, list):
         raise DataError(f"{path} must hold a list of frames, got {_kind(infos)}; {ADVICE}")
-    problems = []
+    problems: list[str] = []
+    sound: set[tuple] = set()
     for number, info in enumerate(infos):
         try:
-            found = [*_frame_problems(info)] or [*_annos_problems(info)]
+            found = [*_frame_problems(info, sound)] or [*_annos_problems(info)]
         except (TypeError, ValueError) as error:  # what numpy makes of ragged or odd values
             found = [f"cannot be read: {error}"]
         problems += [f"{path}, frame {number}{_name_of(info)}: {problem}; {ADVICE}" for problem in found]
@@ -43,8 +46,8 @@ def check_infos(infos: Any, path: str | Path) -> None:
         raise DataError(problems)
 
 
-def _frame_problems(info: Any) -> Iterator[str]:
-    """What is wrong with a frame apart from its labels."""
+def _frame_problems(info: Any, sound: set[tuple]) -> Iterator[str]:
+    """What is wrong with a frame apart from its labels; ``sound`` are the calibrations that have passed."""
     if not isinstance(info, dict):
         yield f"must be a mapping, got {_kind(info)}"
         return
@@ -57,8 +60,20 @@ def _frame_problems(info: Any) -> Iterator[str]:
     if not is_frame_name(name):
         yield f"point_cloud.lidar_idx must be the name of the frame's files, text without / \\ or blanks, got {name!r}"
     shape = info["image"].get("image_shape")
-    if not _is_numbers(shape, (2,)) or min(shape) < 1:
-        yield f"image.image_shape must be two numbers above 0 (rows, columns), got {shape!r}"
+    if not _is_numbers(shape, (2,)) or not all(1 <= n <= LARGEST_PNG_SIDE and n % 1 == 0 for n in map(float, shape)):
+        yield f"image.image_shape must be two whole numbers in [1, 2^31) (rows, columns), got {shape!r}"
+    matrices = [matrix for matrix in map(info["calib"].get, CALIBRATION) if isinstance(matrix, np.ndarray)]
+    key = tuple((matrix.dtype.str, matrix.shape, matrix.tobytes()) for matrix in matrices)
+    if key not in sound:  # thousands of frames have a handful of calibrations
+        problems = [*_calibration_problems(info)]
+        yield from problems
+        if not problems:
+            sound.add(key)
+
+
+def _calibration_problems(info: dict) -> Iterator[str]:
+    """What is wrong with the matrices of a frame, each for itself, then with the calibration that they make."""
+    usable = True
     for key, least in CALIBRATION.items():
         matrix = info["calib"].get(key)
         if not (
@@ -68,9 +83,16 @@ def _frame_problems(info: Any) -> Iterator[str]:
             and matrix.shape[0] >= least[0]
             and matrix.shape[1] >= least[1]
         ):
+            usable = False
             yield f"calib.{key} must be a matrix of at least {least}, got {_kind(matrix)}"
         elif not np.isfinite(matrix).all():
+            usable = False
             yield f"calib.{key} holds values that are not finite"
+    if usable:
+        try:
+            calibration_of(info)
+        except CalibrationError as error:
+            yield f"calib: {error}"
 
 
 def _annos_problems(info: dict) -> Iterator[str]:
@@ -105,9 +127,10 @@ def _box_problems(annos: dict, names: np.ndarray) -> Iterator[str]:
             yield "annos.gt_boxes_lidar holds values that are not finite"
     if not np.isfinite(annos["bbox"]).all():
         yield "annos.bbox holds values that are not finite"
-    finite = np.isfinite(annos["dimensions"]).all(1) & np.isfinite(annos["location"]).all(1)
-    finite &= np.isfinite(annos["rotation_y"])
-    wrong = cared & ~(finite & (annos["dimensions"] > 0).all(1))
+    with np.errstate(over="ignore"):
+        sizes, place = (annos[key].astype(np.float32) for key in ("dimensions", "location"))
+    finite = np.isfinite(sizes).all(1) & np.isfinite(place).all(1) & np.isfinite(annos["rotation_y"])
+    wrong = cared & ~(finite & (sizes > 0).all(1))
     for row in np.flatnonzero(wrong):
         box = {key: annos[key][row].tolist() for key in ("dimensions", "location", "rotation_y")}
         yield f"object {row} ({names[row]}) must have finite numbers and sizes above 0, got {box}"

@@ -21,7 +21,14 @@ from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.file_names import frame_file
 from pcdet.datasets.kitti.info_checks import check_infos
 from pcdet.datasets.kitti.kitti_infos import create_kitti_infos, main
-from pcdet.datasets.kitti.kitti_utils import LARGEST_IMAGE, fov_flag, lidar_fov_flag, read_road_plane, write_result_file
+from pcdet.datasets.kitti.kitti_utils import (
+    LARGEST_IMAGE,
+    calibration_of,
+    fov_flag,
+    lidar_fov_flag,
+    read_road_plane,
+    write_result_file,
+)
 from pcdet.datasets.kitti.lidar_annos import in_kitti_classes, kitti_classes
 from pcdet.datasets.pickles import read_pickle
 from pcdet.datasets.point_files import read_points
@@ -260,14 +267,6 @@ class KittiDataset(DatasetTemplate):
         det_annos = in_kitti_classes(copy.deepcopy(in_frame_order(det_annos, frames)), mapping)
         gt_annos = in_kitti_classes([copy.deepcopy(info["annos"]) for info in self.kitti_infos], mapping)
         return get_official_eval_result(gt_annos, det_annos, kitti_classes(class_names, mapping))
-
-
-def calibration_of(info: dict) -> Calibration:
-    """Calibration of a frame, from its info."""
-    calib = info["calib"]
-    return Calibration(
-        {"P2": calib["P2"][:3], "R0": calib["R0_rect"][:3, :3], "Tr_velo2cam": calib["Tr_velo_to_cam"][:3]}
-    )
 
 
 def fov_shape(image_info: dict) -> tuple[int, int]:

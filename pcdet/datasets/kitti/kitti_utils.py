@@ -41,6 +41,18 @@ def read_png_size(path: str | Path) -> tuple[int, int]:
     return rows, columns
 
 
+def calibration_of(info: dict) -> Calibration:
+    """Calibration of a frame, from its info.
+
+    Raises:
+        CalibrationError: its matrices cannot be used; neither file nor frame is named.
+    """
+    calib = info["calib"]
+    return Calibration(
+        {"P2": calib["P2"][:3], "R0": calib["R0_rect"][:3, :3], "Tr_velo2cam": calib["Tr_velo_to_cam"][:3]}
+    )
+
+
 def image_shape_of_calibration(calib: Calibration) -> tuple[tuple[int, int], bool]:
     """(rows, columns) of a frame's image judged by its calibration, and whether the calibration is one of KITTI's.
 

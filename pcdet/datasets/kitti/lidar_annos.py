@@ -21,16 +21,31 @@ AHEAD = Calibration(  # a camera at the LiDAR's origin that looks along +x
 )
 
 
-def lidar_anno(boxes: np.ndarray, names: Sequence[str], scores: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def lidar_anno(
+    boxes: np.ndarray, names: Sequence[str], scores: np.ndarray | None = None, *, frame: object
+) -> dict[str, np.ndarray]:
     """The annotation of a frame without a camera. It has no image boxes, so that bev and 3d alone are evaluated.
 
     Args:
         boxes: (N, 7+) LiDAR frame.
         names: N classes.
         scores: (N,) of detections; None for labels.
+        frame: its name, for messages.
+
+    Raises:
+        DataError: names, scores and boxes differ in number, a name is no text, or a label's box is not finite.
     """
-    boxes = np.asarray(boxes, dtype=np.float64)
-    boxes = boxes.reshape(len(names), -1)[:, :7] if len(names) else np.zeros((0, 7))
+    what = f"frame {frame}: the " + ("labels" if scores is None else "results")
+    boxes = _box_rows(boxes, what)
+    if names is None or len(names) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
+        count = f"{'no' if names is None else len(names)} names for {len(boxes)} boxes"
+        raise DataError(f"{what} have {count}{'' if scores is None else f', {len(scores)} scores'}; each box needs one")
+    unnamed = [name for name in names if not isinstance(name, str)]
+    if unnamed:
+        raise DataError(f"{what} have a name that is no text, {unnamed[0]!r}; each box needs the name of its class")
+    if scores is None and not np.isfinite(boxes).all():  # a network that diverged may predict anything, a label not
+        row = np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0]
+        raise DataError(f"{what} must be finite, but box {row} ({names[row]}) is {boxes[row].tolist()}; correct it")
     camera = boxes3d_lidar_to_kitti_camera(boxes, AHEAD)
     anno = {
         "name": np.array(names, dtype=str),
@@ -45,6 +60,16 @@ def lidar_anno(boxes: np.ndarray, names: Sequence[str], scores: np.ndarray | Non
     return anno if scores is None else {**anno, "score": np.asarray(scores)}
 
 
+def _box_rows(boxes: np.ndarray, what: str) -> np.ndarray:
+    """(N, 7) float64: boxes without what follows their heading."""
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if not boxes.size:
+        return np.zeros((0, 7))
+    if not 1 <= boxes.ndim <= 2 or boxes.shape[-1] < 7:
+        raise DataError(f"{what} need boxes of shape (N, 7 or more), got {boxes.shape}")
+    return boxes.reshape(-1, boxes.shape[-1])[:, :7]
+
+
 def evaluate_lidar_boxes(
     labels: Sequence[dict], results: Sequence[dict], class_names: Sequence[str], mapping: Mapping[str, str]
 ) -> tuple[str | None, dict]:
@@ -57,7 +82,8 @@ def evaluate_lidar_boxes(
         mapping: class -> KITTI's class.
 
     Raises:
-        DataError: results are missing, repeated or of other frames, or some frames have no labels.
+        DataError: results are missing, repeated or of other frames, or some frames have no labels, or labels that
+            cannot be evaluated; the frame is named.
     """
     from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
 
@@ -67,8 +93,11 @@ def evaluate_lidar_boxes(
     if unlabelled:
         raise DataError(f"{len(unlabelled)} of {len(labels)} frames have no labels, such as {unlabelled[0]}")
     results = in_frame_order(results, [str(frame["frame_id"]) for frame in labels])
-    truth = [lidar_anno(frame["gt_boxes"], frame["gt_names"]) for frame in labels]
-    found = [lidar_anno(result["boxes_lidar"], result["name"], result["score"]) for result in results]
+    truth = [lidar_anno(frame["gt_boxes"], frame["gt_names"], frame=frame["frame_id"]) for frame in labels]
+    found = [
+        lidar_anno(result["boxes_lidar"], result["name"], result["score"], frame=frame["frame_id"])
+        for frame, result in zip(labels, results, strict=True)
+    ]
     classes = kitti_classes(class_names, mapping)
     return get_official_eval_result(in_kitti_classes(truth, mapping), in_kitti_classes(found, mapping), classes)
 

@@ -116,6 +116,8 @@ def save_checkpoint(state: dict, filename: str | os.PathLike = "checkpoint") -> 
     try:
         with safe_files.replacing(path, checksum=True) as stream:
             torch.save(state, stream)
+    except WriteError:  # it is in place, but its sum is not
+        raise
     except (OSError, RuntimeError) as error:
         reason = _os_error_in(error)
         if reason is None:

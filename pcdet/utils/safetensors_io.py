@@ -45,6 +45,8 @@ def write_safetensors(path: str | os.PathLike, weights: Mapping[str, torch.Tenso
     try:
         with replacing(path, checksum=True) as stream:
             stream.write(content)
+    except WriteError:  # it is in place, but its sum is not
+        raise
     except OSError as error:
         raise WriteError(
             f"{path} cannot be written: {error.strerror or error}; make room or choose another folder"

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import _init_path  # noqa: F401
@@ -34,8 +34,8 @@ from pcdet.registry import parse_node
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import create_logger
 from pcdet.utils.commu_utils import call_on_main
-from pcdet.utils.folder_lock import FolderInUseError, FolderLock
-from pcdet.utils.safe_files import WriteError
+from pcdet.utils.folder_lock import LOCK_FILE, FolderInUseError, FolderLock
+from pcdet.utils.safe_files import WriteError, remove_partials
 from pcdet.utils.weights import MisfitError
 
 TOOLS = Path(__file__).resolve().parent
@@ -99,26 +99,35 @@ class Session:
     batch_size: int  # per process
     output_dir: Path
     logger: object = None
+    removed: list = field(default_factory=list)  # half-written files of killed processes
 
     @contextlib.contextmanager
     def hold(self, folder, advice):
-        """Keeps other runs from writing to a folder during the block.
+        """Keeps other runs from writing to a folder during the block, and removes what killed ones left half-written.
 
         Raises:
             FolderInUseError: another run holds it; on every rank, so that none waits for rank 0.
+            WriteError: the folder cannot be made or written to; on every rank.
         """
         with contextlib.ExitStack() as held:
 
             def lock():
                 held.enter_context(FolderLock(folder, advice=advice))
+                with naming_unwritable(folder):
+                    self.removed += [file for own in own_folders(folder) for file in remove_partials(own)]
 
             call_on_main(lock)
             yield
 
     def start_log(self, log_file):
         """Opens the log on rank 0 and writes down how the run was started."""
-        if self.dist.is_main:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
+
+        def make():
+            with naming_unwritable(log_file):
+                log_file.parent.mkdir(parents=True, exist_ok=True)
+                log_file.touch()
+
+        call_on_main(make)
         self.logger = log = create_logger(log_file, rank=self.dist.rank)
         log.info("**********************Start logging**********************")
         log.info(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'ALL')}")
@@ -130,6 +139,8 @@ class Session:
         log.info(f"{'running on':16} {self.device}, {torch.get_num_threads()} threads")
         log_precision(self.precision, log)
         log_config_to_file(self.cfg, logger=log)
+        for file in self.removed:
+            log.info(f"Removed {file}, which a killed process left half-written")
 
     def loader(self, training, **options):
         """(data set, loader) of the training or the test split. Evaluation deals out its frames itself."""
@@ -143,6 +154,25 @@ class Session:
     def place(self, model):
         """The model on its device, in the memory layout that goes with the precision."""
         return self.precision.lay_out(model.to(self.device))
+
+
+@contextlib.contextmanager
+def naming_unwritable(path):
+    """Turns an OSError of what is written to ``path`` into a WriteError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{error.filename or path} cannot be written: {error.strerror or error}; make room, or give --output_dir "
+            "where this user may write"
+        ) from error
+
+
+def own_folders(folder):
+    """A folder and those below it, but none with a lock of its own: another run writes there."""
+    for path, below, _ in os.walk(folder):
+        yield Path(path)
+        below[:] = [name for name in below if not (Path(path) / name / LOCK_FILE).exists()]
 
 
 def read_config(args, sections):
@@ -225,6 +255,12 @@ def timestamp():
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
+def how_to_go_on(command):
+    """Which command resumes a stopped one; with ``--ckpt`` a training begins at that file again."""
+    given = any(word == "--ckpt" or word.startswith("--ckpt=") for word in command)
+    return "the same command without --ckpt" if given else "the same command"
+
+
 def run(main):
     """Calls ``main``; known mistakes end with their message alone, a requested stop with the signal's exit code."""
     faulthandler.enable()  # a crash in native code says where it was called from
@@ -233,7 +269,7 @@ def run(main):
     except KNOWN_ERRORS as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as stop:
-        print(f"Interrupted by {stop}; the same command goes on from here", file=sys.stderr)
+        print(f"Interrupted by {stop}; {how_to_go_on(sys.argv)} goes on from here", file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

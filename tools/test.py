@@ -19,6 +19,7 @@ from pcdet.engine.run_record import RunRecord
 from pcdet.engine.runtime import seed_process
 from pcdet.engine.tensorboard import TensorBoard
 from pcdet.models import build_network
+from pcdet.utils.commu_utils import call_on_main
 
 TEST_SEED = 1024
 
@@ -64,20 +65,22 @@ def test(session, split, ckpt_dir, eval_dir):
         cfg, save_to_file=args.save_to_file, infer_time=args.infer_time, precision=session.precision
     )
 
-    def evaluate(ckpt, epoch, result_dir):
+    def load(ckpt):
         _session.load_detector_weights(model, args, session.logger, ckpt, args.pretrained_model)
+
+    def evaluate(ckpt, epoch, result_dir):
         result = eval_one_epoch(
             model, loader, settings, epoch_id=epoch, result_dir=result_dir, device=session.device, logger=session.logger
         )
-        if record is not None:
-            record.add_result(epoch, result)
+        call_on_main(lambda: record.add_result(epoch, result) if record is not None else None)
         return result
 
     if not args.eval_all:
+        load(args.ckpt)
         evaluate(args.ckpt, epoch_id(args.ckpt), eval_dir)
         return
     repeat_eval_ckpt(
-        evaluate, ckpt_dir, eval_dir, split=split, start_epoch=args.start_epoch,
+        load, evaluate, ckpt_dir, eval_dir, split=split, start_epoch=args.start_epoch,
         max_waiting_mins=args.max_waiting_mins, logger=session.logger,
         tb_log=TensorBoard(eval_dir / f"tensorboard_{split}") if session.dist.is_main else None,
     )  # fmt: skip

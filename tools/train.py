@@ -8,7 +8,6 @@ the folder. A file's ``KD`` block is left out, and the output folder is then ``<
 what train_kd.py distils.
 """
 
-import shutil
 import sys
 
 import _session
@@ -17,12 +16,14 @@ from _session import Session, open_session
 from pcdet.config import find_config_file
 from pcdet.engine import hooks
 from pcdet.engine.best import BestCheckpoint
-from pcdet.engine.checkpoint import CheckpointError, plain_detector, read_checkpoint, save_checkpoint
+from pcdet.engine.checkpoint import CheckpointError, check_form, plain_detector, read_checkpoint
 from pcdet.engine.checkpoint_folder import has_checkpoints, newest_checkpoint
 from pcdet.engine.evaluate import (
     EvalSettings,
     eval_one_epoch,
+    evaluated_epochs,
     forget_evaluations,
+    list_of_evaluated,
     mark_evaluated,
     repeat_eval_ckpt,
 )
@@ -91,6 +92,8 @@ def train(session: Session, build_model, distil):
         tell_of_kd(session)
     epochs = args.epochs if args.epochs is not None else session.optim.num_epochs
     resume_from, state = find_state(session)
+    if state is not None:
+        check_form(state, resume_from)  # before its seed is used
     seed = choose_seed(args.seed, args.fix_random_seed, state)
     seed_process(seed, deterministic=args.fix_random_seed)
 
@@ -122,8 +125,7 @@ def train(session: Session, build_model, distil):
         logger.info(f"{resume_from} is already trained {trainer.epoch} epochs; {epochs} were asked for")
     else:
         logger.info(f"**********************Start training {name}**********************")
-        if session.dist.is_main:
-            forget_evaluations(session.output_dir / "eval", trainer.epoch)
+        forget_evaluations(evaluation.dir, trainer.epoch)
         trainer.run()
         logger.info(f"**********************End training {name}**********************")
     if not args.skip_eval:
@@ -135,15 +137,20 @@ def train(session: Session, build_model, distil):
 
 def start(session: Session):
     session.start_log(session.output_dir / f"train_{_session.timestamp()}.log")
-    if session.dist.is_main:
-        for folder in (session.output_dir, session.output_dir / "ckpt"):
-            folder.mkdir(exist_ok=True)
-            for file in safe_files.remove_partials(folder):
-                session.logger.info(f"Removed {file}, which a killed process left half-written")
-        cfg_file, copy = find_config_file(session.args.cfg_file), session.output_dir
-        if cfg_file.resolve().parent != copy.resolve():  # a run repeated from its own copy
-            shutil.copy(cfg_file, copy)
+    call_on_main(lambda: make_folders(session))
     return session.logger
+
+
+def make_folders(session: Session):
+    """The folder of checkpoints, and the configuration's copy."""
+    ckpt_dir, cfg_file = session.output_dir / "ckpt", find_config_file(session.args.cfg_file)
+    with _session.naming_unwritable(ckpt_dir):
+        ckpt_dir.mkdir(parents=True, exist_ok=True)
+    if cfg_file.resolve().parent == session.output_dir.resolve():  # a run repeated from its own copy
+        return
+    content, copy = cfg_file.read_bytes(), session.output_dir / cfg_file.name
+    with _session.naming_unwritable(copy), safe_files.replacing(copy) as stream:
+        stream.write(content)
 
 
 def find_state(session: Session):
@@ -214,7 +221,12 @@ def training_hooks(session: Session, trainer, record, evaluation):
             ),
         ]  # fmt: skip
     found.append(RecordTimes(record))
-    found.append(hooks.Evaluate(evaluation.of_current_weights, args.eval_interval, evaluation.best))
+    found.append(
+        hooks.Evaluate(
+            evaluation.of_current_weights, args.eval_interval, evaluation.best, mark=evaluation.mark,
+            evaluated=evaluation.evaluated,
+        )
+    )  # fmt: skip
     end_augmentation = (session.cfg.get("HOOK") or {}).get("DisableAugmentationHook")
     if end_augmentation:
         found.append(hooks.EndAugmentation(end_augmentation.DISABLE_AUG_LIST, end_augmentation.NUM_LAST_EPOCHS))
@@ -231,9 +243,15 @@ class Evaluation:
 
     def of_current_weights(self, epoch):
         """In the middle of training."""
-        result = self._evaluate(epoch, self.dir / f"epoch_{epoch}" / self.split)
+        return self._evaluate(epoch, self.dir / f"epoch_{epoch}" / self.split)
+
+    def mark(self, epoch):
+        """Notes an epoch as evaluated."""
         mark_evaluated(self.dir, self.split, epoch)
-        return result
+
+    def evaluated(self):
+        """The epochs noted so far."""
+        return evaluated_epochs(list_of_evaluated(self.dir, self.split))
 
     def of_checkpoints(self, first_epoch, last_epoch, purge_step=None):
         """What the run has saved in these epochs; TensorBoard forgets what it showed from ``purge_step`` on."""
@@ -242,16 +260,22 @@ class Evaluation:
             folder = self.dir / f"tensorboard_{self.split}"
             writer = TensorBoard(folder, purge_step=purge_step, logger=self.session.logger)
         repeat_eval_ckpt(
-            self._evaluate_checkpoint, self.session.output_dir / "ckpt", self.dir, split=self.split,
+            self._load, self._evaluate_checkpoint, self.session.output_dir / "ckpt", self.dir, split=self.split,
             start_epoch=first_epoch, last_epoch=last_epoch, max_waiting_mins=self.session.args.max_waiting_mins,
             tb_log=writer, logger=self.session.logger,
         )  # fmt: skip
 
-    def _evaluate_checkpoint(self, ckpt, epoch, result_dir):
+    def _load(self, ckpt):
         self.detector.load_params_from_file(filename=str(ckpt), logger=self.session.logger, to_cpu=True)
+
+    def _evaluate_checkpoint(self, ckpt, epoch, result_dir):
         result = self._evaluate(epoch, result_dir)
-        if self.best is not None:
-            self.best.update(epoch, result, lambda path: save_checkpoint(read_checkpoint(ckpt), path))
+
+        def keep_best():
+            if self.best is not None:
+                self.best.update(epoch, result, lambda: read_checkpoint(ckpt))
+
+        call_on_main(keep_best)
         return result
 
     def _evaluate(self, epoch, result_dir):
@@ -264,8 +288,12 @@ class Evaluation:
             self.detector, self.loader, settings, epoch_id=epoch, result_dir=result_dir, device=self.session.device,
             logger=self.session.logger,
         )  # fmt: skip
-        if self.record is not None:
-            self.record.add_result(epoch, result)
+
+        def keep():
+            if self.record is not None:
+                self.record.add_result(epoch, result)
+
+        call_on_main(keep)
         return result
 
 

@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pcdet.engine.checkpoint import save_checkpoint
 from pcdet.engine.checkpoint_folder import BEST
-from pcdet.engine.run_record import RunRecord
+from pcdet.engine.run_record import RunRecord, is_best
 from pcdet.registry import ConfigError
 from pcdet.utils import safe_files
+from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 
 HEADLINE = "_3d/moderate_R40"  # KITTI's ranking, of each class
 HEADLINE_NAME = "mean_3d/moderate_R40"
@@ -19,7 +21,9 @@ HEADLINE_NAME = "mean_3d/moderate_R40"
 class BestCheckpoint:
     """Keeps the best checkpoint by one metric, the larger the better; ``best`` in ``run.json`` says which it is.
 
-    Use it on rank 0 only. A file that the record does not know, such as an earlier training's, is put aside.
+    Use it on rank 0 only. The checkpoint says so itself, as its entry ``best``, and the record follows it: a kill
+    between the two writes loses nothing. A file that the record then does not know, such as an earlier training's, is
+    put aside.
 
     Args:
         ckpt_dir: gets ``checkpoint_best.pth``.
@@ -34,9 +38,26 @@ class BestCheckpoint:
     ):
         self.path, self.record, self.metric = Path(ckpt_dir) / BEST, record, metric
         self.logger = logger or logging.getLogger("pcdet")
+        if self.path.is_file():
+            self._follow_the_file()
 
-    def update(self, epoch: int, result: Mapping[str, float], save: Callable[[Path], object]) -> bool:
-        """Calls ``save(path)`` if an evaluation is better than all before it, and returns whether it was.
+    def _follow_the_file(self) -> None:
+        try:
+            best = read_checkpoint(self.path).get("best")
+        except CheckpointError as error:
+            self.record.content.pop("best", None)
+            self.logger.warning(f"{error}; it no longer counts as the best")
+            return
+        if is_best(best):  # files of earlier versions have none, and the record alone knows
+            self.record.content["best"] = {name: best[name] for name in ("metric", "value", "epoch")}
+
+    def update(self, epoch: int, result: Mapping[str, float], state: Callable[[], dict]) -> bool:
+        """Saves ``state()`` if an evaluation is better than all before it, and returns whether it was.
+
+        Args:
+            epoch: that was evaluated.
+            result: its metrics.
+            state: gives the training state to keep; called only where it is kept.
 
         Raises:
             ConfigError: the evaluation has no metric of that name; those it has are listed.
@@ -51,7 +72,7 @@ class BestCheckpoint:
             return False
         if best is None and self.path.is_file():
             self.logger.warning(f"{self.path} is none of this training: kept as {safe_files.put_aside(self.path)}")
-        save(self.path)
+        save_checkpoint({**state(), "best": {"metric": metric, "value": value, "epoch": epoch}}, self.path)
         self.record.set_best(metric, value, epoch)
         self.logger.info(f"Best so far: {metric} {value:.4f} at epoch {epoch}, saved to {self.path}")
         return True

@@ -3,13 +3,16 @@
 Keys: ``epoch`` (finished epochs), ``it`` (finished iterations), ``model_state``, ``optimizer_state`` and ``version`` as
 in OpenPCDet; ``scheduler_state``, ``scaler_state``, ``rng_state`` (of rank 0), ``seed`` and ``iters_per_epoch`` are
 ours. ``kd_state`` holds what a distiller owns beside its student: it is there, if empty, in every checkpoint of a
-distillation and in no other; ``teacher_fingerprint`` stands beside it where a loss needs the teacher. Everything is a
-tensor, a number, a string or a plain container, so ``torch.load(weights_only=True)`` reads it.
+distillation and in no other; ``teacher_fingerprint`` stands beside it where a loss needs the teacher. ``best``, in
+``checkpoint_best.pth`` alone, says by which metric, value and epoch it is the best. Everything is a tensor, a number, a
+string or a plain container, so ``torch.load(weights_only=True)`` reads it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 STUDENT = "student."
+OTHER_COPY = "use another copy (the weights alone: --pretrained_model)"
 
 
 class OtherLossesError(CheckpointError):
@@ -116,6 +120,8 @@ def save_checkpoint(state: dict, filename: str | os.PathLike = "checkpoint") -> 
     try:
         with safe_files.replacing(path, checksum=True) as stream:
             torch.save(state, stream)
+    except WriteError:  # it is in place, but its sum is not
+        raise
     except (OSError, RuntimeError) as error:
         reason = _os_error_in(error)
         if reason is None:
@@ -161,14 +167,15 @@ def load_checkpoint(
         logger: told what was loaded.
 
     Raises:
-        CheckpointError: where the file cannot be read, an entry is missing or does not fit, or a plain training would
-            go on from a distillation or the other way round.
+        CheckpointError: where the file cannot be read, an entry is missing, is of another kind or does not fit, or a
+            plain training would go on from a distillation or the other way round.
     """
     if not isinstance(state, dict):
         name, state = state, read_checkpoint(state)
     name = name or "checkpoint"
     if state.get("model_state") is None:
         raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
+    check_form(state, name)
     if optimizer is not None:
         if state.get("optimizer_state") is None:
             raise CheckpointError(
@@ -183,11 +190,75 @@ def load_checkpoint(
         logger.warning(f"{name} was distilled from a teacher with other weights; the student goes on with this one's")
     for part, key in ((scheduler, "scheduler_state"), (scaler, "scaler_state")):
         if part is not None and state.get(key):
-            part.load_state_dict(state[key])
+            with naming_entry(name, key):
+                part.load_state_dict(state[key])
     epoch, it = int(state.get("epoch") or 0), int(state.get("it") or 0)
     if logger is not None:
         logger.info(f"==> Done (loaded {name}: epoch {epoch}, iteration {it})")
     return epoch, it
+
+
+def check_form(state: Mapping, name: object) -> None:
+    """Raises CheckpointError where an entry of a training state is of another kind than a training writes.
+
+    Entries that are not there, or None, pass.
+
+    Args:
+        state: a checkpoint's dictionary.
+        name: its file, for the message.
+    """
+    for key in ("epoch", "it", "iters_per_epoch", "seed"):
+        value = state.get(key)
+        if value is not None and (not isinstance(value, numbers.Integral) or value < 0):
+            raise _misformed(name, key, "a whole number from 0 on", value)
+    for key in ("model_state", "kd_state"):
+        weights = state.get(key)
+        if weights is not None and not (_is_dict(weights) and all(map(torch.is_tensor, weights.values()))):
+            raise _misformed(name, key, "tensors by name", weights)
+    for key in ("scheduler_state", "scaler_state", "rng_state"):
+        if state.get(key) is not None and not _is_dict(state[key]):
+            raise _misformed(name, key, "a dictionary", state[key])
+    optimizer = state.get("optimizer_state")
+    if optimizer is not None and not _is_optimizer_state(optimizer):
+        raise _misformed(name, "optimizer_state", "state (a dictionary by parameter) and param_groups", optimizer)
+
+
+def _is_optimizer_state(value: Any) -> bool:
+    if not _is_dict(value):
+        return False
+    moments, groups = value.get("state"), value.get("param_groups")
+    return (
+        _is_dict(moments)
+        and all(map(_is_dict, moments.values()))
+        and isinstance(groups, (list, tuple))
+        and all(_is_dict(group) and isinstance(group.get("params"), (list, tuple)) for group in groups)
+    )
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _misformed(name: object, key: str, rule: str, value: Any) -> CheckpointError:
+    found = f"{type(value).__name__} {str(value)[:80]}"
+    return CheckpointError(f"{name}: {key} must be {rule}, got {found}; {OTHER_COPY}")
+
+
+@contextlib.contextmanager
+def naming_entry(name: object, key: str):
+    """Turns what a part of a training makes of a state that is not its own into a CheckpointError.
+
+    Args:
+        name: the checkpoint's file.
+        key: the entry.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(f"{name}: {key} cannot be taken over ({reason}); {OTHER_COPY}") from error
 
 
 def plain(value: Any) -> Any:
@@ -280,7 +351,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict, name) -> None
         )
     _check_moments(optimizer, state, name)
     groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(current, state["param_groups"], strict=True)]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    with naming_entry(name, "optimizer_state"):
+        optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 def _check_moments(optimizer: torch.optim.Optimizer, state: dict, name) -> None:

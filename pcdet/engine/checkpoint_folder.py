@@ -101,7 +101,8 @@ def _check_that_nothing_is_left(folder: Path, damaged: list[str]) -> None:
             "\n".join(damaged) + f"\nso training cannot go on from {folder}; give --ckpt FILE to go on from a copy, or "
             "move these files away to start from the beginning"
         )
-    others = sorted(f.name for f in folder.glob("*.pth") if not PUT_ASIDE.fullmatch(f.name))
+    # checkpoint_best.pth alone is what a kill before the first checkpoint leaves; BestCheckpoint puts it aside
+    others = sorted(f.name for f in folder.glob("*.pth") if f.name != BEST and not PUT_ASIDE.fullmatch(f.name))
     if others:
         raise CheckpointError(
             f"{folder} holds {', '.join(others)}, which training does not go on from by itself; give --ckpt "

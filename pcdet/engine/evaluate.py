@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pcdet.engine.checkpoint_folder import checkpoint_epochs
 from pcdet.engine.precision import Precision
 from pcdet.engine.trainer import like_loader
 from pcdet.registry import ConfigError
-from pcdet.utils import commu_utils
+from pcdet.utils import commu_utils, safe_pickle
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import batch_to_device
 from pcdet.utils.safe_files import WriteError, replacing
@@ -122,6 +121,7 @@ def eval_one_epoch(
 
 
 def repeat_eval_ckpt(
+    load: Callable[[Path], object],
     evaluate: Callable[[Path, int, Path], dict[str, float]],
     ckpt_dir: str | Path,
     eval_dir: str | Path,
@@ -137,10 +137,12 @@ def repeat_eval_ckpt(
     """Evaluates every ``checkpoint_epoch_<N>.pth`` that is not in ``eval_list_<split>.txt`` yet, in order of epochs.
 
     Ends when nothing is left. With ``max_waiting_mins`` above 0 it looks again every ``wait_seconds`` and ends when no
-    new checkpoint has come for that long. A checkpoint that cannot be read keeps no other from being evaluated.
+    new checkpoint has come for that long. A checkpoint that cannot be read, by whichever process, keeps no other from
+    being evaluated; one that was deleted meanwhile is skipped.
 
     Args:
-        evaluate: called with (checkpoint, epoch, result folder).
+        load: called with a checkpoint on every process: reads it into the model.
+        evaluate: called with (checkpoint, epoch, result folder) once every process has loaded it.
         ckpt_dir: where the checkpoints are.
         eval_dir: gets ``eval_list_<split>.txt`` and ``epoch_<N>/<split>``.
         split: name of the data split.
@@ -159,26 +161,30 @@ def repeat_eval_ckpt(
     """
     logger = logger or logging.getLogger("pcdet")
     eval_dir = Path(eval_dir)
-    record = eval_dir / f"eval_list_{split}.txt"
+    record = list_of_evaluated(eval_dir, split)
     results: dict[int, dict[str, float]] = {}
     damaged: dict[int, str] = {}
+    deleted: set[int] = set()
     idle_since = time.monotonic()
     while True:
         # rank 0 decides for all: it alone writes the list
-        found = commu_utils.broadcast_from_main(
-            _next_checkpoint(ckpt_dir, record, (start_epoch, last_epoch), (*results, *damaged))
+        passed = (*results, *damaged, *deleted)
+        found = commu_utils.call_on_main(
+            lambda passed=passed: _next_checkpoint(ckpt_dir, record, (start_epoch, last_epoch), passed)
         )
         if found is not None:
             epoch, ckpt = found
             idle_since = time.monotonic()
-            try:
-                results[epoch] = evaluate(ckpt, epoch, eval_dir / f"epoch_{epoch}" / split)
-            except MisfitError:
-                raise
-            except CheckpointError as error:
+            error = _load_everywhere(load, ckpt)
+            if isinstance(error, FileNotFoundError):
+                logger.warning(f"epoch {epoch} is skipped: {ckpt} was deleted before it was read")
+                deleted.add(epoch)
+                continue
+            if error is not None:
                 logger.warning(f"epoch {epoch} is left out: {error}")
                 damaged[epoch] = str(error)
                 continue
+            results[epoch] = evaluate(ckpt, epoch, eval_dir / f"epoch_{epoch}" / split)
             if commu_utils.is_main_process():
                 for key, value in results[epoch].items():
                     if tb_log is not None and isinstance(value, (int, float)):
@@ -204,22 +210,76 @@ def repeat_eval_ckpt(
     return results
 
 
+def _load_everywhere(load: Callable[[Path], object], ckpt: Path) -> CheckpointError | FileNotFoundError | None:
+    """Loads a checkpoint on every process and returns what failed first by rank, the same on all; None if nothing did.
+
+    Raises:
+        MisfitError: the weights do not fit.
+        FileNotFoundError: another file than the checkpoint is missing.
+    """
+    failure = None
+    try:
+        load(ckpt)
+    except (CheckpointError, FileNotFoundError) as error:
+        failure = error
+    failure = next((error for error in commu_utils.all_gather(failure) if error is not None), None)
+    if isinstance(failure, MisfitError):
+        raise failure
+    if isinstance(failure, FileNotFoundError) and commu_utils.call_on_main(ckpt.is_file):
+        raise failure
+    return failure
+
+
 def mark_evaluated(eval_dir: str | Path, split: str, epoch: int) -> None:
-    """Notes an epoch in ``eval_list_<split>.txt``, on rank 0."""
-    if commu_utils.is_main_process():
-        Path(eval_dir).mkdir(parents=True, exist_ok=True)
-        with (Path(eval_dir) / f"eval_list_{split}.txt").open("a") as stream:
-            stream.write(f"{epoch}\n")
+    """Notes an epoch in ``eval_list_<split>.txt``; every process calls this, rank 0 writes.
+
+    Raises:
+        WriteError: the list cannot be written; on every process.
+    """
+    record = list_of_evaluated(eval_dir, split)
+
+    def add():
+        before = record.read_bytes() if record.is_file() else b""
+        record.parent.mkdir(parents=True, exist_ok=True)
+        _write_list(record, before + (b"" if not before or before.endswith(b"\n") else b"\n") + b"%d\n" % epoch)
+
+    commu_utils.call_on_main(add)
 
 
 def forget_evaluations(eval_dir: str | Path, epoch: int) -> None:
-    """Takes epochs after ``epoch``, which are trained anew, out of every ``eval_list_<split>.txt`` below a folder."""
-    for record in sorted(Path(eval_dir).rglob("eval_list_*.txt")):
-        done = evaluated_epochs(record)
-        kept = [number for number in sorted(done) if number <= epoch]
-        if len(kept) < len(done):
-            with replacing(record) as stream:
-                stream.write("".join(f"{number}\n" for number in kept).encode())
+    """Takes epochs after ``epoch``, which are trained anew, out of the ``eval_list_<split>.txt`` of a folder.
+
+    Every process calls this. Lists of other folders, such as those of a ``test.py`` that runs beside, are not touched.
+
+    Raises:
+        ConfigError: a list holds something else than epochs; on every process.
+        WriteError: a list cannot be written; on every process.
+    """
+
+    def forget():
+        for record in sorted(Path(eval_dir).glob("eval_list_*.txt")):
+            done = evaluated_epochs(record)
+            kept = [number for number in sorted(done) if number <= epoch]
+            if len(kept) < len(done):
+                _write_list(record, "".join(f"{number}\n" for number in kept).encode())
+
+    commu_utils.call_on_main(forget)
+
+
+def list_of_evaluated(eval_dir: str | Path, split: str) -> Path:
+    """Where the evaluated epochs of a split are listed."""
+    return Path(eval_dir) / f"eval_list_{split}.txt"
+
+
+def _write_list(record: Path, content: bytes) -> None:
+    try:
+        with replacing(record) as stream:
+            stream.write(content)
+    except OSError as error:
+        raise WriteError(
+            f"the list of evaluated epochs {record} cannot be written: {error.strerror or error}; make room, and start "
+            "the same command again"
+        ) from error
 
 
 def evaluated_epochs(record: Path) -> set[int]:
@@ -314,7 +374,7 @@ def _report(parts: list[_Part], dataset, settings, epoch_id, result_dir: Path, s
 def _write_result(path: Path, annos: list[dict]) -> None:
     try:
         with replacing(path) as stream:
-            pickle.dump(annos, stream)
+            stream.write(safe_pickle.dumps(annos))  # OpenPCDet under numpy 1 reads it too
     except OSError as error:
         raise WriteError(
             f"the detections {path} cannot be written: {error.strerror or error}; make room, and evaluate again"

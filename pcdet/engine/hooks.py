@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
-from pcdet.engine.checkpoint import save_checkpoint
+from pcdet.engine.checkpoint import read_checkpoint, save_checkpoint
 from pcdet.engine.checkpoint_folder import LATEST, checkpoint_epochs, prune_checkpoints
 from pcdet.engine.runtime import preserved_rng
 from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
-from pcdet.utils.safe_files import WriteError
+from pcdet.utils.checkpoint_reader import CheckpointError
+from pcdet.utils.safe_files import WriteError, put_aside
 
 if TYPE_CHECKING:
     from pcdet.engine.best import BestCheckpoint
@@ -189,6 +190,8 @@ class Checkpoint(Hook):
                 f"with: {', '.join(map(str, later))}. They stay until they are written anew, and a start without "
                 "--ckpt would go on from the last of them; move them away if that is not meant"
             )
+        if (self.ckpt_dir / LATEST).is_file():
+            self._put_aside_if_later(trainer, self.ckpt_dir / LATEST)
 
     def after_iteration(self, trainer: Trainer) -> None:  # noqa: D102
         if time.monotonic() - self._tried_at >= self.time_interval:
@@ -201,6 +204,24 @@ class Checkpoint(Hook):
         elif trainer.epoch % self.interval or not self._try_to_save(trainer, file):
             return
         prune_checkpoints(self.ckpt_dir, self.max_num, trainer.epoch)
+
+    def _put_aside_if_later(self, trainer: Trainer, latest: Path) -> None:
+        """Keeps a start without ``--ckpt`` from going on from the ``latest_model.pth`` of what is trained over."""
+        try:
+            state = read_checkpoint(latest)
+        except CheckpointError as error:
+            trainer.logger.warning(f"{error}; it stays until it is written anew")
+            return
+        epoch, it = state.get("epoch"), state.get("it")
+        if not isinstance(epoch, int) or epoch < trainer.epoch:
+            return
+        # iterations have a meaning only where epochs are as long as they were
+        same_length = state.get("iters_per_epoch") == trainer.iters_per_epoch
+        if epoch > trainer.epoch or (same_length and isinstance(it, int) and it > trainer.it):
+            trainer.logger.warning(
+                f"{latest} stands at epoch {epoch}, iteration {it}, later than the epoch {trainer.epoch}, iteration "
+                f"{trainer.it} that this training begins with: kept as {put_aside(latest)}"
+            )
 
     def on_interrupt(self, trainer: Trainer) -> None:  # noqa: D102
         save_checkpoint(trainer.state_dict(), self.ckpt_dir / LATEST)
@@ -221,33 +242,57 @@ class Evaluate(Hook):
 
     All ranks need it. The random generators are left as they were, so training is the same with and without it. Files
     that cannot be written are warned of; between several processes they end the training, which would else wait for
-    each other.
+    each other. A training that was killed before the evaluation of its last finished epoch was noted begins with it.
 
     Args:
         evaluate: returns the metrics; on ranks other than 0 none.
         interval: epochs between two evaluations; 0: none.
         best: keeps the checkpoint of the best evaluation, on rank 0.
+        mark: called with the epoch once its evaluation is done and the best is kept.
+        evaluated: the epochs that ``mark`` was called with, by earlier processes too; called on rank 0. Without it a
+            resumed training makes up for nothing.
     """
 
     def __init__(
-        self, evaluate: Callable[[int], Mapping[str, float]], interval: int, best: BestCheckpoint | None = None
+        self,
+        evaluate: Callable[[int], Mapping[str, float]],
+        interval: int,
+        best: BestCheckpoint | None = None,
+        *,
+        mark: Callable[[int], None] = lambda epoch: None,
+        evaluated: Callable[[], Collection[int]] | None = None,
     ):
         self.evaluate, self.interval, self.best = evaluate, interval, best
+        self.mark, self.evaluated = mark, evaluated
+
+    def before_train(self, trainer: Trainer) -> None:  # noqa: D102
+        at_an_end = trainer.epoch > 0 and trainer.it == trainer.epoch * trainer.iters_per_epoch
+        if self.evaluated is None or not at_an_end or not self._is_due(trainer):
+            return
+        if trainer.epoch not in commu_utils.call_on_main(self.evaluated):
+            self.after_epoch(trainer)
 
     def after_epoch(self, trainer: Trainer) -> None:  # noqa: D102
-        if self.interval <= 0 or trainer.epoch % self.interval or trainer.epoch == trainer.epochs:
+        if not self._is_due(trainer):
             return
         try:
             with preserved_rng():
                 result = self.evaluate(trainer.epoch)
-            if self.best is not None:
-                self.best.update(trainer.epoch, result, lambda path: save_checkpoint(trainer.state_dict(), path))
+            commu_utils.call_on_main(lambda: self._keep_best(trainer, result))
+            self.mark(trainer.epoch)
         except OSError as error:
             if isinstance(error, FileNotFoundError) or commu_utils.get_world_size() > 1:
                 raise
             trainer.logger.warning(f"the evaluation of epoch {trainer.epoch} failed, training goes on: {error}")
         finally:
             trainer.model.train()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return self.interval > 0 and trainer.epoch % self.interval == 0 and trainer.epoch != trainer.epochs
+
+    def _keep_best(self, trainer: Trainer, result: Mapping[str, float]) -> None:
+        if self.best is not None:
+            self.best.update(trainer.epoch, result, trainer.state_dict)
 
 
 class EndAugmentation(Hook):

@@ -15,7 +15,8 @@ from pcdet.utils import commu_utils
 from pcdet.utils.safe_files import WriteError, put_aside, replacing
 
 NUMBER = (int, float)
-SESSION = (  # (name, type) of what a session must have, and of what it may have
+TIMES = [("epoch", int), ("position", NUMBER), ("wall_s", NUMBER), ("cpu_s", NUMBER)]
+SESSION = (  # (name, type) of what a session must have, and of what it may have, null as if it were not there
     [("from_epoch", int)],
     [("wall_s", NUMBER), ("cpu_s", NUMBER), ("to_epoch", int), ("times", list)],
 )
@@ -111,9 +112,11 @@ class RunRecord:
         if problem is not None:
             self.logger.warning(f"{self.path} {problem}: kept as {put_aside(self.path)}, and a new one is begun")
             return None
-        content.setdefault("results", {})
-        for session in content.setdefault("sessions", []):
-            session.setdefault("times", _even_times(session))
+        for name, empty in (("results", {}), ("sessions", [])):
+            content[name] = content.get(name) or empty
+        for session in content["sessions"]:
+            if session.get("times") is None:
+                session["times"] = _even_times(session)
             _sum_up(session)
         return content
 
@@ -187,26 +190,31 @@ def misfit(content: Any) -> str | None:
     if not isinstance(content, dict):
         return f"must hold an object, got {type(content).__name__}"
     for name, kind, needed, possible in (("sessions", list, *SESSION), ("results", dict, (), ())):
-        value = content.get(name, kind())
+        value = kind() if content.get(name) is None else content[name]
         if not isinstance(value, kind):
             return f"must hold a {kind.__name__} as {name}, got {type(value).__name__}"
         for entry in value.values() if kind is dict else value:
             if not _has(entry, needed, possible):
                 return f"has an entry of {name} that is none: {str(entry)[:80]}"
-    times = [part for session in content.get("sessions", ()) for part in session.get("times", ())]
-    if not all(_has(part, [("position", NUMBER), ("wall_s", NUMBER), ("cpu_s", NUMBER)]) for part in times):
-        return "has times without position, wall_s and cpu_s"
+    times = [part for session in content.get("sessions") or () for part in session.get("times") or ()]
+    if not all(_has(part, TIMES) for part in times):
+        return "has times without epoch, position, wall_s and cpu_s"
     best = content.get("best")
-    if best is not None and not _has(best, [("metric", str), ("value", NUMBER), ("epoch", int)]):
+    if best is not None and not is_best(best):
         return f"has a best that lacks metric, value or epoch: {str(best)[:80]}"
     return None
+
+
+def is_best(entry: Any) -> bool:
+    """Whether an entry says which evaluation was the best: metric, value and epoch."""
+    return _has(entry, [("metric", str), ("value", NUMBER), ("epoch", int)])
 
 
 def _has(entry: Any, needed: Sequence[tuple], possible: Sequence[tuple] = ()) -> bool:
     return (
         isinstance(entry, dict)
         and all(isinstance(entry.get(name), kind) for name, kind in needed)
-        and all(isinstance(entry[name], kind) for name, kind in possible if name in entry)
+        and all(isinstance(entry[name], kind) for name, kind in possible if entry.get(name) is not None)
     )
 
 
@@ -225,7 +233,7 @@ def _even_times(session: Mapping) -> list[dict]:
     if last is None:
         return []
     count = max(last - first, 1)
-    shares = {part: session.get(part, 0.0) / count for part in ("wall_s", "cpu_s")}
+    shares = {part: (session.get(part) or 0.0) / count for part in ("wall_s", "cpu_s")}
     ends = range(first + 1, last + 1) if last > first else (last,)
     times = [{"epoch": end, "iteration": None, "position": end, **shares} for end in ends]
     times[-1]["iteration"] = session.get("to_iteration")

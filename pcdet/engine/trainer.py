@@ -19,10 +19,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pcdet.engine.checkpoint import checkpoint_state, is_distiller, load_checkpoint, plain_detector, unwrap
+from pcdet.engine.checkpoint import (
+    checkpoint_state,
+    is_distiller,
+    load_checkpoint,
+    naming_entry,
+    plain_detector,
+    unwrap,
+)
 from pcdet.engine.hooks import Hook
 from pcdet.engine.precision import Precision
-from pcdet.engine.runtime import set_rng_state
+from pcdet.engine.runtime import preserved_rng, set_rng_state
 from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 from pcdet.utils.common_utils import batch_to_device, seed_generators
@@ -161,6 +168,9 @@ class Trainer:
             self.it = self.epoch * per_epoch
         else:
             self._pending_rng = state.get("rng_state")
+            if self._pending_rng is not None:
+                with naming_entry(name, "rng_state"), preserved_rng():  # a try, before anything is trained
+                    set_rng_state(self._pending_rng)
 
     # -------------------------------------------------------------------------------------------------------- loop
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from pcdet.utils.checkpoint_containers import read_legacy, read_zip
 from pcdet.utils.safe_files import DamagedFileError, verify
 from pcdet.utils.safe_pickle import DAMAGE
+from pcdet.utils.safetensors_io import SUFFIX, read_safetensors
 
 
 class CheckpointError(ValueError):
@@ -25,7 +27,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     one. Time and memory are in proportion to the file's size, whatever it says.
 
     Args:
-        path: a file of ``torch.save``; of any version since 1.0.
+        path: a file of ``torch.save``, of any version since 1.0, or one whose name ends in ``.safetensors``.
         map_location: where its tensors go.
 
     Raises:
@@ -35,13 +37,13 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     path, device = Path(path), torch.device(map_location)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, map_location)
     try:
         verify(path)
-        state = (read_zip if zipfile.is_zipfile(path) else read_legacy)(path, device)
+        state = _reader_of(path)(path, device)
     except DamagedFileError as error:
         raise CheckpointError(f"checkpoint {error}") from None
+    except FileNotFoundError:  # deleted meanwhile
+        raise
     except (*DAMAGE, NotImplementedError, OSError, struct.error, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()
         raise CheckpointError(
@@ -53,7 +55,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     return state
 
 
-def _read_safetensors(path: Path, map_location: str | torch.device) -> dict:
-    from pcdet.utils.safetensors_io import read_safetensors  # which needs CheckpointError from here
-
-    return read_safetensors(path, map_location)
+def _reader_of(path: Path) -> Callable[[Path, torch.device], object]:
+    """What reads a file: by its ending for safetensors, by its first bytes for the two forms of ``torch.save``."""
+    if path.suffix == SUFFIX:
+        return read_safetensors
+    return read_zip if zipfile.is_zipfile(path) else read_legacy

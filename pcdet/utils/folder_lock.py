@@ -13,7 +13,10 @@ import sys
 import weakref
 from pathlib import Path
 
+from pcdet.utils.safe_files import WriteError
+
 LOCK_FILE = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 
 
@@ -35,34 +38,57 @@ class FolderLock:
 
     Raises:
         FolderInUseError: somebody else holds it.
+        WriteError: the folder or the lock cannot be made. A full disk keeps only the holder's name from being told.
     """
 
     def __init__(
         self, folder: str | Path, *, advice: str, inheritable: bool = False, logger: logging.Logger | None = None
     ):
         self.path = Path(folder) / LOCK_FILE
+        try:
+            self._take(advice, logger or logging.getLogger("pcdet"))
+        except OSError as error:
+            raise WriteError(
+                f"the lock {self.path} cannot be made: {error.strerror or error}; make room, or give a folder that "
+                "this user may write to"
+            ) from error
+        os.set_inheritable(self._file.fileno(), inheritable)
+        if not inheritable:
+            _not_for_children.add(self)
+
+    def _take(self, advice: str, logger: logging.Logger) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+")
+        self._file = self.path.open("ab+", buffering=0)
+        try:
+            self._lock(advice, logger)
+            self._describe()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self, advice: str, logger: logging.Logger) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.seek(0)
-            holder = self._file.read().strip() or "a process that has not said its name"
-            self._file.close()
-            raise FolderInUseError(f"{folder} is written to by {holder}; {advice}") from None
+            holder = self._file.read().decode(errors="replace").strip() or "a process that has not said its name"
+            raise FolderInUseError(f"{self.path.parent} is written to by {holder}; {advice}") from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                self._file.close()
                 raise
-            (logger or logging.getLogger("pcdet")).warning(
-                f"{folder}: its file system has no locks ({error.strerror}); make sure that nobody else writes there"
+            logger.warning(
+                f"{self.path.parent}: its file system has no locks ({error.strerror}); make sure that nobody else "
+                "writes there"
             )
+
+    def _describe(self) -> None:
+        """Says who holds the lock, which holds without it: on a full disk it goes on nameless."""
         self._file.truncate(0)
-        self._file.write(f"{describe_this_process()}\n")
-        self._file.flush()
-        os.set_inheritable(self._file.fileno(), inheritable)
-        if not inheritable:
-            _not_for_children.add(self)
+        try:
+            self._file.write(f"{describe_this_process()}\n".encode(errors="backslashreplace"))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def release(self) -> None:
         """Lets others in. The lock's file stays: deleting it would let two in at once."""

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from pcdet.utils.checkpoint_reader import CheckpointError
-from pcdet.utils.safe_files import DamagedFileError, WriteError, replacing, verify
+from pcdet.utils.safe_files import WriteError, replacing
 
 SUFFIX = ".safetensors"
 NUMBERS = ("epoch", "it")  # entries that a checkpoint holds as numbers; safetensors' metadata is text
@@ -45,6 +44,8 @@ def write_safetensors(path: str | os.PathLike, weights: Mapping[str, torch.Tenso
     try:
         with replacing(path, checksum=True) as stream:
             stream.write(content)
+    except WriteError:  # it is in place, but its sum is not
+        raise
     except OSError as error:
         raise WriteError(
             f"{path} cannot be written: {error.strerror or error}; make room or choose another folder"
@@ -55,22 +56,20 @@ def write_safetensors(path: str | os.PathLike, weights: Mapping[str, torch.Tenso
 def read_safetensors(path: str | os.PathLike, device: str | torch.device = "cpu") -> dict[str, Any]:
     """A file's weights as ``model_state``, with its metadata beside it, in the form of a checkpoint.
 
+    ``read_checkpoint`` reads every kind of checkpoint, checks its sum and names it in the error.
+
     Raises:
-        CheckpointError: the file is damaged, or is no safetensors file.
-        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or is no safetensors file.
+        OSError: it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     try:
-        verify(path)
         with safe_open(path, framework="pt", device=str(device)) as file:
             state: dict[str, Any] = dict(file.metadata() or {})
             weights = {name: file.get_tensor(name) for name in file.keys()}
-    except DamagedFileError as error:
-        raise CheckpointError(str(error)) from error
     except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) cannot be read: {error}") from error
+        raise ValueError(str(error)) from error
     for name in NUMBERS:
         if str(state.get(name, "")).isdecimal():
             state[name] = int(state[name])

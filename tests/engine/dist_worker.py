@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 from toy import OPTIMIZATION, ToyDataset, ToyModel
 
-from pcdet.engine.checkpoint import read_checkpoint
+from pcdet.engine.checkpoint import CheckpointError, read_checkpoint
 from pcdet.engine.dist import end_dist, init_dist
 from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, repeat_eval_ckpt
 from pcdet.engine.hooks import Checkpoint
@@ -38,6 +38,24 @@ def train(info, out, seed):
     return model
 
 
+def evaluate_all_but_the_unreadable(info, out, logger):
+    """Epochs that were evaluated where rank 1 alone cannot read the first, and the error; both ranks gather in each."""
+    evaluated = []
+
+    def load(ckpt):
+        if info.rank == 1 and ckpt.stem.endswith("_1"):
+            raise CheckpointError(f"checkpoint {ckpt} cannot be read")
+
+    def evaluate(ckpt, epoch, result_dir):
+        evaluated.append(sum(commu_utils.all_gather(epoch)))
+        return {}
+
+    try:
+        repeat_eval_ckpt(load, evaluate, out, out / "eval_again", split="val", logger=logger)
+    except CheckpointError as error:
+        return evaluated, str(error)
+
+
 def main(out):
     info = init_dist("pytorch", "cpu")
     facts = {"info": [info.rank, info.world_size, info.local_world_size], "seed": choose_seed()}
@@ -55,7 +73,10 @@ def main(out):
     loader = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate)
     logger = logging.getLogger("toy")
     facts["result"] = eval_one_epoch(model, loader, settings, epoch_id=2, result_dir=out / "r", logger=logger)
-    facts["epochs"] = list(repeat_eval_ckpt(lambda c, e, r: {}, out, out / "eval", split="val", logger=logger))
+    facts["epochs"] = list(
+        repeat_eval_ckpt(read_checkpoint, lambda c, e, r: {}, out, out / "eval", split="val", logger=logger)
+    )
+    facts["one_unreadable"] = evaluate_all_but_the_unreadable(info, out, logger)
     (out / f"rank{info.rank}.json").write_text(json.dumps(facts))
     end_dist()
 

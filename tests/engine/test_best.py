@@ -82,5 +82,49 @@ def test_the_best_of_what_is_trained_over_is_put_aside(tmp_path):
 def test_values_that_are_no_numbers_are_never_the_best(tmp_path):
     record = RunRecord(tmp_path / "run.json", {})
     best = BestCheckpoint(tmp_path, record, "ap", logging.getLogger("toy"))
-    saved = []
-    assert not best.update(1, {"ap": float("nan")}, saved.append) and saved == []
+    assert not best.update(1, {"ap": float("nan")}, lambda: pytest.fail("nothing is to be saved"))
+
+
+def test_a_kill_between_the_file_and_the_record_loses_nothing(tmp_path):
+    record = RunRecord(tmp_path / "run.json", {})
+    BestCheckpoint(tmp_path, record, "ap").update(1, {"ap": 1.0}, lambda: {"epoch": 1})
+    before = (tmp_path / "run.json").read_bytes()
+    BestCheckpoint(tmp_path, record, "ap").update(2, {"ap": 3.0}, lambda: {"epoch": 2})
+    (tmp_path / "run.json").write_bytes(before)
+    again = BestCheckpoint(tmp_path, RunRecord(tmp_path / "run.json", {}), "ap")
+    assert not again.update(3, {"ap": 2.0}, lambda: pytest.fail("epoch 2 was better"))
+    assert again.record.content["best"] == {"metric": "ap", "value": 3.0, "epoch": 2}
+
+
+def test_a_damaged_best_is_named_and_gives_way(tmp_path, caplog):
+    record = RunRecord(tmp_path / "run.json", {})
+    BestCheckpoint(tmp_path, record, "ap").update(1, {"ap": 5.0}, lambda: {"epoch": 1})
+    (tmp_path / "checkpoint_best.pth").write_bytes(b"cut short")
+    assert BestCheckpoint(tmp_path, record, "ap").update(2, {"ap": 1.0}, lambda: {"epoch": 2})
+    assert "checkpoint_best.pth" in caplog.text and "no longer counts as the best" in caplog.text
+    assert read_checkpoint(tmp_path / "checkpoint_best.pth")["epoch"] == 2
+
+
+@pytest.mark.parametrize("already, evaluated", [(set(), [2, 3]), ({2}, [3])])
+def test_a_training_killed_before_an_evaluation_was_noted_begins_with_it(tmp_path, already, evaluated):
+    make_trainer([Checkpoint(tmp_path)], epochs=2).run()
+    calls, marks = [], []
+
+    def evaluate(epoch):
+        calls.append(epoch)
+        return {}
+
+    resumed = make_trainer(epochs=4)
+    resumed.load_state_dict(read_checkpoint(tmp_path / "checkpoint_epoch_2.pth"))
+    resumed.hooks = [Evaluate(evaluate, 1, mark=marks.append, evaluated=lambda: already)]
+    resumed.run()
+    assert calls == marks == evaluated
+
+
+def test_an_epoch_is_noted_as_evaluated_only_once_its_best_is_kept(tmp_path):
+    marks = []
+    best = BestCheckpoint(tmp_path, RunRecord(tmp_path / "run.json", {}), "none")
+    trainer = make_trainer([Evaluate(lambda epoch: {"ap": 1.0}, 1, best, mark=marks.append)])
+    with pytest.raises(ConfigError, match="no metric 'none'"):
+        trainer.run()
+    assert marks == []

@@ -194,6 +194,33 @@ def test_a_state_that_does_not_fit_is_an_error(tmp_path):
         load_checkpoint(state, model, build_optimizer(model, {**OPTIMIZATION, "OPTIMIZER": "adam"}), name="x.pth")
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("optimizer_state", {}),
+        ("optimizer_state", [1, 2]),
+        ("optimizer_state", {"state": [], "param_groups": []}),
+        ("optimizer_state", {"state": {0: 5}, "param_groups": []}),
+        ("optimizer_state", {"state": {}, "param_groups": None}),
+        ("optimizer_state", {"state": {}, "param_groups": [{"lr": 1}]}),
+        ("epoch", "best"),
+        ("it", -1),
+        ("iters_per_epoch", "many"),
+        ("seed", "x"),
+        ("model_state", [torch.ones(1)]),
+        ("model_state", {"linear.weight": "none"}),
+        ("scheduler_state", {"other": 1}),
+        ("scheduler_state", {"last_iter": "x"}),
+        ("rng_state", {"python": 1}),
+        ("rng_state", [1]),
+    ],
+)
+def test_a_foreign_or_damaged_entry_is_named_with_its_file(key, value):
+    trainer = make_trainer()
+    with pytest.raises(CheckpointError, match=f"^x.pth: {key} (must be|cannot be taken over)"):
+        trainer.load_state_dict({**trainer.state_dict(), key: value}, "x.pth")
+
+
 class FailsAt:
     """A stream on which the disk is full after so many bytes."""
 

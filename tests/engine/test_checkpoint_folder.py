@@ -65,11 +65,13 @@ def test_damaged_checkpoints_alone_are_an_error_and_no_fresh_start(tmp_path):
     with pytest.raises(CheckpointError, match="(?s)checkpoint_epoch_1.pth.*training cannot go on from .*give --ckpt"):
         newest_checkpoint(folder)
     (folder / "checkpoint_epoch_1.pth").unlink()
-    write(folder, checkpoint_best=(1, 5))
-    with pytest.raises(
-        CheckpointError, match="holds checkpoint_best.pth, which training does not go on from by itself"
-    ):
+    write(folder, released=(1, 5))
+    with pytest.raises(CheckpointError, match="holds released.pth, which training does not go on from by itself"):
         newest_checkpoint(folder)
+
+
+def test_the_best_alone_as_a_kill_before_the_first_checkpoint_leaves_it_is_a_fresh_start(tmp_path):
+    assert newest_checkpoint(write(tmp_path, checkpoint_best=(1, 5))) == (None, None)
 
 
 def test_the_lowest_epochs_are_deleted_with_their_sums_and_never_later_ones_than_the_trainings(tmp_path):

@@ -52,6 +52,14 @@ def test_both_ranks_train_the_same_weights_and_rank_0_saves_them(two_processes):
     assert json.loads((out / "run.json").read_text())["train_cpu_s"] > 0
 
 
+def test_a_checkpoint_that_one_rank_alone_cannot_read_is_left_out_by_all(two_processes):
+    _, ranks = two_processes
+    for rank in ranks:
+        evaluated, error = rank["one_unreadable"]
+        assert evaluated == [4]  # epoch 2 on both ranks
+        assert error.startswith("1 of 2 checkpoints were not evaluated") and "checkpoint_epoch_1.pth" in error
+
+
 def test_buffers_that_no_checkpoint_holds_are_not_sent_around(two_processes):
     """Such as anchors. Others, such as statistics of norms, rank 1 gets from rank 0."""
     _, (first, second) = two_processes

@@ -1,5 +1,6 @@
 """Evaluation of one set of weights, and of a folder of checkpoints."""
 
+import errno
 import logging
 import pickle
 import time
@@ -126,7 +127,7 @@ def test_all_checkpoints_are_evaluated_once_in_order_of_epochs(tmp_path, caplog)
 
     def run():
         return repeat_eval_ckpt(
-            evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val", start_epoch=2, tb_log=writer
+            read_checkpoint, evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val", start_epoch=2, tb_log=writer
         )
 
     assert run() == {9: {"ap": 9.0}, 10: {"ap": 10.0}}
@@ -145,7 +146,7 @@ def test_all_checkpoints_are_evaluated_once_in_order_of_epochs(tmp_path, caplog)
 
 def test_an_empty_folder_says_what_is_missing(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "pcdet"):
-        assert repeat_eval_ckpt(None, tmp_path, tmp_path / "eval", split="val", start_epoch=3) == {}
+        assert repeat_eval_ckpt(read_checkpoint, None, tmp_path, tmp_path / "eval", split="val", start_epoch=3) == {}
     assert "Nothing to evaluate: no checkpoint_epoch_<N>.pth with N >= 3" in caplog.text
 
 
@@ -162,7 +163,13 @@ def test_waiting_finds_a_late_checkpoint_and_ends(tmp_path, caplog):
     started = time.monotonic()
     with caplog.at_level(logging.INFO, "pcdet"):
         repeat_eval_ckpt(
-            evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val", max_waiting_mins=0.005, wait_seconds=0.1
+            read_checkpoint,
+            evaluate,
+            tmp_path / "ckpt",
+            tmp_path / "eval",
+            split="val",
+            max_waiting_mins=0.005,
+            wait_seconds=0.1,
         )
     assert sleeps == [1, 2] and 0.3 <= time.monotonic() - started < 5
     assert "for next check (progress: 0.0 / 0.005 minutes)" in caplog.text
@@ -182,14 +189,52 @@ def test_a_list_of_epochs_that_holds_something_else_is_named(tmp_path, text):
         evaluated_epochs(tmp_path / "eval_list_val.txt")
 
 
-def test_epochs_that_are_trained_anew_are_evaluated_anew(tmp_path):
-    for folder, split in (("eval_with_train", "val"), ("eval_all_default/default", "val"), ("eval_with_train", "test")):
+def test_epochs_that_are_trained_anew_are_evaluated_anew_and_lists_of_other_folders_stay(tmp_path):
+    own, other = tmp_path / "eval_with_train", tmp_path / "eval_with_train/of_a_running_test"
+    for folder, split in ((own, "val"), (own, "test"), (other, "val")):
         for epoch in (1, 2, 3):
-            mark_evaluated(tmp_path / folder, split, epoch)
-    forget_evaluations(tmp_path, 2)
-    lists = sorted(tmp_path.rglob("eval_list_*.txt"))
-    assert len(lists) == 3 and all(file.read_text() == "1\n2\n" for file in lists)
+            mark_evaluated(folder, split, epoch)
+    forget_evaluations(own, 2)
+    assert [(own / f"eval_list_{split}.txt").read_text() for split in ("val", "test")] == ["1\n2\n"] * 2
+    assert (other / "eval_list_val.txt").read_text() == "1\n2\n3\n"
     forget_evaluations(tmp_path / "none", 0)
+
+
+def test_a_list_that_cannot_be_written_is_named_and_stays_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "eval_list_val.txt").write_text("79")  # without a line's end
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pcdet.utils.safe_files.os.fsync", full)
+        with pytest.raises(WriteError, match="eval_list_val.txt cannot be written: No space left on device; make room"):
+            mark_evaluated(tmp_path, "val", 80)
+    assert (tmp_path / "eval_list_val.txt").read_text() == "79"
+    mark_evaluated(tmp_path, "val", 80)
+    assert (tmp_path / "eval_list_val.txt").read_text() == "79\n80\n"
+
+
+def test_a_checkpoint_that_is_deleted_before_it_is_read_is_skipped_but_no_other_missing_file(tmp_path, caplog):
+    folder_with_epochs(tmp_path / "ckpt", 1, 2)
+
+    def load(ckpt):
+        if ckpt.stem.endswith("1"):
+            ckpt.unlink()
+        read_checkpoint(ckpt)
+
+    done = repeat_eval_ckpt(load, lambda *_: {}, tmp_path / "ckpt", tmp_path / "eval", split="val")
+    assert (
+        list(done) == [2]
+        and "epoch 1 is skipped" in caplog.text
+        and "checkpoint_epoch_1.pth was deleted" in caplog.text
+    )
+
+    def lacks_other(ckpt):
+        raise FileNotFoundError("pretrained.pth does not exist")
+
+    with pytest.raises(FileNotFoundError, match="pretrained.pth"):
+        repeat_eval_ckpt(lacks_other, None, tmp_path / "ckpt", tmp_path / "other", split="val")
 
 
 def test_a_damaged_checkpoint_keeps_no_other_from_being_evaluated_and_is_told_at_the_end(tmp_path):
@@ -198,12 +243,11 @@ def test_a_damaged_checkpoint_keeps_no_other_from_being_evaluated_and_is_told_at
     done = []
 
     def evaluate(ckpt, epoch, result_dir):
-        read_checkpoint(ckpt)
         done.append(epoch)
         return {}
 
     with pytest.raises(CheckpointError, match="(?s)^1 of 3 checkpoints were not evaluated:.*checkpoint_epoch_2.pth"):
-        repeat_eval_ckpt(evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val")
+        repeat_eval_ckpt(read_checkpoint, evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val")
     assert done == [1, 3] and evaluated_epochs(tmp_path / "eval/eval_list_val.txt") == {1, 3}
 
 
@@ -211,19 +255,19 @@ def test_weights_that_do_not_fit_end_the_evaluation_at_once(tmp_path):
     folder_with_epochs(tmp_path / "ckpt", 1, 2)
     calls = []
 
-    def evaluate(ckpt, epoch, result_dir):
-        calls.append(epoch)
+    def load(ckpt):
+        calls.append(int(ckpt.stem[-1]))
         raise MisfitError("not for this model")
 
     with pytest.raises(MisfitError):
-        repeat_eval_ckpt(evaluate, tmp_path / "ckpt", tmp_path / "eval", split="val")
+        repeat_eval_ckpt(load, None, tmp_path / "ckpt", tmp_path / "eval", split="val")
     assert calls == [1]
 
 
 def test_checkpoints_of_later_epochs_than_the_trainings_are_not_its_results(tmp_path):
     folder_with_epochs(tmp_path / "ckpt", 4, 5, 10)
     results = repeat_eval_ckpt(
-        lambda *_: {}, tmp_path / "ckpt", tmp_path / "eval", split="val", start_epoch=5, last_epoch=5
+        read_checkpoint, lambda *_: {}, tmp_path / "ckpt", tmp_path / "eval", split="val", start_epoch=5, last_epoch=5
     )
     assert list(results) == [5]
 
@@ -232,12 +276,17 @@ def test_a_result_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
     eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
     before = (tmp_path / "result.pkl").read_bytes()
 
-    def dies_halfway(annos, stream):
-        stream.write(before[:20])
+    def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(pickle, "dump", dies_halfway)
+    monkeypatch.setattr("pcdet.utils.safe_files.os.fsync", full)
     with pytest.raises(WriteError, match="result.pkl cannot be written: No space left on device; make room"):
         eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
     assert (tmp_path / "result.pkl").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["result.pkl"]
+
+
+def test_results_name_no_module_that_numpy_1_lacks(tmp_path):
+    eval_one_epoch(ToyModel(), make_loader(2), SETTINGS, epoch_id=1, result_dir=tmp_path)
+    content = (tmp_path / "result.pkl").read_bytes()
+    assert b"numpy._core" not in content and b"numpy.core.multiarray" in content

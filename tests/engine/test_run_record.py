@@ -134,6 +134,14 @@ def test_sessions_of_older_files_are_cut_evenly(tmp_path):
     assert json.loads(path.read_text())["train_wall_s"] == 40.0
 
 
+def test_optional_entries_may_be_null(tmp_path, caplog):
+    path = tmp_path / "run.json"
+    old = {"from_epoch": 0, "to_epoch": 2, "times": None, "wall_s": 20.0, "cpu_s": None}
+    path.write_text(json.dumps({"sessions": [old], "results": None, "best": None}))
+    session(path, 1, 2, [3])
+    assert json.loads(path.read_text())["train_wall_s"] == 30.0 and not caplog.records
+
+
 @pytest.mark.parametrize(
     "text, problem",
     [
@@ -142,7 +150,11 @@ def test_sessions_of_older_files_are_cut_evenly(tmp_path):
         ('{"sessions": {}}', "must hold a list as sessions, got dict"),
         ('{"sessions": [3]}', "has an entry of sessions that is none: 3"),
         ('{"sessions": [{"from_epoch": 0, "wall_s": "x"}]}', "has an entry of sessions that is none"),
-        ('{"sessions": [{"from_epoch": 0, "times": [1]}]}', "has times without position"),
+        ('{"sessions": [{"from_epoch": 0, "times": [1]}]}', "has times without epoch, position"),
+        (
+            '{"sessions": [{"from_epoch": 0, "times": [{"position": 1, "wall_s": 1, "cpu_s": 1}]}]}',
+            "has times without epoch",
+        ),
         ('{"results": {"4": 1}}', "has an entry of results that is none: 1"),
         ('{"best": {"metric": "ap"}}', "has a best that lacks metric, value or epoch"),
         ("\x00\xff", "is not JSON"),

@@ -398,6 +398,20 @@ def test_epoch_files_come_at_the_interval_and_after_the_last_and_old_ones_go(tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == [n for name in kept for n in (name, f"{name}.sha256")]
 
 
+def test_a_training_that_begins_earlier_than_latest_model_puts_it_aside_and_one_that_goes_on_from_it_does_not(
+    tmp_path, caplog
+):
+    with pytest.raises(Interrupted):
+        make_trainer([Checkpoint(tmp_path), StopAt(7)], epochs=2).run()
+    for start, aside in (("latest_model.pth", False), ("checkpoint_epoch_1.pth", True)):
+        trainer = make_trainer(epochs=2)
+        trainer.load_state_dict(read_checkpoint(tmp_path / start))
+        Checkpoint(tmp_path).before_train(trainer)
+        assert (tmp_path / "latest_model-old1.pth").is_file() == aside
+        assert (tmp_path / "latest_model.pth").is_file() != aside
+    assert "stands at epoch 1, iteration 7, later than the epoch 1, iteration 5" in caplog.text
+
+
 def test_latest_model_is_written_by_the_clock(tmp_path):
     make_trainer([Checkpoint(tmp_path, interval=9, time_interval=0)], epochs=1).run()
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["checkpoint_epoch_1.pth", "latest_model.pth"]

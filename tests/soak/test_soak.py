@@ -332,12 +332,12 @@ def test_a_kill_in_a_checkpoint_that_is_written_in_place_is_found_out(tmp_path):
     """The soak's whole path, from the kill to the exit status, against the mistake that it is there to find."""
     script = (
         "import sys, torch\n"
-        "from pcdet.engine import hooks\n"
+        "from pcdet.engine import best, hooks\n"
         "from soak.__main__ import main\n"
         "def in_place(state, filename):\n"
         "    with open(f'{filename}'.removesuffix('.pth') + '.pth', 'wb') as stream:\n"
         "        torch.save(state, stream)\n"
-        "hooks.save_checkpoint = in_place\n"
+        "best.save_checkpoint = hooks.save_checkpoint = in_place\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     fault = {"kind": "bytes", "at": 0.3, "signal": "KILL"}

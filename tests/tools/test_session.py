@@ -178,7 +178,7 @@ def hooks_of(tool, tmp_path, *flags):
         logger=logging.getLogger("control"),
     )  # fmt: skip
     best = train.keep_best(session, RunRecord(tmp_path / "run.json", {}))
-    evaluation = SimpleNamespace(of_current_weights=None, best=best)
+    evaluation = SimpleNamespace(of_current_weights=None, mark=None, evaluated=None, best=best)
     return train.training_hooks(session, SimpleNamespace(it=0), None, evaluation), best
 
 
@@ -200,3 +200,58 @@ def test_a_seed_that_no_generator_takes_is_told_in_one_line(tool, said_at_the_en
         said_at_the_end(tool("train").main)
         == "ConfigError: --seed must be a whole number from 0 to 4294967295, got '-1'"
     )
+
+
+def session_in(tool, folder):
+    """A session of one process that writes to a folder."""
+    return tool("_session").Session(
+        Namespace(), {}, None, SimpleNamespace(is_main=True, rank=0, distributed=False), "cpu", None, 1, folder
+    )
+
+
+def test_a_run_removes_what_killed_ones_left_in_its_folder_but_not_where_another_run_writes(tool, tmp_path):
+    name, other = "a.partial-1-0a1b2c3d", tmp_path / "eval/epoch_1/val/default"
+    own = [tmp_path, tmp_path / "ckpt", tmp_path / "eval/eval_with_train/epoch_1/val"]
+    for folder in (*own, other):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    session = session_in(tool, tmp_path)
+    with FolderLock(other, advice=""), session.hold(tmp_path, "wait"):
+        assert sorted(session.removed) == sorted(folder / name for folder in own)
+    assert (other / name).exists()
+
+
+def test_a_log_that_cannot_be_opened_is_named_with_the_reason(tool, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="file cannot be written: .*; make room, or give --output_dir"):
+        session_in(tool, tmp_path).start_log(tmp_path / "file" / "train.log")
+
+
+def test_a_configuration_that_cannot_be_copied_is_named_and_the_old_copy_stays(tool, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("A: 1\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.yaml").write_text("A: 0\n")
+    session = SimpleNamespace(
+        output_dir=out, logger=None, start_log=lambda file: None, args=Namespace(cfg_file=str(tmp_path / "mine.yaml"))
+    )
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pcdet.utils.safe_files.os.fsync", full)
+    with pytest.raises(WriteError, match="out/mine.yaml cannot be written: No space left on device; make room"):
+        tool("train").start(session)
+    assert (out / "mine.yaml").read_text() == "A: 0\n"
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--ckpt", "a.pth"], "the same command without --ckpt"),
+        (["--ckpt=a.pth"], "the same command without --ckpt"),
+        (["--ckpt_save_interval", "2"], "the same command"),
+    ],
+)
+def test_a_stopped_training_says_which_command_goes_on(tool, flags, said):
+    assert tool("_session").how_to_go_on(["train.py", *flags]) == said

@@ -144,9 +144,9 @@ def test_a_killed_training_leaves_its_folder_free_and_goes_on_from_the_newest_go
     process.stdout.close()
     shutil.copy(trained[0] / "ckpt/checkpoint_epoch_2.pth", tmp_path / "ckpt")
     (tmp_path / "ckpt/checkpoint_epoch_3.pth").write_bytes(b"cut short")
-    (tmp_path / "ckpt/latest_model.pth.partial-1-a").write_bytes(b"half")
+    (tmp_path / "ckpt/latest_model.pth.partial-1-0a1b2c3d").write_bytes(b"half")
     log = run([*command, "--best_metric", "Car_3d/easy_R40"], cwd=tools)
-    assert "latest_model.pth.partial-1-a, which a killed process left half-written" in log
+    assert "latest_model.pth.partial-1-0a1b2c3d, which a killed process left half-written" in log
     good = tmp_path / "ckpt/checkpoint_epoch_2.pth"
     assert "checkpoint_epoch_3.pth (9 bytes) cannot be read" in log and f"going on from {good} instead" in log
     state = torch.load(tmp_path / "ckpt/checkpoint_best.pth", weights_only=True)  # of the final evaluation

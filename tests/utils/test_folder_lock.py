@@ -1,13 +1,16 @@
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pcdet.utils import folder_lock
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
+from pcdet.utils.safe_files import WriteError
 
 HOLD = """
 import sys, time
@@ -75,6 +78,33 @@ def test_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch, ca
     monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
     with FolderLock(tmp_path, advice=""):
         assert "No locks available" in caplog.text
+
+
+def test_a_full_disk_keeps_only_the_name_from_being_told(tmp_path, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda path, mode, **_: Full(path, mode))
+        lock = FolderLock(tmp_path, advice="")
+    with pytest.raises(FolderInUseError, match="a process that has not said its name"):
+        FolderLock(tmp_path, advice="")
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        WriteError, match="the lock .*file/below/.lock cannot be made: Not a directory; make room, or give"
+    ):
+        FolderLock(tmp_path / "file/below", advice="")
+
+
+def test_a_command_with_bytes_that_are_no_text_is_described(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "caf\udce9"])
+    with FolderLock(tmp_path, advice=""), pytest.raises(FolderInUseError, match=r"caf\\udce9"):
+        FolderLock(tmp_path, advice="")
 
 
 def test_a_forked_process_does_not_outlive_its_parents_lock(tmp_path):

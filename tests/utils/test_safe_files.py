@@ -3,11 +3,30 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
 
 import pytest
 
 from pcdet.utils import safe_files
-from pcdet.utils.safe_files import DamagedFileError, remove, remove_partials, replacing, sha256_of, sum_path, verify
+from pcdet.utils.safe_files import (
+    DamagedFileError,
+    WriteError,
+    remove,
+    remove_partials,
+    replacing,
+    sha256_of,
+    sum_path,
+    verify,
+)
+
+KEEP_WRITING = """
+import sys
+from pcdet.utils.safe_files import replacing
+print("writes", flush=True)
+for number in range(1_000_000):
+    with replacing(sys.argv[1], checksum=True) as stream:
+        stream.write(str(number % 10).encode() * 100_000)
+"""
 
 
 def write(path, content, **options):
@@ -76,6 +95,63 @@ def test_a_kill_between_any_two_steps_never_leaves_a_file_with_the_sum_of_anothe
     assert (b"old", True) in steps and (b"new", False) in steps and steps[-1] == (b"new", True)
 
 
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_step_that_fails_leaves_the_old_file_with_its_sum_or_says_that_the_new_one_is_there(
+    tmp_path, monkeypatch, step
+):
+    """The steps: the new sum is flushed (1), the old sum moved (2), the file moved (3), the new sum moved (4)."""
+    file, done = tmp_path / "a", []
+    write(file, b"old", checksum=True)
+
+    def failing(name, call, first):
+        def run(*args):
+            done.append(name)
+            if done.count(name) == first:
+                raise OSError(errno.ENOSPC, "disk full")
+            return call(*args)
+
+        return run
+
+    name, count = [("fsync", 2), ("replace", 1), ("replace", 2), ("replace", 3)][step - 1]
+    monkeypatch.setattr(safe_files.os, name, failing(name, getattr(os, name), count))
+    with pytest.raises(OSError) as caught:
+        write(file, b"new", checksum=True)
+    monkeypatch.undo()
+    in_place = step == 4
+    assert isinstance(caught.value, WriteError) == in_place
+    assert (file.read_bytes(), verify(file)) == ((b"new", False) if in_place else (b"old", True))
+    if in_place:
+        assert "a is written, but not its checksum" in str(caught.value) and "disk full" in str(caught.value)
+    else:
+        assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "a.sha256"]
+
+
+def test_a_sound_file_that_its_owner_replaces_between_sum_and_content_is_not_damaged(tmp_path, monkeypatch):
+    file, replaced = tmp_path / "a", []
+    write(file, b"old", checksum=True)
+
+    def replaced_first(path):
+        if not replaced:
+            replaced.append(path)
+            write(file, b"new", checksum=True)
+        return sha256_of(path)
+
+    monkeypatch.setattr(safe_files, "sha256_of", replaced_first)
+    assert verify(file) and replaced == [file] and file.read_bytes() == b"new"
+
+
+def test_a_sound_file_is_never_reported_damaged_while_its_owner_replaces_it(tmp_path):
+    file = tmp_path / "a"
+    write(file, b"0" * 100_000, checksum=True)
+    with subprocess.Popen([sys.executable, "-c", KEEP_WRITING, file], stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout.readline() == "writes\n"
+            for _ in range(300):
+                verify(file)
+        finally:
+            writer.kill()
+
+
 def test_a_file_without_a_sum_takes_the_old_sum_away(tmp_path):
     write(tmp_path / "a", b"old", checksum=True)
     write(tmp_path / "a", b"new")
@@ -96,12 +172,14 @@ def test_files_get_the_permissions_that_others_have(tmp_path):
 
 
 def test_what_killed_writers_left_goes_and_the_rest_stays(tmp_path):
-    (tmp_path / "a.partial-12-ab").write_bytes(b"half")
+    left, others = ["a.partial-12-00ab34cd", "a.sha256.partial-7-12345678"], ["b.partial-1.txt", "my.partial-notes"]
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"half")
     write(tmp_path / "a", b"abc", checksum=True)
-    assert [f.name for f in remove_partials(tmp_path)] == ["a.partial-12-ab"]
+    assert [f.name for f in remove_partials(tmp_path)] == left
     assert verify(tmp_path / "a")
     remove(tmp_path / "a")
-    assert not list(tmp_path.iterdir())
+    assert sorted(f.name for f in tmp_path.iterdir()) == others
 
 
 def test_what_is_put_aside_keeps_its_ending_and_its_sum(tmp_path):
@@ -113,5 +191,9 @@ def test_what_is_put_aside_keeps_its_ending_and_its_sum(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "a-old1.pth", "a-old1.pth.sha256", "a-old2.pth", "a-old2.pth.sha256",
     ]  # fmt: skip
+    (tmp_path / "a-old1.pth").unlink()  # its sum stays, as after a kill between the two moves
+    (tmp_path / "a.pth").write_bytes(b"third")
+    assert safe_files.put_aside(tmp_path / "a.pth").name == "a-old3.pth"
+    assert not safe_files.verify(tmp_path / "a-old3.pth")
     done = subprocess.run(["sha256sum", "-c", "a-old2.pth.sha256"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "a-old2.pth: OK\n"

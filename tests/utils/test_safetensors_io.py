@@ -1,5 +1,7 @@
 """Weights as safetensors: to the bit, with their facts, and damage named."""
 
+import errno
+
 import pytest
 import torch
 
@@ -39,6 +41,18 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path, cut, with_sum):
     if not with_sum:
         sum_path(path).unlink()
     with pytest.raises(CheckpointError, match=f"a.safetensors .{cut} bytes. (is damaged|cannot be read)"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_the_system_cannot_read_is_an_error_that_names_it(tmp_path, monkeypatch):
+    path = write_safetensors(tmp_path / "a.safetensors", {"w": torch.ones(2)}, {})
+    sum_path(path).unlink()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("safetensors.safe_open", refuse)
+    with pytest.raises(CheckpointError, match="checkpoint .*a.safetensors .* cannot be read: .*Input/output error"):
         read_checkpoint(path)
 
 

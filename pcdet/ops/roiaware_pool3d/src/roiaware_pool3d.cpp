@@ -43,7 +43,7 @@ void pool_rois(const PoolRoi<T>& pool, int64_t rois) {
 
 template <typename T>
 void spread_gradients(const CollectGradient<T>& collect) {
-  const int64_t points_per_thread = std::max<int64_t>(1, kPairsPerThread / collect.rois);
+  const int64_t points_per_thread = std::max<int64_t>(1, kPairsPerThread / std::max<int64_t>(collect.rois, 1));
   at::parallel_for(0, collect.num_points, points_per_thread, [&](int64_t begin, int64_t end) {
     for (int64_t point = begin; point < end; ++point) collect(point, 0, collect.channels);
   });

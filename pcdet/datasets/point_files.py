@@ -68,7 +68,7 @@ def read_npy(path: str | Path) -> np.ndarray:
         size = stream.seek(0, 2)
         stream.seek(0)
         try:
-            shape, fortran, dtype = _npy_header(stream)
+            shape, fortran, dtype = _npy_header(stream, size)
         except BAD_HEADER as error:
             raise _bad_npy(path, f"its header cannot be read ({_first_line(error)})") from None
         if dtype.kind not in "biuf" or dtype.hasobject:
@@ -86,12 +86,17 @@ def read_npy(path: str | Path) -> np.ndarray:
     return values.reshape(shape, order="F" if fortran else "C")
 
 
-def _npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _npy_header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order and dtype. The third version of the format is for fields with names, which no cloud has."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version[0]} of the format")
+    start = stream.tell()
+    length = int.from_bytes(stream.read(2 * version[0]), "little")  # two bytes, or four in the second version
+    if length > size - stream.tell():  # numpy would make room for all of it
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    stream.seek(start)
     return readers[version](stream)
 
 

@@ -119,7 +119,12 @@ TARGETS = [
         seeds=lambda: [safe_pickle.dumps(infos()), safe_pickle.dumps([])],
         draw=lambda rng: changed(infos(), rng),
         check=_check_infos,
-        modules=("pcdet.datasets.kitti.info_checks", "pcdet.datasets.file_names", *MODULES),
+        modules=(
+            "pcdet.datasets.kitti.info_checks",
+            "pcdet.datasets.kitti.kitti_utils",
+            "pcdet.datasets.file_names",
+            *MODULES,
+        ),
         **SHARED,
     ),
     Target(

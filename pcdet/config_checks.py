@@ -109,7 +109,8 @@ def _section_problems(config: Mapping) -> Iterator[str]:
         if key not in (*SECTIONS, *PROGRAM_KEYS, BASE_KEY):
             yield f"{key}: there is no such section; {nearest_name(key, SECTIONS)}"
     names = config.get("CLASS_NAMES")
-    if "MODEL" in config and not (_is_list(names) and names and all(isinstance(n, str) for n in names)):
+    nameless = "MODEL" in config and not (_is_list(names) and names)
+    if nameless or (_is_list(names) and not all(isinstance(n, str) for n in names)):
         yield f"CLASS_NAMES: expected a list of class names, got {names!r}"
     elif _is_list(names) and len(set(names)) < len(names):
         yield f"CLASS_NAMES: every class may stand there once, got {list(names)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
 from pcdet.utils.text_files import TextFileError, read_text
 
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 CLASS_IDS = {"Car": 1, "Pedestrian": 2, "Cyclist": 3, "Van": 4}
 NUM_FIELDS = 15  # type truncated occluded alpha bbox(4) dimensions(3) location(3) rotation_y; a 16th is the score
 LEVELS = (  # least height of the image box in pixels, most truncation, most occlusion
@@ -70,8 +70,8 @@ class Object3d:
         except ValueError:
             wrong = next(i for i, field in enumerate(fields[1:], start=2) if not _is_number(field))
             raise ValueError(f"field {wrong} must be a number, got {fields[wrong - 1]!r}") from None
-        if not all(map(math.isfinite, values)):
-            raise ValueError("every number must be finite")
+        if not all(abs(value) <= LARGEST_NUMBER for value in values):  # false for NaN
+            raise ValueError(f"every number must be finite, in float32 too: at most {LARGEST_NUMBER:.2e}")
         self.src = line
         self.cls_type = fields[0]
         self.cls_id = cls_type_to_id(self.cls_type)

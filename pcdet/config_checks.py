@@ -34,7 +34,7 @@ SLOTS = {
 SCHEMAS = {
     "OPTIMIZATION": "pcdet.engine.optim:OptimizationConfig",
     "MODEL.POST_PROCESSING": "pcdet.models.model_utils.post_processing:PostProcessingConfig",
-    "KD": "pcdet.models.kd.config:KDConfig",
+    "KD": "pcdet.models.kd.schema:KDConfig",
     "DATA_CONFIG": "pcdet.datasets.config:DataConfig",
 }
 

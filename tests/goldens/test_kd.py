@@ -11,9 +11,9 @@ import torch
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.models.kd.config import resolve
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.view import View
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.schema import resolve
 from pcdet.registry import KD_LOSSES, build_from_cfg
 
 PILLAR = [

@@ -7,7 +7,7 @@ import torch
 from models import seconds
 
 from pcdet.models import build_network
-from pcdet.models.kd.taps import Taps, probe_channels
+from pcdet.models.kd.features.taps import Taps, probe_channels
 from pcdet.registry import ConfigError
 
 pytest.importorskip("spconv", reason="spconv is not installed")

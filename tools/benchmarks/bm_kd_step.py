@@ -34,11 +34,12 @@ from torch.nn import functional
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network
-from pcdet.models.kd import build_distiller, graph
+from pcdet.models.kd import build_distiller
 from pcdet.models.kd.diagnostics import thinned_out
+from pcdet.models.kd.features.taps import Taps
+from pcdet.models.kd.graphs import neighbours
 from pcdet.models.kd.losses import point_distiller
-from pcdet.models.kd.taps import Taps
-from pcdet.models.kd.view import View
+from pcdet.models.kd.model_outputs import View
 
 CONFIGS = {"default": "kd/pointpillar_4x_paper.yaml", "official": "kd/pointpillar_4x_official.yaml"}
 FRAMES, POINTS = 2, 20_000
@@ -161,7 +162,7 @@ class PlainDescription:
 def plain_step(distiller, batch: dict) -> float:
     """``step`` with plain PyTorch in place of our ops."""
     with ExitStack() as changed:
-        changed.enter_context(patch.object(graph, "knn", full_matrix_knn))
+        changed.enter_context(patch.object(neighbours, "knn", full_matrix_knn))
         changed.enter_context(patch.object(point_distiller, "Description", PlainDescription))
         table = patch.object(point_distiller, "edge_graph", lambda idx, *_, **__: SimpleNamespace(idx=idx))
         changed.enter_context(table)

@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 from torch import nn
 
-from pcdet.models.kd.config import KDConfig, resolve
 from pcdet.models.kd.distiller import Distiller
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.init import inherit_weights
-from pcdet.models.kd.taps import check_learns
-from pcdet.models.kd.teacher_input import TeacherInput, teacher_input
-from pcdet.models.kd.view import Pair
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.features.taps import check_learns
+from pcdet.models.kd.features.teacher_batch import TeacherInput, teacher_input
+from pcdet.models.kd.init.weight_slicing import inherit_weights
+from pcdet.models.kd.model_outputs import Pair
+from pcdet.models.kd.schema import KDConfig, resolve
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg, load_object
 
 __all__ = ["Distiller", "KDConfig", "build_distiller"]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.geometry import Geometry
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.features.taps import Taps
+from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.losses.base import KDLoss
-from pcdet.models.kd.taps import Taps
-from pcdet.models.kd.teacher_input import TeacherInput
-from pcdet.models.kd.view import View
+from pcdet.models.kd.model_outputs import View
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 

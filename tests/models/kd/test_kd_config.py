@@ -15,10 +15,10 @@ from pcdet.config import cfg_from_yaml_file
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint
 from pcdet.models import build_network
 from pcdet.models.kd import build_distiller
-from pcdet.models.kd.config import KDConfig, resolve
+from pcdet.models.kd.features.taps import feature_kind
 from pcdet.models.kd.presets import POINT_DISTILLER
 from pcdet.models.kd.schedule import ScheduleConfig
-from pcdet.models.kd.taps import feature_kind
+from pcdet.models.kd.schema import KDConfig, resolve
 from pcdet.registry import KD_LOSSES, ConfigError, check_node, parse_node
 
 

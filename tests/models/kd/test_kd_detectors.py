@@ -8,8 +8,8 @@ from kd_pairs import kd_terms, pp
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.view import View
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.model_outputs import View
 from pcdet.registry import ConfigError
 
 GRID = Geometry.of(VOXELS)

@@ -6,8 +6,8 @@ from kd_detectors import VOXELS, point_rcnn, pointrcnn, second, voxel_batch
 from kd_pairs import detector, distil, wide_detector
 from torch import nn
 
-from pcdet.models.kd.concatenation import input_parts
-from pcdet.models.kd.init import inherit_weights
+from pcdet.models.kd.init.concatenation import input_parts
+from pcdet.models.kd.init.weight_slicing import inherit_weights
 
 TWO_LAYERS = {"NUM_FILTERS": [16, 8]}, {"NUM_FILTERS": [32, 16]}
 NO_UPSAMPLING = {"LAYER_STRIDES": [2, 1, 1], "UPSAMPLE_STRIDES": [], "NUM_UPSAMPLE_FILTERS": []}

@@ -7,13 +7,13 @@ import pytest
 import torch
 from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, wide_detector
 
-from pcdet.models.kd.description import Description
-from pcdet.models.kd.feature import Feature
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.graph import GraphConfig, build_graphs
+from pcdet.models.kd.features.feature import Feature
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.graphs.embedding import Description
+from pcdet.models.kd.graphs.neighbours import GraphConfig, build_graphs
+from pcdet.models.kd.graphs.sampling import SampleConfig
 from pcdet.models.kd.losses import point_distiller
-from pcdet.models.kd.sampling import SampleConfig
-from pcdet.models.kd.view import View
+from pcdet.models.kd.model_outputs import View
 from pcdet.ops.edge_conv.reference import edge_conv
 
 EVERYTHING = [

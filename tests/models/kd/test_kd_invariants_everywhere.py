@@ -11,9 +11,9 @@ from kd_pairs import kd_terms, pp
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint
 from pcdet.engine.optim import build_optimizer
 from pcdet.models.kd import build_distiller
-from pcdet.models.kd.taps import Taps
-from pcdet.models.kd.teacher_input import teacher_input
-from pcdet.models.kd.view import View
+from pcdet.models.kd.features.taps import Taps
+from pcdet.models.kd.features.teacher_batch import teacher_input
+from pcdet.models.kd.model_outputs import View
 
 PILLARS = pp.dataset_facts((0.0, -2.56, -3.0, 5.12, 2.56, 1.0))
 SMALL = {"NAME": "PointDistiller", "SAMPLE": {"NUM": 30}, "GRAPH": {"K": 8}}

@@ -6,11 +6,11 @@ import torch
 from kd_detectors import NEAR, VOXELS, network, second, second_cfg, voxel_batch
 from kd_pairs import pp
 
-from pcdet.models.kd.feature import Feature, Voxels
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.matching import meet
-from pcdet.models.kd.taps import Taps
-from pcdet.models.kd.view import View
+from pcdet.models.kd.features.feature import Feature, Voxels
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.features.matching import meet
+from pcdet.models.kd.features.taps import Taps
+from pcdet.models.kd.model_outputs import View
 
 KITTI_VOXELS = Geometry(point_cloud_range=(0, -40, -3, 70.4, 40, 1), grid_size=(1408, 1600, 40))
 KITTI_PILLARS = Geometry(point_cloud_range=(0, -39.68, -3, 69.12, 39.68, 1), grid_size=(432, 496, 1))

@@ -6,7 +6,7 @@ from kd_pairs import FACTS, pp
 from test_kd_init import check
 
 from pcdet.models import build_network
-from pcdet.models.kd.concatenation import input_parts
+from pcdet.models.kd.init.concatenation import input_parts
 
 SEPARATE = {"NUM_MIDDLE_CONV": 1, "NUM_MIDDLE_FILTER": 8, "REG_LIST": ["reg:2", "height:1", "size:3", "angle:1"]}
 BRANCHES = [

@@ -7,12 +7,12 @@ import torch
 from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, pp, wide_detector
 from torch import nn
 
-from pcdet.models.kd.adapters import EdgeAdapter
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
-from pcdet.models.kd.feature import Feature, Voxels
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.losses import KDLoss
-from pcdet.models.kd.sampling import (
+from pcdet.models.kd.features.feature import Feature, Voxels
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.features.taps import Taps, TapsFilled, head_taps, probe_channels
+from pcdet.models.kd.graphs.adapters import EdgeAdapter
+from pcdet.models.kd.graphs.sampling import (
     ReweightConfig,
     effective_sample_size,
     importance,
@@ -20,9 +20,9 @@ from pcdet.models.kd.sampling import (
     sample,
     softmax_weights,
 )
+from pcdet.models.kd.losses import KDLoss
+from pcdet.models.kd.model_outputs import Pair, View
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
-from pcdet.models.kd.taps import Taps, TapsFilled, head_taps, probe_channels
-from pcdet.models.kd.view import Pair, View
 from pcdet.ops.edge_conv import edge_graph, reduced
 from pcdet.registry import KD_LOSSES, ConfigError
 

@@ -9,7 +9,7 @@ from easydict import EasyDict
 from kd_pairs import LOGITS, detector, distil, pp
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.models.kd.view import View
+from pcdet.models.kd.model_outputs import View
 
 BETA = 1 / 9
 CFGS = Path(__file__).resolve().parents[3] / "tools" / "cfgs"

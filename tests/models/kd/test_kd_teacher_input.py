@@ -12,7 +12,7 @@ from kd_pairs import kd_terms, pp, train
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
-from pcdet.models.kd.teacher_input import teacher_input
+from pcdet.models.kd.features.teacher_batch import teacher_input
 from pcdet.registry import ConfigError
 
 STUDENT_RANGE = (0.0, -2.56, -3.0, 5.12, 2.56, 1.0)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.feature import Feature
+from pcdet.models.kd.features.feature import Feature
+from pcdet.models.kd.model_outputs import View
 from pcdet.models.kd.schedule import ScheduleConfig
-from pcdet.models.kd.view import View
 
 
 class KDLoss(nn.Module):

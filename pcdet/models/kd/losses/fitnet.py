@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pcdet.models.kd.features.matching import meet
+from pcdet.models.kd.features.taps import FEATURE_KINDS, head_taps
+from pcdet.models.kd.graphs.sampling import MOST_POINTS, SampleConfig, sample
 from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
-from pcdet.models.kd.matching import meet
-from pcdet.models.kd.sampling import MOST_POINTS, SampleConfig, sample
+from pcdet.models.kd.model_outputs import Pair, RowImportance, View
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
-from pcdet.models.kd.taps import FEATURE_KINDS, head_taps
-from pcdet.models.kd.view import Pair, RowImportance, View
 from pcdet.registry import KD_LOSSES
 
 

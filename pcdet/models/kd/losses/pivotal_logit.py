@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pcdet.models.kd.features.taps import head_taps
+from pcdet.models.kd.graphs.sampling import effective_sample_size
 from pcdet.models.kd.losses.base import KDLoss
-from pcdet.models.kd.sampling import effective_sample_size
+from pcdet.models.kd.model_outputs import Pair, View
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
-from pcdet.models.kd.taps import head_taps
-from pcdet.models.kd.view import Pair, View
 from pcdet.registry import KD_LOSSES
 
 HEADING = 6  # column of the heading residual in a box code that has angles

@@ -13,23 +13,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
-from pcdet.models.kd.description import Description
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
-from pcdet.models.kd.graph import NEAR_IN_SPACE, GraphConfig, LocalGraphs, build_graphs
-from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
-from pcdet.models.kd.matching import meet
-from pcdet.models.kd.presets import POINT_DISTILLER
-from pcdet.models.kd.sampling import (
+from pcdet.models.kd.features.matching import meet
+from pcdet.models.kd.features.taps import head_taps
+from pcdet.models.kd.graphs.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
+from pcdet.models.kd.graphs.embedding import Description
+from pcdet.models.kd.graphs.neighbours import NEAR_IN_SPACE, GraphConfig, LocalGraphs, build_graphs
+from pcdet.models.kd.graphs.sampling import (
     MOST_POINTS,
     ReweightConfig,
     SampleConfig,
     effective_sample_size,
     softmax_weights,
 )
+from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
+from pcdet.models.kd.model_outputs import Pair, RowImportance, View
+from pcdet.models.kd.presets import POINT_DISTILLER
 from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
-from pcdet.models.kd.taps import head_taps
-from pcdet.models.kd.view import Pair, RowImportance, View
 from pcdet.ops.edge_conv import edge_graph
 from pcdet.registry import KD_LOSSES
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.feature import Feature
-from pcdet.models.kd.sampling import SampleConfig, sample
+from pcdet.models.kd.features.feature import Feature
+from pcdet.models.kd.graphs.sampling import SampleConfig, sample
 from pcdet.ops.knn import knn
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.feature import Feature
+from pcdet.models.kd.features.feature import Feature
 
 COUNTS = ("num_points", "log_points")
 Measure = Literal["num_points", "log_points", "channel_max", "channel_l2", "score", "foreground", "random"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.feature import Feature, rows_of
+from pcdet.models.kd.features.feature import Feature, rows_of
 from pcdet.ops.knn import knn
 
 

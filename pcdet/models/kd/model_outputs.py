@@ -9,11 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.feature import Feature, Voxels
-from pcdet.models.kd.geometry import Geometry
-from pcdet.models.kd.matching import check_kinds
-from pcdet.models.kd.sampling import COUNTS, importance, inside_boxes
-from pcdet.models.kd.taps import check_places, feature_kind, may_be_map, probe_channels, sparse_strides, tensor_of
+from pcdet.models.kd.features.feature import Feature, Voxels
+from pcdet.models.kd.features.grid import Geometry
+from pcdet.models.kd.features.matching import check_kinds
+from pcdet.models.kd.features.taps import (
+    check_places,
+    feature_kind,
+    may_be_map,
+    probe_channels,
+    sparse_strides,
+    tensor_of,
+)
+from pcdet.models.kd.graphs.sampling import COUNTS, importance, inside_boxes
 from pcdet.registry import ConfigError
 
 

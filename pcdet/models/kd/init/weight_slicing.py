@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.concatenation import input_parts
+from pcdet.models.kd.init.concatenation import input_parts
 from pcdet.registry import ConfigError
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.geometry import Geometry, Grid
+from pcdet.models.kd.features.grid import Geometry, Grid
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.adapters import EdgeAdapter
 from pcdet.models.kd.diagnostics import thinned_out
+from pcdet.models.kd.graphs.adapters import EdgeAdapter
 from pcdet.ops.edge_conv import EdgeGraph, EdgeTerms, edge_distance, reduced, some_edges
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.geometry import Geometry
+from pcdet.models.kd.features.grid import Geometry
 from pcdet.ops.voxel import voxelize
 from pcdet.registry import PROCESSORS, ConfigError, build_from_cfg
 

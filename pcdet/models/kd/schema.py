@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from pcdet.models.kd.features.taps import feature_kind
 from pcdet.models.kd.presets import TEACHER_MODE
-from pcdet.models.kd.taps import feature_kind
 from pcdet.registry import KD_LOSSES, ConfigError, parse_node
 
 Preset = Literal["default", "official", "paper"]

@@ -1,0 +1,1 @@
+"""Tapped tensors as rows that know where they stand: reading, placing and matching them."""

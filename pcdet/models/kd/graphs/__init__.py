@@ -1,0 +1,1 @@
+"""Local graphs of a feature's rows: their centres, their neighbours and what describes their edges."""

@@ -26,7 +26,7 @@ from pcdet.config import (
     require_sections,
     validate_config,
 )
-from pcdet.config_checks import find_problems
+from pcdet.config.check import RULES, find_problems
 from pcdet.registry import ConfigError
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
@@ -750,6 +750,9 @@ def users_classes(monkeypatch):
 
 def test_users_own_modules_are_left_alone(pillars, users_classes):
     pillars.MODEL.BACKBONE_2D = EasyDict(NAME="MyBackbone", ANYTHING={"x": [1]}, LAYER_STRIDES="none of ours")
+    (told,) = find_problems(pillars)
+    assert told.startswith("MODEL.WIDTH: cannot scale MODEL.BACKBONE_2D, since MyBackbone is not described: ")
+    pillars.MODEL.pop("WIDTH")
     assert find_problems(pillars) == []
     pillars.MODEL.NAME = "MyDetector"
     pillars.MODEL.MY_PART = EasyDict(y=1)
@@ -757,6 +760,7 @@ def test_users_own_modules_are_left_alone(pillars, users_classes):
 
 
 def test_set_wants_existing_keys_in_users_own_modules(pillars, users_classes):
+    pillars.MODEL.pop("WIDTH")
     pillars.MODEL.BACKBONE_2D = EasyDict(NAME="MyBackbone", DEPTH=3)
     cfg_from_list(["MODEL.BACKBONE_2D.DEPTH", "4"], pillars)
     assert pillars.MODEL.BACKBONE_2D.DEPTH == 4
@@ -785,8 +789,7 @@ def second_like(pillars: EasyDict) -> EasyDict:
 
 
 def geometry_problems(config) -> list[str]:
-    from pcdet.config_checks import RULES
-
+    """What the modules and the data set have against where they stand; without the check of every key."""
     return [problem for rule in RULES for problem in rule(config)]
 
 
@@ -812,14 +815,14 @@ def test_the_rules_know_seconds_geometry(pillars):
         ({"WIDTH": 0.5}, 0.5, 128, None),
         ({"last_pad": 1}, None, 384, None),  # 5 layers and one at either end, 3 apart: (5 + 2 - 3) // 2 + 1 = 3
         ({"last_pad": [1, 0, 0]}, None, 384, None),
-        ({}, 0.5, 128, "64 channels in 2 layers of height make 128, got 64, 128 at MODEL.WIDTH 0.5; 256 fits"),
+        ({}, 0.5, 128, "128 channels in 2 layers of height make 256, got 128"),
         ({"OUT_CHANNELS": 32}, None, 256, "32 channels in 2 layers of height make 64, got 256"),
         ({"WIDTH": 0.5}, None, 256, "64 channels in 2 layers of height make 128, got 256"),
         ({"NUM_FILTERS": [4, 4, 8, 8]}, None, 64, "128 channels in 2 layers of height make 256, got 64"),
         # 0.357 * 128 is cut to 45, and the map has twice that
         ({}, 0.357, 256, None),
         ({}, 0.357, 253, None),  # as files had it to be cut to 90
-        ({}, 0.357, 128, "45 channels in 2 layers of height make 90, got 45, 128 at MODEL.WIDTH 0.357; 256 fits"),
+        ({}, 0.357, 128, "128 channels in 2 layers of height make 256, got 128"),
     ],
 )
 def test_a_students_map_has_the_channels_that_its_volume_fills(pillars, backbone, width, channels, said):
@@ -851,6 +854,7 @@ def test_features_before_a_fusion_that_nothing_makes_are_told(users_classes):
 
 def test_the_rules_know_multi_heads(pillars):
     head = pillars.MODEL.DENSE_HEAD
+    head.NAME = "AnchorHeadMulti"
     branches = [{"HEAD_CLS_NAME": ["Car"]}, {"HEAD_CLS_NAME": ["Pedestrian", "Cyclist"]}]
     for head.RPN_HEAD_CFGS in (branches, branches[::-1], [{"HEAD_CLS_NAME": ["Cyclist", "Car", "Pedestrian"]}]):
         assert geometry_problems(pillars) == []

@@ -44,7 +44,7 @@ class Section:
 
 
 class Backbone:
-    GIVEN = ("input_channels",)
+    INJECTED = ("input_channels",)
 
     def __init__(self, *, layer_nums: list[int], num_filters: list[int], input_channels: int, dropout: float = 0.0):
         self.arguments = {
@@ -112,9 +112,9 @@ def test_a_wrong_name_is_a_problem_with_its_path(registry, node, problem):
 
 
 def test_given_of_the_registry_and_of_the_call_are_not_asked_of_the_file(monkeypatch):
-    registry = make_registry(monkeypatch, given=("layer_nums",))
+    registry = make_registry(monkeypatch, injected=("layer_nums",))
     registry.register(Backbone)
-    assert check_node({"NAME": "Backbone"}, registry, given=("num_filters",)) == []
+    assert check_node({"NAME": "Backbone"}, registry, injected=("num_filters",)) == []
 
 
 def test_the_provider_is_imported_at_the_first_unknown_name_only(monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from kitti_files import CAR
 
-from pcdet.config_checks import find_problems
+from pcdet.config.check import find_problems
 from pcdet.datasets.dataset import DatasetTemplate
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.kitti_dataset import KittiDataset

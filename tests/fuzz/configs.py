@@ -114,7 +114,7 @@ TARGETS = [
             *(key.encode() + b": " for key in KEYS),
             b"\xef\xbb\xbf",
         ),
-        modules=("pcdet.config_yaml", "yaml.scanner", "yaml.composer"),
+        modules=("pcdet.config.yaml_files", "yaml.scanner", "yaml.composer"),
         text=True,
     )
 ]

@@ -11,8 +11,8 @@ from models.pointpillars import SMALL_RANGE, dataset_facts, model_cfg, random_ba
 from torch import nn
 
 from pcdet.models import build_network, load_data_to_gpu, model_fn_decorator
+from pcdet.models.description import SLOTS
 from pcdet.models.detectors import Detector3DTemplate
-from pcdet.models.detectors.detector3d_template import TOPOLOGY
 from pcdet.registry import BACKBONES_2D, ConfigError, check_node
 
 FACTS = dataset_facts(SMALL_RANGE)
@@ -274,9 +274,9 @@ def test_channels_that_do_not_fit_are_named():
 
 def test_openpcdets_blocks_pass_the_check():
     cfg = model_cfg()
-    for name, key, modules in TOPOLOGY:
-        if key in cfg:
-            assert check_node(cfg[key], modules, path=f"MODEL.{key}") == [], name
+    for slot in SLOTS:
+        if slot.key in cfg:
+            assert check_node(cfg[slot.key], slot.registry, path=f"MODEL.{slot.key}") == [], slot.attribute
 
 
 def test_a_users_module_in_openpcdets_manner():

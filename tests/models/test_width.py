@@ -12,7 +12,8 @@ from torch import nn
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network
-from pcdet.models.width import scale_channels, scale_model_cfg
+from pcdet.models.feature_spec import scale_channels
+from pcdet.models.width import scale_model_cfg
 from pcdet.registry import ConfigError
 from pcdet.utils.model_stats import count_macs
 
@@ -223,6 +224,7 @@ def test_the_papers_2x_student():
     assert scale_channels([64, 128, 256], 0.714) == [45, 91, 182]
 
 
+MAP, MULTI = {"NAME": "HeightCompression"}, {"NAME": "AnchorHeadMulti"}
 WIDTHS = (1 / 2.8, 0.357, 1 / 1.4, 0.714, 0.5, 0.25)
 
 
@@ -269,7 +271,7 @@ def test_a_detector_is_built_and_trained_at_every_width_of_the_paper(network, wi
 def test_the_map_has_twice_the_channels_of_the_volume_that_fills_it(width, volume, bev, named):
     """256 cut by itself would be 91 at 1 / 2.8."""
     backbone = {"NAME": "VoxelBackBone8x", **({"OUT_CHANNELS": 128} if named else {})}
-    scaled = scale_model_cfg(EasyDict(BACKBONE_3D=backbone, MAP_TO_BEV={"NUM_BEV_FEATURES": 256}), width)
+    scaled = scale_model_cfg(EasyDict(BACKBONE_3D=backbone, MAP_TO_BEV={**MAP, "NUM_BEV_FEATURES": 256}), width)
     assert scaled.MAP_TO_BEV.NUM_BEV_FEATURES == bev
     if named:
         assert scaled.BACKBONE_3D.OUT_CHANNELS == volume
@@ -286,9 +288,19 @@ def test_pillar_layers_that_are_joined_with_their_maximum_have_even_channels():
 def test_every_part_that_has_channels_is_scaled():
     cfg = EasyDict(
         BACKBONE_3D={"NAME": "PointNet2MSG", "SA_CONFIG": {"NPOINTS": [64], "MLPS": [[[64, 128]]]}, "FP_MLPS": [[128]]},
-        POINT_HEAD={"CLS_FC": [256, 256], "REG_FC": [256], "TARGET_CONFIG": {"GT_EXTRA_WIDTH": [0.2] * 3}},
-        ROI_HEAD={"XYZ_UP_LAYER": [128], "CLS_FC": [256], "SA_CONFIG": {"NPOINTS": [128], "MLPS": [[128, 256]]}},
-        DENSE_HEAD={"SHARED_CONV_NUM_FILTER": 64, "SEPARATE_REG_CONFIG": {"NUM_MIDDLE_FILTER": 64}},
+        POINT_HEAD={
+            "NAME": "PointHeadBox",
+            "CLS_FC": [256, 256],
+            "REG_FC": [256],
+            "TARGET_CONFIG": {"GT_EXTRA_WIDTH": [0.2] * 3},
+        },
+        ROI_HEAD={
+            "NAME": "PointRCNNHead",
+            "XYZ_UP_LAYER": [128],
+            "CLS_FC": [256],
+            "SA_CONFIG": {"NPOINTS": [128], "MLPS": [[128, 256]]},
+        },
+        DENSE_HEAD={**MULTI, "SHARED_CONV_NUM_FILTER": 64, "SEPARATE_REG_CONFIG": {"NUM_MIDDLE_FILTER": 64}},
         WIDTH=0.5,
     )
     before = copy.deepcopy(cfg)
@@ -299,13 +311,17 @@ def test_every_part_that_has_channels_is_scaled():
     ]
     assert scaled.POINT_HEAD.CLS_FC == [128, 128] and scaled.POINT_HEAD.TARGET_CONFIG == before.POINT_HEAD.TARGET_CONFIG
     assert scaled.ROI_HEAD.SA_CONFIG == {"NPOINTS": [128], "MLPS": [[64, 128]]}
-    assert scaled.DENSE_HEAD == {"SHARED_CONV_NUM_FILTER": 32, "SEPARATE_REG_CONFIG": {"NUM_MIDDLE_FILTER": 32}}
+    assert scaled.DENSE_HEAD == {
+        **MULTI,
+        "SHARED_CONV_NUM_FILTER": 32,
+        "SEPARATE_REG_CONFIG": {"NUM_MIDDLE_FILTER": 32},
+    }
 
 
 def test_the_branches_of_a_multi_head_are_scaled_with_their_own_stages():
     own = {"HEAD_CLS_NAME": ["Car"], "LAYER_NUMS": [1], "LAYER_STRIDES": [1], "NUM_FILTERS": [32]}
     own |= {"UPSAMPLE_STRIDES": [1], "NUM_UPSAMPLE_FILTERS": [48]}
-    cfg = EasyDict(DENSE_HEAD={"RPN_HEAD_CFGS": [own, {"HEAD_CLS_NAME": ["Cyclist"]}]})
+    cfg = EasyDict(DENSE_HEAD={**MULTI, "RPN_HEAD_CFGS": [own, {"HEAD_CLS_NAME": ["Cyclist"]}]})
     before = copy.deepcopy(cfg)
     branches = scale_model_cfg(cfg, 0.5).DENSE_HEAD.RPN_HEAD_CFGS
     assert cfg == before
@@ -313,10 +329,10 @@ def test_the_branches_of_a_multi_head_are_scaled_with_their_own_stages():
 
 
 def test_a_backbone_with_channels_in_its_code_takes_the_factor():
-    cfg = EasyDict(BACKBONE_3D={"NAME": "VoxelBackBone8x"}, MAP_TO_BEV={"NUM_BEV_FEATURES": 256})
+    cfg = EasyDict(BACKBONE_3D={"NAME": "VoxelBackBone8x"}, MAP_TO_BEV={**MAP, "NUM_BEV_FEATURES": 256})
     assert scale_model_cfg(cfg, 0.25) == {
         "BACKBONE_3D": {"NAME": "VoxelBackBone8x", "WIDTH": 0.25},
-        "MAP_TO_BEV": {"NUM_BEV_FEATURES": 64},
+        "MAP_TO_BEV": {**MAP, "NUM_BEV_FEATURES": 64},
     }
     named = EasyDict(BACKBONE_3D={"NAME": "VoxelBackBone8x", "NUM_FILTERS": [16, 32]})
     assert scale_model_cfg(named, 0.5).BACKBONE_3D == {"NAME": "VoxelBackBone8x", "NUM_FILTERS": [8, 16], "WIDTH": 0.5}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from pcdet.datasets.augmentor.database_checks import ADVICE, BOX_COLUMNS, check_database
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.pickles import read_pickle
-from pcdet.registry import AUGMENTORS, ConfigError
+from pcdet.registry import AUGMENTORS, ConfigError, nearest_name
 from pcdet.utils.box_utils import enlarge_box3d, points_in_boxes_mask
 
 FILTERS = ("filter_by_difficulty", "filter_by_min_points")
@@ -91,6 +93,20 @@ class DataBaseSampler:
         class_names: classes that are trained; groups of others are left out.
         logger: for what was read and what is missing.
     """
+
+    @classmethod
+    def rules(cls, config: SimpleNamespace) -> Iterator[str]:
+        """Filters that there are, and entries of the form "Class:number"."""
+        prepare = config.prepare or {}
+        for key in prepare:
+            if key not in FILTERS:
+                yield f"PREPARE.{key}: there is no such filter; {nearest_name(key, FILTERS)}"
+        counted = {"SAMPLE_GROUPS": config.sample_groups}
+        counted["PREPARE.filter_by_min_points"] = prepare.get("filter_by_min_points") or []
+        for key, entries in counted.items():
+            for j, entry in enumerate(entries):
+                if not re.fullmatch(r"[^:]+:\s*\d+", str(entry)):
+                    yield f"{key}[{j}]: expected 'Class:number', got {entry!r}"
 
     def __init__(
         self,

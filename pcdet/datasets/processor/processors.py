@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcdet.registry import PROCESSORS, ConfigError
+from pcdet.registry import PROCESSORS, ConfigError, Count
 from pcdet.utils.box_utils import mask_boxes_outside_range_numpy
 from pcdet.utils.common_utils import mask_points_by_range
 
@@ -23,6 +23,14 @@ class CountByMode:
 
     train: int
     test: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitByMode:
+    """A limit for training and one for testing."""
+
+    train: Count
+    test: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +112,8 @@ class SamplePoints:
         training: whether this is for training.
     """
 
+    EQUAL_FRAMES = True  # every frame has as many points behind this step
+
     def __init__(self, *, num_points: CountByMode, training: bool):
         self.num_points = num_points.train if training else num_points.test
         if self.num_points < 1 and self.num_points != -1:
@@ -173,12 +183,14 @@ class TransformPointsToVoxels:
         training: whether this is for training.
     """
 
+    MAKES_VOXELS = True
+
     def __init__(
         self,
         *,
         voxel_size: list[float],
-        max_points_per_voxel: int,
-        max_number_of_voxels: CountByMode,
+        max_points_per_voxel: Count,
+        max_number_of_voxels: LimitByMode,
         point_cloud_range: np.ndarray,
         training: bool,
     ):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from pcdet.registry import BACKBONES_2D
+from pcdet.models.feature_spec import Entries, FeatureSpec, NotDescribedError, SlotModule, last_width
+from pcdet.registry import BACKBONES_2D, Count, CountOrZero, Positive
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
+WHOLE = 1e-3  # how far a stride may be from a whole number
 
 
 @BACKBONES_2D.register
-class BaseBEVBackbone(nn.Module):
+class BaseBEVBackbone(SlotModule):
     """Multi-scale BEV features.
 
     Args:
@@ -27,14 +33,17 @@ class BaseBEVBackbone(nn.Module):
         input_channels: channels of the map that comes in.
     """
 
+    READS = "spatial_features"
+    CHANNEL_KEYS = ("NUM_FILTERS", "NUM_UPSAMPLE_FILTERS")
+
     def __init__(
         self,
         *,
-        layer_nums: list[int] | None = None,
-        layer_strides: list[int] | None = None,
-        num_filters: list[int] | None = None,
-        upsample_strides: list[float] | None = None,
-        num_upsample_filters: list[int] | None = None,
+        layer_nums: list[CountOrZero] | None = None,
+        layer_strides: list[Count] | None = None,
+        num_filters: list[Count] | None = None,
+        upsample_strides: list[Positive] | None = None,
+        num_upsample_filters: list[Count] | None = None,
         use_conv_for_no_stride: bool = False,
         input_channels: int,
     ):
@@ -62,6 +71,60 @@ class BaseBEVBackbone(nn.Module):
             self.deblocks.append(_upsample(joined, joined, up_strides[-1], False))
         self.num_bev_features = joined
 
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``spatial_features_2d``: the stages, up-sampled and concatenated."""
+        layers, given = cls.layers(config, inputs), inputs[cls.READS]
+        stages, ups = len(config.num_filters or ()), len(config.num_upsample_filters or ())
+        ends = [layers[f"deblocks.{i}" if i < ups else f"blocks.{i}"] for i in range(stages)]
+        if ups > stages:
+            made = layers[f"deblocks.{stages}"]
+        elif ends:
+            parts = tuple(end.channels for end in ends)
+            made = replace(ends[0], channels=sum(parts), joined=parts if len(parts) > 1 else ())
+        else:
+            made = given
+        return {"spatial_features_2d": replace(made, kind="map")}
+
+    @classmethod
+    def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """Every stage, and every up-sampling."""
+        if list(_length_problems(config)):
+            raise NotDescribedError(cls.__name__)
+        spec, found = replace(inputs[cls.READS], joined=()), {}
+        strides, filters = config.layer_strides or [], config.num_filters or []
+        ups, up_filters = config.upsample_strides or [], config.num_upsample_filters or []
+        for i, (stride, channels) in enumerate(zip(strides, filters, strict=True)):
+            spec = replace(_resampled(spec, 1 / stride), kind="stage", channels=channels)
+            found[f"blocks.{i}"] = spec
+            if ups:
+                found[f"deblocks.{i}"] = replace(_resampled(spec, ups[i]), kind="map", channels=up_filters[i])
+        stages = len(strides)
+        if len(ups) > stages:
+            last = found.get(f"deblocks.{stages - 1}", spec)
+            joined = sum(up_filters[:stages])
+            found[f"deblocks.{stages}"] = replace(_resampled(last, ups[-1]), kind="map", channels=joined)
+        return found
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """An item for every stage, and all stages at one stride behind their up-sampling."""
+        yield from _length_problems(config)
+        strides, ups = config.layer_strides or [], config.upsample_strides or []
+        if len(ups) in (0, len(strides), len(strides) + 1):
+            yield from _meeting_problems(strides, ups, inputs[cls.READS].stride[1])
+
+    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
+        """An up-sampling behind all others reads what they leave."""
+        if len(self.deblocks) <= len(self.blocks):
+            return {}
+        return {f"deblocks.{len(self.blocks)}.0": self.branch_widths()}
+
+    def branch_widths(self) -> list[int]:
+        """Channels of every stage, up-sampled, in the order of their concatenation."""
+        ends = list(self.deblocks)[: len(self.blocks)] or list(self.blocks)
+        return [last_width(end) for end in ends]
+
     def forward(self, batch_dict: dict) -> dict:
         """Runs the stages.
 
@@ -81,6 +144,55 @@ class BaseBEVBackbone(nn.Module):
             x = self.deblocks[-1](x)
         batch_dict["spatial_features_2d"] = x
         return batch_dict
+
+
+def _resampled(spec: FeatureSpec, factor: float) -> FeatureSpec:
+    """The spec of a map with ``factor`` times as many cells along x and y."""
+    down = 1 / factor
+    z, y, x = spec.stride
+    grid = spec.grid
+    if grid is not None and factor >= 1:
+        grid = (grid[0], grid[1] * round(factor), grid[2] * round(factor))
+    elif grid is not None:
+        grid = (grid[0], -(-grid[1] // round(down)), -(-grid[2] // round(down)))
+    return replace(spec, stride=(z, y * down, x * down), grid=grid)
+
+
+def _length_problems(config: SimpleNamespace) -> Iterator[str]:
+    """Sentences on lists that have not an item for every stage."""
+    nums, strides, filters = config.layer_nums or [], config.layer_strides or [], config.num_filters or []
+    ups, up_filters = config.upsample_strides or [], config.num_upsample_filters or []
+    if not len(nums) == len(strides) == len(filters):
+        yield (
+            f"an item for each stage is needed in LAYER_NUMS ({len(nums)}), LAYER_STRIDES ({len(strides)}), "
+            f"NUM_FILTERS ({len(filters)})"
+        )
+    if len(ups) not in (0, len(strides), len(strides) + 1):
+        yield f"UPSAMPLE_STRIDES: an item for each of the {len(strides)} stages is needed, got {_plain(ups)}"
+    elif len(ups) != len(up_filters):
+        yield f"NUM_UPSAMPLE_FILTERS: has {len(up_filters)} items, UPSAMPLE_STRIDES has {len(ups)}"
+
+
+def _meeting_problems(strides: list[int], ups: list[float], start: float) -> Iterator[str]:
+    """Sentences on up-sampling strides that are no whole numbers, or behind which the stages do not meet."""
+    for i, up in enumerate(ups):
+        factor = up if up >= 1 else 1 / up
+        if abs(factor - round(factor)) > WHOLE:
+            yield f"UPSAMPLE_STRIDES[{i}]: must be a whole number or one over a whole number, got {up!r}"
+    reached, total = [], start
+    for i, stride in enumerate(strides):
+        total *= stride
+        reached.append(total / ups[i] if i < len(ups) else total)
+    if reached and max(reached) - min(reached) > WHOLE:
+        yield (
+            f"UPSAMPLE_STRIDES: the stages must meet at one stride, but LAYER_STRIDES {strides} and {_plain(ups)} end "
+            f"at {', '.join(f'{r:g}' for r in reached)}"
+        )
+
+
+def _plain(numbers: list[float]) -> str:
+    """A list as a file has it, without the points of whole numbers."""
+    return f"[{', '.join(f'{n:g}' for n in numbers)}]"
 
 
 def _in_format_of(weight: Tensor, x: Tensor) -> Tensor:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import torch
 import torch.nn as nn
 
+from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule, last_width
+from pcdet.models.model_utils.set_abstraction import abstraction_inputs, num_offsets
 from pcdet.ops.pointnet2.pointnet2_batch.pointnet2_modules import PointnetFPModule, PointnetSAModuleMSG
 from pcdet.registry import BACKBONES_3D
 
@@ -36,7 +40,7 @@ class SetAbstractionConfig:
 
 
 @BACKBONES_3D.register
-class PointNet2MSG(nn.Module):
+class PointNet2MSG(SlotModule):
     """Features of every point: set abstraction to ever fewer centres, then propagation back.
 
     Args:
@@ -47,6 +51,9 @@ class PointNet2MSG(nn.Module):
     Attributes:
         num_point_features: channels of ``point_features``.
     """
+
+    READS = "points"
+    CHANNEL_KEYS = ("SA_CONFIG.MLPS", "FP_MLPS")
 
     def __init__(self, *, sa_config: SetAbstractionConfig, fp_mlps: list[list[int]], input_channels: int):
         super().__init__()
@@ -72,6 +79,34 @@ class PointNet2MSG(nn.Module):
             for coarse, own, mlp in zip(carried, widths, fp_mlps, strict=False)
         )
         self.num_point_features = fp_mlps[0][-1]
+
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``point_features``: a row for each point."""
+        return {"point_features": FeatureSpec(kind="point", channels=config.fp_mlps[0][-1], equal_frames=True)}
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """All frames have as many points."""
+        if not inputs["points"].equal_frames:
+            yield (
+                f"DATA_CONFIG.DATA_PROCESSOR: {cls.__name__} reads equally many points of every frame; add "
+                "sample_points to its steps"
+            )
+
+    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
+        """Scales side by side; offsets before features in abstraction; carried before own features in propagation."""
+        first = self.SA_modules[0].mlps[0][0]
+        levels = [[first.in_channels - num_offsets(self.SA_modules[0])]]
+        parts: dict[str, list[int]] = {}
+        for i, module in enumerate(self.SA_modules):
+            parts |= abstraction_inputs(f"SA_modules.{i}", module, levels[-1])
+            levels.append([last_width(mlp) for mlp in module.mlps])
+        carried = levels.pop()
+        for i in reversed(range(len(self.FP_modules))):
+            parts[f"FP_modules.{i}.mlp.0"] = carried + levels.pop()
+            carried = [last_width(self.FP_modules[i].mlp)]
+        return parts
 
     def forward(self, batch_dict: dict) -> dict:
         """Describes the points.

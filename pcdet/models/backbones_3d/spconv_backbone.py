@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcdet.models.width import SPARSE_OUT_CHANNELS, scale_channels
-from pcdet.registry import BACKBONES_3D
+from pcdet.models.feature_spec import Entries, FeatureSpec, NotDescribedError, SlotModule, scale_channels
+from pcdet.registry import BACKBONES_3D, Count, Positive
 from pcdet.utils.spconv_utils import is_sparse_convolution, load_spconv, replace_feature
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
 STRIDES = {"x_conv1": 1, "x_conv2": 2, "x_conv3": 4, "x_conv4": 8}
 ENCODED_STRIDE = 8
+PADDINGS = {2: 1, 3: 1, 4: (0, 1, 1)}  # of the strided convolution that begins a stage
 
 
 class RowNorm(nn.BatchNorm1d):
@@ -71,19 +73,26 @@ class SparseBasicBlock(nn.Module):
         return replace_feature(out, self.relu(self.bn2(out.features) + x.features))
 
 
-class _VoxelBackbone(nn.Module):
+class _VoxelBackbone(SlotModule):
     """What both backbones share: widths, strided layers and the forward pass.
 
     Args:
-        defaults: channels of the stages at width 1.
         layers_of: the submanifold layers of a stage, from its channels and the key of its neighbours.
 
     The others are those of the subclasses.
+
+    Attributes:
+        STAGE_CHANNELS: of the stages at width 1.
+        OUT_CHANNELS: of what leaves at width 1.
     """
+
+    READS = "voxel_features"
+    CHANNEL_KEYS = ("NUM_FILTERS", "OUT_CHANNELS")
+    STAGE_CHANNELS: ClassVar[tuple[int, ...]]
+    OUT_CHANNELS: ClassVar[int] = 128
 
     def __init__(
         self,
-        defaults: Sequence[int],
         layers_of: Callable[[int, str], list[nn.Module]],
         *,
         num_filters: list[int] | None,
@@ -94,16 +103,15 @@ class _VoxelBackbone(nn.Module):
         grid_size: Sequence[int],
     ):
         super().__init__()
-        filters = list(num_filters or scale_channels(list(defaults), width))
-        if len(filters) != len(defaults) or min(filters) < 1:
-            raise ValueError(f"NUM_FILTERS must be {len(defaults)} positive numbers, one for each stage, got {filters}")
-        out_channels = scale_channels(SPARSE_OUT_CHANNELS, width) if out_channels is None else out_channels
+        filters, out_channels = self._widths(num_filters, out_channels, width)
+        if len(filters) != len(STRIDES) or min(filters) < 1:
+            raise ValueError(f"NUM_FILTERS must be {len(STRIDES)} positive numbers, one for each stage, got {filters}")
         spconv = load_spconv()
         # one layer more in height than the grid has: 41 halves to 21, 11, 5, 2
         self.sparse_shape = [int(grid_size[2]) + 1, int(grid_size[1]), int(grid_size[0])]
         self.conv_input = _sparse_layer(spconv.SubMConv3d, input_channels, filters[0], 3, padding=1, indice_key="subm1")
         self.conv1 = SparseSequential(*layers_of(filters[0], "subm1"))
-        for i, padding in ((2, 1), (3, 1), (4, (0, 1, 1))):
+        for i, padding in PADDINGS.items():
             before, channels = filters[i - 2 : i]
             keys = {"stride": 2, "padding": padding, "indice_key": f"spconv{i}"}
             down = _sparse_layer(spconv.SparseConv3d, before, channels, 3, **keys)
@@ -112,6 +120,52 @@ class _VoxelBackbone(nn.Module):
         self.conv_out = _sparse_layer(spconv.SparseConv3d, filters[-1], out_channels, (3, 1, 1), **keys)
         self.num_point_features = out_channels
         self.backbone_channels = dict(zip(STRIDES, filters, strict=True))
+
+    @classmethod
+    def _widths(cls, num_filters: list[int] | None, out_channels: int | None, width: float) -> tuple[list[int], int]:
+        """Channels of the stages and of what leaves; the factor is on those that are not named."""
+        filters = list(num_filters or scale_channels(list(cls.STAGE_CHANNELS), width))
+        return filters, scale_channels(cls.OUT_CHANNELS, width) if out_channels is None else out_channels
+
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``encoded_spconv_tensor``, and the stages as ``multi_scale_3d_features.x_conv1`` to ``x_conv4``."""
+        layers = cls.layers(config, inputs)
+        stages = {f"multi_scale_3d_features.{name}": layers[name.removeprefix("x_")] for name in STRIDES}
+        return {"encoded_spconv_tensor": layers["conv_out"], **stages}
+
+    @classmethod
+    def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """The stages, and the layers before and behind them."""
+        filters, out_channels = cls._widths(config.num_filters, config.out_channels, config.width)
+        if list(cls.problems(config, inputs)):
+            raise NotDescribedError(cls.__name__)
+        before = inputs[cls.READS].grid if cls.READS in inputs else None
+        grid = None if before is None else (before[0] + 1, *before[1:])
+        spec = FeatureSpec(kind="voxel", channels=filters[0], grid=grid)
+        found = {"conv_input": spec, "conv1": spec}
+        for (i, padding), channels in zip(PADDINGS.items(), filters[1:], strict=False):
+            spec = _strided(spec, channels, kernel=(3, 3, 3), stride=(2, 2, 2), padding=padding)
+            found[f"conv{i}"] = spec
+        kernel, stride = (3, 1, 1), (2, 1, 1)
+        found["conv_out"] = _strided(spec, out_channels, kernel=kernel, stride=stride, padding=config.last_pad)
+        return found
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """Channels for every stage, and a padding for every axis."""
+        if config.num_filters is not None and len(config.num_filters) != len(STRIDES):
+            yield f"NUM_FILTERS: {len(STRIDES)} numbers are needed, one for each stage, got {config.num_filters}"
+        if isinstance(config.last_pad, list) and len(config.last_pad) != 3:
+            yield f"last_pad: one number, or one for each of z, y, x, is needed, got {config.last_pad}"
+
+    @classmethod
+    def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:
+        """Channels that the node does not name are scaled by a factor of its own."""
+        scaled = super().scaled(node, width, before, after)
+        if not set(cls.CHANNEL_KEYS) <= node.keys():
+            scaled["WIDTH"] = width * node.get("WIDTH", 1.0)
+        return scaled
 
     def forward(self, batch_dict: dict) -> dict:
         """Runs the stages.
@@ -153,12 +207,14 @@ class VoxelBackBone8x(_VoxelBackbone):
         grid_size: cells, [x, y, z].
     """
 
+    STAGE_CHANNELS = (16, 32, 64, 64)
+
     def __init__(
         self,
         *,
-        num_filters: list[int] | None = None,
-        out_channels: int | None = None,
-        width: float = 1.0,
+        num_filters: list[Count] | None = None,
+        out_channels: Count | None = None,
+        width: Positive = 1.0,
         last_pad: int | list[int] = 0,
         input_channels: int,
         grid_size: Sequence[int],
@@ -169,7 +225,6 @@ class VoxelBackBone8x(_VoxelBackbone):
             return [_sparse_layer(layer, channels, channels, 3, padding=1, indice_key=key) for _ in range(count)]
 
         super().__init__(
-            (16, 32, 64, 64),
             layers_of,
             num_filters=num_filters,
             out_channels=out_channels,
@@ -194,12 +249,14 @@ class VoxelResBackBone8x(_VoxelBackbone):
         grid_size: cells, [x, y, z].
     """
 
+    STAGE_CHANNELS = (16, 32, 64, 128)
+
     def __init__(
         self,
         *,
-        num_filters: list[int] | None = None,
-        out_channels: int | None = None,
-        width: float = 1.0,
+        num_filters: list[Count] | None = None,
+        out_channels: Count | None = None,
+        width: Positive = 1.0,
         use_bias: bool | None = None,
         last_pad: int | list[int] = 0,
         input_channels: int,
@@ -211,7 +268,6 @@ class VoxelResBackBone8x(_VoxelBackbone):
             return [SparseBasicBlock(channels, bias=bias, indice_key=key) for _ in range(2)]
 
         super().__init__(
-            (16, 32, 64, 128),
             layers_of,
             num_filters=num_filters,
             out_channels=out_channels,
@@ -220,6 +276,17 @@ class VoxelResBackBone8x(_VoxelBackbone):
             input_channels=input_channels,
             grid_size=grid_size,
         )
+
+
+def _strided(spec: FeatureSpec, channels: int, *, kernel: Any, stride: Any, padding: Any) -> FeatureSpec:
+    """What a strided convolution makes of what ``spec`` describes; a number is one for each of (z, y, x)."""
+    paddings = [padding] * 3 if isinstance(padding, int) else padding
+    grid = spec.grid
+    if grid is not None:
+        sizes = zip(grid, kernel, stride, paddings, strict=True)
+        grid = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
+    strides = tuple(a * b for a, b in zip(spec.stride, stride, strict=True))
+    return FeatureSpec(kind=spec.kind, channels=channels, stride=strides, grid=grid)
 
 
 def _norm(channels: int) -> RowNorm:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pcdet.models.backbones_2d.base_bev_backbone import BaseBEVBackbone
 from pcdet.models.dense_heads.anchor_head_single import PRIOR_PROBABILITY
+from pcdet.models.feature_spec import first_layers
+from pcdet.registry import Count, CountOrZero, Positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,11 +22,11 @@ class RPNHeadConfig:
     """A branch: an entry of ``RPN_HEAD_CFGS``. All but its classes are arguments of its own ``BaseBEVBackbone``."""
 
     head_cls_name: list[str]
-    layer_nums: list[int] | None = None
-    layer_strides: list[int] | None = None
-    num_filters: list[int] | None = None
-    upsample_strides: list[float] | None = None
-    num_upsample_filters: list[int] | None = None
+    layer_nums: list[CountOrZero] | None = None
+    layer_strides: list[Count] | None = None
+    num_filters: list[Count] | None = None
+    upsample_strides: list[Positive] | None = None
+    num_upsample_filters: list[Count] | None = None
     use_conv_for_no_stride: bool = False
 
     def __post_init__(self):
@@ -46,8 +48,8 @@ class SeparateRegConfig:
         reg_list: ``"name:columns"`` of each group, in the order of the box code.
     """
 
-    num_middle_conv: int
-    num_middle_filter: int
+    num_middle_conv: CountOrZero
+    num_middle_filter: Count
     reg_list: list[str]
 
     def __post_init__(self):
@@ -144,6 +146,17 @@ class SingleHead(BaseBEVBackbone):
         if self.conv_dir_cls is not None:
             directions = self._by_anchor(self.conv_dir_cls(features), self.num_dir_bins)
         return BranchPredictions(classes, self._by_anchor(boxes, self.code_size), directions), tuple(boxes.shape[2:])
+
+    def joined_inputs(self, given: list[int]) -> dict[str, list[int]]:
+        """Path of each layer that reads a concatenation -> its parts; ``given`` are those of the map that comes in."""
+        parts = self.concatenated_inputs({})
+        if len(self.blocks):
+            parts["blocks.0.1"] = given
+            whole = len(self.deblocks) > len(self.blocks)
+            given = [self.num_bev_features] if whole else self.branch_widths()
+        for name in ("conv_cls", "conv_box", "conv_dir_cls"):
+            parts |= {path: given for path in first_layers(name, getattr(self, name))}
+        return parts
 
     def _by_anchor(self, x: Tensor, columns: int) -> Tensor:
         """(B, A * H * W, columns) of a map (B, A * columns, H, W)."""

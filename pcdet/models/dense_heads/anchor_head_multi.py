@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated
 
 import torch
@@ -25,7 +27,8 @@ from pcdet.models.dense_heads.anchor_head_template import (
     LossWeights,
 )
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors
-from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, build_from_cfg
+from pcdet.models.feature_spec import Entries, FeatureSpec, last_width
+from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, Count, build_from_cfg
 from pcdet.utils import loss_utils
 
 
@@ -68,6 +71,13 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         predict_boxes_when_training: decode boxes in training too, for a second stage.
     """
 
+    CHANNEL_KEYS = (
+        "SHARED_CONV_NUM_FILTER",
+        "RPN_HEAD_CFGS.NUM_FILTERS",
+        "RPN_HEAD_CFGS.NUM_UPSAMPLE_FILTERS",
+        "SEPARATE_REG_CONFIG.NUM_MIDDLE_FILTER",
+    )
+
     def __init__(
         self,
         *,
@@ -75,10 +85,10 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         use_direction_classifier: bool = False,
         dir_offset: float = 0.0,
         dir_limit_offset: float = 0.0,
-        num_dir_bins: int = 2,
+        num_dir_bins: Count = 2,
         use_multihead: bool = True,
         separate_multihead: bool = False,
-        shared_conv_num_filter: int | None = None,
+        shared_conv_num_filter: Count | None = None,
         rpn_head_cfgs: list[RPNHeadConfig],
         separate_reg_config: SeparateRegConfig | None = None,
         anchor_generator_config: list[AnchorConfig],
@@ -129,6 +139,42 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             for config, group in zip(rpn_head_cfgs, groups, strict=True)
         )
         self._branch_maps = [self._map_of(group, grid_size) for group in groups]
+
+    @classmethod
+    def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """The shared map, and the branches, whose stages and predictions are maps."""
+        given = replace(inputs[cls.READS], kind="map", joined=())
+        shared = config.shared_conv_num_filter
+        found = {} if shared is None else {"shared_conv": replace(given, channels=shared)}
+        return found | {f"rpn_heads.{i}": given for i in range(len(config.rpn_head_cfgs))}
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """As of any anchor head; and each class stands in one branch."""
+        yield from super().problems(config, inputs)
+        named = [name for branch in config.rpn_head_cfgs for name in branch.head_cls_name]
+        if config.class_names is not None and sorted(named) != sorted(config.class_names):
+            yield (
+                f"RPN_HEAD_CFGS: each of CLASS_NAMES {list(config.class_names)} must stand in one HEAD_CLS_NAME, in "
+                f"any order, got {named}"
+            )
+
+    @classmethod
+    def _stride_problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """Anchors of a branch with stages of its own stand on another map."""
+        own = [b for b in config.rpn_head_cfgs if b.layer_strides or b.upsample_strides]
+        yield from super()._stride_problems(config, inputs, [name for branch in own for name in branch.head_cls_name])
+
+    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
+        """The shared convolution, else the first layers of every branch, read the map that comes in."""
+        given = inputs[self.READS].parts
+        parts: dict[str, list[int]] = {}
+        if self.shared_conv is not None:
+            parts["shared_conv.0"] = given
+            given = [last_width(self.shared_conv)]
+        for i, branch in enumerate(self.rpn_heads):
+            parts |= {f"rpn_heads.{i}.{path}": sizes for path, sizes in branch.joined_inputs(given).items()}
+        return parts
 
     def _map_of(self, group: Sequence[AnchorConfig], grid_size: Sequence[int]) -> tuple[int, int]:
         """(ny, nx) of the map on which a branch's anchors stand."""

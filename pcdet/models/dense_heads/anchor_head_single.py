@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor
 
 from pcdet.models.dense_heads.anchor_head_template import AnchorHeadTemplate, AnchorLossConfig, DirectionBins
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig
-from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS
+from pcdet.models.feature_spec import Entries, FeatureSpec
+from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, Count
 
 PRIOR_PROBABILITY = 0.01  # of an object at an anchor, before training (Lin et al., 2017, section 4.1)
 
@@ -42,7 +45,7 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         use_direction_classifier: bool = False,
         dir_offset: float = 0.0,
         dir_limit_offset: float = 0.0,
-        num_dir_bins: int = 2,
+        num_dir_bins: Count = 2,
         anchor_generator_config: list[AnchorConfig],
         target_assigner_config: Annotated[dict, TARGET_ASSIGNERS],
         loss_config: AnchorLossConfig,
@@ -70,6 +73,25 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         self.conv_box = nn.Conv2d(input_channels, per_cell * self.box_coder.code_size, 1)
         self.conv_dir_cls = nn.Conv2d(input_channels, per_cell * num_dir_bins, 1) if bins else None
         self.init_weights()
+
+    @classmethod
+    def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """The maps of raw predictions."""
+        per_cell = sum(anchors.num_per_location for anchors in config.anchor_generator_config)
+        spec = replace(inputs[cls.READS], kind="map", joined=())
+        found = {
+            "conv_cls": spec,
+            "conv_box": spec,
+            "conv_dir_cls": replace(spec, channels=per_cell * config.num_dir_bins),
+        }
+        return found if config.use_direction_classifier else {path: found[path] for path in ("conv_cls", "conv_box")}
+
+    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
+        """Every convolution reads the whole map."""
+        parts = inputs[self.READS].parts
+        return {
+            path: parts for path, module in self.named_modules() if getattr(module, "in_channels", None) == sum(parts)
+        }
 
     def init_weights(self) -> None:
         """Starts with objects being rare, and boxes equal to their anchors."""

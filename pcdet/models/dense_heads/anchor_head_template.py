@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors, map_size
+from pcdet.models.feature_spec import Entries, SlotModule
 from pcdet.models.model_utils.precision import full_precision
-from pcdet.registry import TARGET_ASSIGNERS, build_from_cfg
+from pcdet.registry import TARGET_ASSIGNERS, arguments_of, build_from_cfg, find_class, nearest_name
 from pcdet.utils import loss_utils
 from pcdet.utils.common_utils import limit_period
+
+STRIDE_SLACK = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class DirectionBins:
         return within + self.offset + self.period * bins.to(heading.dtype)
 
 
-class AnchorHeadTemplate(nn.Module):
+class AnchorHeadTemplate(SlotModule):
     """Anchors on a BEV map, their targets and losses, and boxes from their predictions.
 
     Subclasses make the predictions in ``forward``, put them into ``forward_ret_dict`` as ``cls_preds``
@@ -83,6 +86,9 @@ class AnchorHeadTemplate(nn.Module):
         anchor_table: (ny * nx * A, 7 + extra) buffer, absent from ``state_dict()``.
         forward_ret_dict: predictions of the last forward, and in training its targets.
     """
+
+    READS = "spatial_features_2d"
+    BOXES_OVERLAP = True
 
     def __init__(
         self,
@@ -147,6 +153,35 @@ class AnchorHeadTemplate(nn.Module):
             )
         self.loss_weights = weights
         self.reg_loss_func = getattr(loss_utils, config.reg_loss_type)(code_weights=weights.code_weights)
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """Anchors for every class, on the map's cells, and weights for their codes."""
+        yield from _anchor_problems(config)
+        yield from cls._stride_problems(config, inputs)
+        assigner = find_class(config.target_assigner_config, TARGET_ASSIGNERS, "")
+        arguments = arguments_of(config.target_assigner_config, TARGET_ASSIGNERS)
+        weights = config.loss_config.loss_weights.code_weights
+        if arguments is not None and hasattr(assigner, "num_codes"):
+            codes = assigner.num_codes(arguments)
+            if len(weights) != codes:
+                yield (
+                    f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights: {arguments.box_coder} makes {codes} codes, got "
+                    f"{len(weights)} weights"
+                )
+
+    @classmethod
+    def _stride_problems(cls, config: SimpleNamespace, inputs: Entries, elsewhere: Sequence[str] = ()) -> Iterator[str]:
+        """Sentences on anchors whose stride is not the map's; those of the classes ``elsewhere`` stand on another."""
+        places = [
+            (f"ANCHOR_GENERATOR_CONFIG[{i}].feature_map_stride", anchors.feature_map_stride)
+            for i, anchors in enumerate(config.anchor_generator_config)
+            if anchors.class_name not in elsewhere
+        ]
+        stride = inputs[cls.READS].stride[1]
+        for place, got in places:
+            if abs(got - stride) > STRIDE_SLACK:
+                yield f"{place}: the map that the head reads has stride {stride:g} (from MODEL.BACKBONE_2D), got {got}"
 
     @property
     def anchor_grid(self) -> Tensor:
@@ -277,6 +312,20 @@ class AnchorHeadTemplate(nn.Module):
         if not self.box_coder.encode_angle_by_sincos:
             codes, targets = loss_utils.add_sin_difference(codes, targets)
         return self.reg_loss_func(codes, targets, weights).sum()
+
+
+def _anchor_problems(config: SimpleNamespace) -> Iterator[str]:
+    """Sentences on anchors of no class, and classes without anchors."""
+    if config.class_names is None:
+        return
+    names, anchors = list(config.class_names), config.anchor_generator_config
+    for i, entry in enumerate(anchors):
+        if entry.class_name not in names:
+            near = nearest_name(entry.class_name, names)
+            yield f"ANCHOR_GENERATOR_CONFIG[{i}].class_name: {entry.class_name!r} is not among CLASS_NAMES; {near}"
+    for name in names:
+        if name not in [entry.class_name for entry in anchors]:
+            yield f"ANCHOR_GENERATOR_CONFIG: {name!r} of CLASS_NAMES has no anchors"
 
 
 def _last_argmax(x: Tensor) -> Tensor:

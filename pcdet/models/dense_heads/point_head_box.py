@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import torch
 
 from pcdet.models.dense_heads.point_head_template import (
@@ -10,8 +13,11 @@ from pcdet.models.dense_heads.point_head_template import (
     PointTargetConfig,
     make_fc_layers,
 )
-from pcdet.registry import POINT_HEADS
+from pcdet.models.feature_spec import Entries
+from pcdet.registry import POINT_HEADS, Count
 from pcdet.utils.loss_utils import at_least_float32
+
+BEFORE_FUSION = "point_features_before_fusion"
 
 
 @POINT_HEADS.register
@@ -31,8 +37,8 @@ class PointHeadBox(PointHeadTemplate):
     def __init__(
         self,
         *,
-        cls_fc: list[int],
-        reg_fc: list[int],
+        cls_fc: list[Count],
+        reg_fc: list[Count],
         class_agnostic: bool = False,
         use_point_features_before_fusion: bool = False,
         target_config: PointTargetConfig,
@@ -43,9 +49,23 @@ class PointHeadBox(PointHeadTemplate):
     ):
         super().__init__(target_config=target_config, loss_config=loss_config, num_class=num_class)
         self.predict_boxes_when_training = predict_boxes_when_training
-        self.features_key = "point_features_before_fusion" if use_point_features_before_fusion else "point_features"
+        self.features_key = BEFORE_FUSION if use_point_features_before_fusion else "point_features"
         self.cls_layers = make_fc_layers(cls_fc, input_channels, num_class)
         self.box_layers = make_fc_layers(reg_fc, input_channels, self.box_coder.code_size)
+
+    @classmethod
+    def reads(cls, config: SimpleNamespace) -> str:
+        """The features before or after a fusion."""
+        return BEFORE_FUSION if config.use_point_features_before_fusion else "point_features"
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """Something makes the features before a fusion, where those are read."""
+        if config.use_point_features_before_fusion and inputs.lacks(BEFORE_FUSION):
+            yield (
+                "USE_POINT_FEATURES_BEFORE_FUSION: nothing makes such features here, as VoxelSetAbstraction is not "
+                "covered; set it to False"
+            )
 
     def forward(self, batch_dict: dict) -> dict:
         """Predicts for every point.

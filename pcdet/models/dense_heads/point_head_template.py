@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from pcdet.models.feature_spec import SlotModule
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils
 from pcdet.utils import loss_utils
@@ -61,7 +62,7 @@ class PointLossConfig:
     loss_weights: PointLossWeights
 
 
-class PointHeadTemplate(nn.Module):
+class PointHeadTemplate(SlotModule):
     """Classes and boxes of single points: targets, losses and decoding.
 
     Subclasses predict in ``forward`` and put ``point_cls_preds`` (B * N, num_class) and ``point_box_preds`` (B * N,
@@ -70,6 +71,8 @@ class PointHeadTemplate(nn.Module):
     Attributes:
         forward_ret_dict: predictions of the last forward, and in training its targets.
     """
+
+    CHANNEL_KEYS = ("CLS_FC", "REG_FC")
 
     def __init__(self, *, target_config: PointTargetConfig, loss_config: PointLossConfig, num_class: int):
         super().__init__()

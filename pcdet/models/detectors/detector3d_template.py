@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from pcdet import registry
+from pcdet.models.description import SLOTS, DataFacts, Slot, describe
 from pcdet.models.model_utils.post_processing import (
     FramePredictions,
     PostProcessingConfig,
@@ -23,17 +23,6 @@ from pcdet.registry import ConfigError, build_from_cfg, parse_node
 from pcdet.utils import weights
 from pcdet.utils.checkpoint_reader import read_checkpoint
 
-# attribute (and prefix of the state dict), key in MODEL, registry; in the order of running
-TOPOLOGY = (
-    ("vfe", "VFE", registry.VFE),
-    ("backbone_3d", "BACKBONE_3D", registry.BACKBONES_3D),
-    ("map_to_bev_module", "MAP_TO_BEV", registry.MAP_TO_BEV),
-    ("pfe", "PFE", registry.BACKBONES_3D),
-    ("backbone_2d", "BACKBONE_2D", registry.BACKBONES_2D),
-    ("dense_head", "DENSE_HEAD", registry.DENSE_HEADS),
-    ("point_head", "POINT_HEAD", registry.POINT_HEADS),
-    ("roi_head", "ROI_HEAD", registry.ROI_HEADS),
-)
 HEADS = ("dense_head", "point_head", "roi_head")
 LEAST_SHARE = 0.5  # of the parameters: a checkpoint that fills less is hardly the one that was meant
 
@@ -49,6 +38,7 @@ class Detector3DTemplate(nn.Module):
 
     Attributes:
         vfe, backbone_3d, map_to_bev_module, pfe, backbone_2d, dense_head, point_head, roi_head: the modules, or None.
+        described: what the modules say of the entries that they read and write.
         global_step: (1,) int64 buffer, the number of training steps done.
     """
 
@@ -68,7 +58,7 @@ class Detector3DTemplate(nn.Module):
     @property
     def module_list(self) -> list[nn.Module]:
         """The modules in the order of running."""
-        return [module for name, _, _ in TOPOLOGY if (module := getattr(self, name)) is not None]
+        return [module for slot in SLOTS if (module := getattr(self, slot.attribute)) is not None]
 
     @property
     def mode(self) -> str:
@@ -80,28 +70,30 @@ class Detector3DTemplate(nn.Module):
         self.global_step += 1
 
     def _build_networks(self, dataset: Any) -> None:
-        missing = [key for name, key, _ in TOPOLOGY if name in self.REQUIRED and self.model_cfg.get(key) is None]
+        missing = [
+            slot.key for slot in SLOTS if slot.attribute in self.REQUIRED and self.model_cfg.get(slot.key) is None
+        ]
         if missing:
             raise ConfigError([f"MODEL.{key}: missing; {type(self).__name__} needs it" for key in missing])
-        facts = {
-            "num_point_features": dataset.point_feature_encoder.num_point_features,
-            "grid_size": dataset.grid_size,
-            "voxel_size": dataset.voxel_size,
-            "point_cloud_range": dataset.point_cloud_range,
-            "depth_downsample_factor": getattr(dataset, "depth_downsample_factor", None),
-            "class_names": self.class_names,
-            "predict_boxes_when_training": self.model_cfg.get("ROI_HEAD") is not None,
-        }
-        channels = facts["num_point_features"]
-        for name, key, modules in TOPOLOGY:
-            node = self.model_cfg.get(key)
+        facts = DataFacts.of(dataset)
+        self.described = describe(self.model_cfg, facts)
+        channels = facts.num_point_features
+        for slot in SLOTS:
+            node = self.model_cfg.get(slot.key)
             if node is None:
-                self.register_module(name, None)
+                self.register_module(slot.attribute, None)
                 continue
-            num_class = 1 if node.get("CLASS_AGNOSTIC", False) else self.num_class
-            given = {**facts, "input_channels": channels, "backbone_channels": channels, "num_class": num_class}
-            self.add_module(name, _build_module(node, modules, f"MODEL.{key}", given))
-            channels = _output_channels(getattr(self, name), channels)
+            channels = self.described.input_channels.get(slot.attribute, channels)
+            injected = {
+                **facts.injected(),
+                "input_channels": channels,
+                "backbone_channels": channels,
+                "num_class": 1 if node.get("CLASS_AGNOSTIC", False) else self.num_class,
+                "predict_boxes_when_training": self.model_cfg.get("ROI_HEAD") is not None,
+            }
+            module = _build_module(slot, node, injected)
+            self.add_module(slot.attribute, module)
+            channels = _declared_channels(module, channels)
 
     def forward_features(self, batch_dict: dict, *, last: str | None = None, decode_boxes: bool = True) -> dict:
         """Runs the modules on a batch, without losses and without post-processing.
@@ -116,14 +108,14 @@ class Detector3DTemplate(nn.Module):
             ``batch_dict``.
         """
         batch_dict["decode_boxes"] = decode_boxes or self.roi_head is not None
-        for name, _, _ in TOPOLOGY:
-            module = getattr(self, name)
+        for slot in SLOTS:
+            module = getattr(self, slot.attribute)
             if module is not None:
                 batch_dict = module(batch_dict)
-            if name == last:
+            if slot.attribute == last:
                 return batch_dict
         if last is not None:
-            raise ValueError(f"last must be one of {', '.join(name for name, _, _ in TOPOLOGY)}, got {last!r}")
+            raise ValueError(f"last must be one of {', '.join(slot.attribute for slot in SLOTS)}, got {last!r}")
         return batch_dict
 
     def forward(self, batch_dict: dict) -> tuple:
@@ -252,18 +244,19 @@ def _log_layout(logger: logging.Logger, file: str | Path, layout: weights.Sparse
         logger.info(f"==> Sparse convolution weights are laid out as in {layout.name}")
 
 
-def _build_module(node: Mapping, modules: registry.Registry, path: str, given: dict) -> nn.Module:
+def _build_module(slot: Slot, node: Mapping, injected: dict) -> nn.Module:
     """One module; what its constructor complains about is reported with the path of its node."""
+    path = f"MODEL.{slot.key}"
     try:
-        return build_from_cfg(node, modules, path=path, **given)
+        return build_from_cfg(node, slot.registry, path=path, **injected)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _output_channels(module: nn.Module, channels: int) -> int:
-    """Channels that the next module gets."""
+def _declared_channels(module: nn.Module, channels: int) -> int:
+    """Channels that a module tells the next one, in OpenPCDet's manner, once it is built: users' own modules do."""
     if hasattr(module, "get_output_feature_dim"):
         return module.get_output_feature_dim()
     return getattr(module, "num_bev_features", getattr(module, "num_point_features", channels))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pcdet.registry import Count
+
 NMS_TYPES = ("nms_gpu", "nms_normal_gpu")  # OpenPCDet's names; both run on any device
 
 
@@ -26,8 +28,8 @@ class NMSConfig:
     multi_classes_nms: bool = False
     nms_type: str = "nms_gpu"
     nms_thresh: float
-    nms_pre_maxsize: int
-    nms_post_maxsize: int
+    nms_pre_maxsize: Count
+    nms_post_maxsize: Count
 
     def __post_init__(self):
         if self.nms_type not in NMS_TYPES:

@@ -6,16 +6,15 @@ import dataclasses
 from typing import Literal
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcdet.models.dense_heads.target_assigner.axis_aligned_target_assigner import BoxCoderConfig
+from pcdet.models.dense_heads.target_assigner.axis_aligned_target_assigner import build_coder
+from pcdet.models.feature_spec import SlotModule
 from pcdet.models.model_utils.model_nms_utils import NMSConfig, class_agnostic_nms
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.models.roi_heads.target_assigner import ProposalTargetLayer
 from pcdet.models.roi_heads.target_assigner.proposal_target_layer import ProposalTargetConfig
-from pcdet.registry import BOX_CODERS
 from pcdet.utils import loss_utils
 from pcdet.utils.common_utils import limit_period, rotate_points_along_z
 
@@ -63,7 +62,7 @@ class RoILossConfig:
     loss_weights: RoILossWeights
 
 
-class RoIHeadTemplate(nn.Module):
+class RoIHeadTemplate(SlotModule):
     """Refines proposals.
 
     Subclasses call ``proposal_layer``, in training ``assign_targets``, predict ``rcnn_cls`` (B * R, 1) and ``rcnn_reg``
@@ -89,8 +88,7 @@ class RoIHeadTemplate(nn.Module):
             raise ValueError(
                 f"CLASS_AGNOSTIC: must be True, a proposal has one score whatever its class, got {num_class} scores"
             )
-        coder_options = dataclasses.asdict(target_config.box_coder_config or BoxCoderConfig())
-        self.box_coder = BOX_CODERS.get(target_config.box_coder, "TARGET_CONFIG.BOX_CODER")(**coder_options)
+        self.box_coder = build_coder(target_config.box_coder, target_config.box_coder_config)
         if self.box_coder.code_size != BOX_COLUMNS:
             raise ValueError(
                 f"TARGET_CONFIG.BOX_CODER_CONFIG: a second stage refines codes of {BOX_COLUMNS} columns, got "

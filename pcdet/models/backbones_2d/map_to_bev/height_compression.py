@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import torch.nn as nn
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
 
-from pcdet.registry import MAP_TO_BEV
+from pcdet.models.backbones_2d.map_to_bev.channels import map_like, with_map_channels
+from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule
+from pcdet.registry import MAP_TO_BEV, Count
 
 
 @MAP_TO_BEV.register
-class HeightCompression(nn.Module):
+class HeightCompression(SlotModule):
     """BEV map with the channels of all heights of a column in its cell, and zeros elsewhere.
 
     Args:
         num_bev_features: channels of the map, those of the volume times its cells in height.
         input_channels: channels of the volume.
+
+    The layer behind it needs no parts of a concatenation to be sliced: channel c * D + d makes the first C' * D the
+    first C' channels at every height.
     """
 
-    def __init__(self, *, num_bev_features: int, input_channels: int | None = None):
+    READS = "encoded_spconv_tensor"
+    CHANNEL_KEYS = ("NUM_BEV_FEATURES",)
+
+    def __init__(self, *, num_bev_features: Count, input_channels: int | None = None):
         super().__init__()
         if input_channels is not None and num_bev_features % input_channels:
             raise ValueError(
@@ -24,6 +34,29 @@ class HeightCompression(nn.Module):
                 f"leaves in height, got {num_bev_features}"
             )
         self.num_bev_features = num_bev_features
+
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``spatial_features``: the map of all columns."""
+        return {"spatial_features": map_like(inputs[cls.READS], config.num_bev_features)}
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """The volume fills the map."""
+        volume = inputs[cls.READS]
+        if volume.grid is None:
+            return
+        channels, depth = volume.channels, volume.grid[0]
+        if config.num_bev_features != channels * depth:
+            yield (
+                f"NUM_BEV_FEATURES: the 3-D backbone's {channels} channels in {depth} layers of height make "
+                f"{channels * depth}, got {config.num_bev_features}"
+            )
+
+    @classmethod
+    def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:
+        """As many channels as the scaled volume has in all layers of height."""
+        return with_map_channels(super().scaled(node, width, before, after), node, cls.READS, before, after)
 
     def forward(self, batch_dict: dict) -> dict:
         """Writes the volume into the map.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
-import torch.nn as nn
-
+from pcdet.models.backbones_2d.map_to_bev.channels import map_like, with_map_channels
+from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule
 from pcdet.models.model_utils.precision import autocast_dtype
-from pcdet.registry import MAP_TO_BEV
+from pcdet.registry import MAP_TO_BEV, Count
 
 
 @MAP_TO_BEV.register
-class PointPillarScatter(nn.Module):
+class PointPillarScatter(SlotModule):
     """BEV map with each pillar's features in its cell and zeros elsewhere; its memory format is channels last.
 
     Args:
@@ -19,7 +21,10 @@ class PointPillarScatter(nn.Module):
         grid_size: cells, [x, y, z]; z must be 1.
     """
 
-    def __init__(self, *, num_bev_features: int, grid_size: Sequence[int], input_channels: int | None = None):
+    READS = "pillar_features"
+    CHANNEL_KEYS = ("NUM_BEV_FEATURES",)
+
+    def __init__(self, *, num_bev_features: Count, grid_size: Sequence[int], input_channels: int | None = None):
         super().__init__()
         self.nx, self.ny, self.nz = (int(n) for n in grid_size)
         if self.nz != 1:
@@ -29,6 +34,32 @@ class PointPillarScatter(nn.Module):
                 f"NUM_BEV_FEATURES must equal the channels of the pillars, got {num_bev_features}; set {input_channels}"
             )
         self.num_bev_features = num_bev_features
+
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``spatial_features``: the map of all pillars."""
+        return {"spatial_features": map_like(inputs["pillar_features"], config.num_bev_features)}
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """A pillar spans the height, and the map has its channels."""
+        pillars = inputs["pillar_features"]
+        if config.num_bev_features != pillars.channels:
+            yield (
+                f"NUM_BEV_FEATURES: must equal the last of MODEL.VFE.NUM_FILTERS, {pillars.channels}, got "
+                f"{config.num_bev_features}"
+            )
+        if pillars.grid is not None and pillars.grid[0] != 1:
+            height = config.point_cloud_range[5] - config.point_cloud_range[2]
+            yield (
+                f"DATA_CONFIG.VOXEL_SIZE: {cls.__name__} needs one voxel over the whole height of {height:g} m, got "
+                f"{pillars.grid[0]} of {config.voxel_size[2]:g} m"
+            )
+
+    @classmethod
+    def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:
+        """As many channels as the scaled pillars have."""
+        return with_map_channels(super().scaled(node, width, before, after), node, cls.READS, before, after)
 
     def forward(self, batch_dict: dict) -> dict:
         """Scatters the pillars.

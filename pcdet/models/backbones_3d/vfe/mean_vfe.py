@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import torch.nn as nn
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
+from pcdet.models.feature_spec import STEPS, Entries, FeatureSpec, SlotModule
 from pcdet.registry import VFE
 
 
 @VFE.register
-class MeanVFE(nn.Module):
+class MeanVFE(SlotModule):
     """Mean of the raw point features; nothing is learned."""
+
+    READS = "voxels"
 
     def __init__(self, *, num_point_features: int):
         super().__init__()
         self.num_point_features = num_point_features
+
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``voxel_features``: a row for each voxel."""
+        return {"voxel_features": replace(inputs["voxels"], kind="voxel")}
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """There must be voxels."""
+        if inputs.lacks("voxels"):
+            yield f"{STEPS}: {cls.__name__} reads voxels; add transform_points_to_voxels to them"
 
     def get_output_feature_dim(self) -> int:
         """Channels of ``voxel_features``."""

@@ -8,15 +8,19 @@ statistics only through its number, and contributes the normalised value of zero
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcdet.models.feature_spec import STEPS, Entries, FeatureSpec, SlotModule
 from pcdet.models.model_utils.precision import full_precision
-from pcdet.registry import VFE
+from pcdet.registry import VFE, Count
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
@@ -143,7 +147,7 @@ class _PositivePillarMax(torch.autograd.Function):
 
 
 @VFE.register
-class PillarVFE(nn.Module):
+class PillarVFE(SlotModule):
     """Pillar features from decorated points: raw features, offset to the pillar's mean, offset to its centre.
 
     Always runs in the precision of its parameters, whatever autocast says: coordinates up to 70 m do not fit bfloat16.
@@ -159,10 +163,13 @@ class PillarVFE(nn.Module):
         point_cloud_range: metres, [x_min, y_min, z_min, x_max, y_max, z_max].
     """
 
+    READS = "voxels"
+    CHANNEL_KEYS = ("NUM_FILTERS",)
+
     def __init__(
         self,
         *,
-        num_filters: list[int],
+        num_filters: list[Count],
         use_norm: bool = True,
         with_distance: bool = False,
         use_abslote_xyz: bool = True,
@@ -188,6 +195,41 @@ class PillarVFE(nn.Module):
             for i in range(len(num_filters))
         )
         self.num_filters = list(num_filters)
+
+    @classmethod
+    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """``pillar_features``: a row for each pillar."""
+        if not config.num_filters:
+            return {}
+        return {"pillar_features": replace(inputs["voxels"], kind="pillar", channels=config.num_filters[-1])}
+
+    @classmethod
+    def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
+        """The last layer, which gives a row for each pillar."""
+        written = cls.outputs(config, inputs)
+        return {f"pfn_layers.{len(config.num_filters) - 1}": spec for spec in written.values()}
+
+    @classmethod
+    def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+        """There must be voxels, and a layer."""
+        if not config.num_filters:
+            yield "NUM_FILTERS: must name the channels of at least one layer, got []"
+        if inputs.lacks("voxels"):
+            yield f"{STEPS}: {cls.__name__} reads voxels; add transform_points_to_voxels to them"
+
+    @classmethod
+    def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:
+        """Even channels for every layer but the last: half are a layer's own, half their maximum over the pillar."""
+        scaled = super().scaled(node, width, before, after)
+        if scaled.get("NUM_FILTERS"):
+            *hidden, last = scaled["NUM_FILTERS"]
+            scaled["NUM_FILTERS"] = [*(max(2, channels - channels % 2) for channels in hidden), last]
+        return scaled
+
+    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
+        """Every layer but the first reads the points' own features and their pillar's."""
+        later = list(enumerate(self.pfn_layers))[1:]
+        return {f"pfn_layers.{i}.linear": [layer.linear.in_features // 2] * 2 for i, layer in later}
 
     def get_output_feature_dim(self) -> int:
         """Channels of ``pillar_features``."""

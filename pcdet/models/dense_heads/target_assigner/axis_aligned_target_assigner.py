@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,11 @@ class BoxCoderConfig:
 
     code_size: int = 7
     encode_angle_by_sincos: bool = False
+
+
+def build_coder(name: str, config: BoxCoderConfig | None) -> Any:
+    """A box coder of boxes against boxes; without arguments it codes 7 columns."""
+    return BOX_CODERS.get(name, "BOX_CODER")(**dataclasses.asdict(config or BoxCoderConfig()))
 
 
 class AnchorTargets(NamedTuple):
@@ -68,7 +74,7 @@ class AxisAlignedTargetAssigner:
         anchor_configs: classes of anchors, in the order in which they stand in a cell.
     """
 
-    GIVEN = ("class_names", "anchor_configs")
+    INJECTED = ("class_names", "anchor_configs")
 
     def __init__(
         self,
@@ -77,7 +83,7 @@ class AxisAlignedTargetAssigner:
         sample_size: int = 512,
         norm_by_num_examples: bool = False,
         match_height: bool = False,
-        box_coder: str = "ResidualCoder",
+        box_coder: Annotated[str, BOX_CODERS] = "ResidualCoder",
         box_coder_config: BoxCoderConfig | None = None,
         class_names: Sequence[str],
         anchor_configs: Sequence[AnchorConfig],
@@ -89,12 +95,16 @@ class AxisAlignedTargetAssigner:
             raise ValueError(f"anchors of {unknown} are for none of CLASS_NAMES {list(class_names)}")
         self.norm_by_num_examples = norm_by_num_examples
         self.match_height = match_height
-        coder_options = dataclasses.asdict(box_coder_config or BoxCoderConfig())
-        self.box_coder = BOX_CODERS.get(box_coder, "BOX_CODER")(**coder_options)
+        self.box_coder = build_coder(box_coder, box_coder_config)
         columns = [c for c in anchor_configs for _ in range(c.num_per_location)]
         self._class_id = [list(class_names).index(c.class_name) + 1 for c in columns]
         self._matched = [c.matched_threshold for c in columns]
         self._unmatched = [c.unmatched_threshold for c in columns]
+
+    @classmethod
+    def num_codes(cls, config: SimpleNamespace) -> int:
+        """Columns of the codes that these arguments' coder makes."""
+        return build_coder(config.box_coder, config.box_coder_config).code_size
 
     @torch.no_grad()
     def assign_targets(self, anchors: Tensor, gt_boxes: Tensor) -> AnchorTargets:

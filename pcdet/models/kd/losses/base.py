@@ -24,7 +24,7 @@ class KDLoss(nn.Module):
     A YAML may list several taps under FEATURE; each is a loss of its own by the time a constructor runs.
     """
 
-    GIVEN: ClassVar[tuple[str, ...]] = ("pair",)
+    INJECTED: ClassVar[tuple[str, ...]] = ("pair",)
     PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping]]] = {}
 
     def __init__(self, *, weight: float, schedule: ScheduleConfig):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.axis_aligned_target_assigner import BoxCoderConfig
 from pcdet.ops.iou3d_nms import iou3d_nms_utils
+from pcdet.registry import BOX_CODERS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class ProposalTargetConfig:
         reg_fg_thresh: overlap above which the box is learned.
     """
 
-    box_coder: str = "ResidualCoder"
+    box_coder: Annotated[str, BOX_CODERS] = "ResidualCoder"
     box_coder_config: BoxCoderConfig | None = None
     roi_per_image: int
     fg_ratio: float

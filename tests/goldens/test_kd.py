@@ -11,6 +11,7 @@ import torch
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
+from pcdet.models.description import describe
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.model_outputs import View
 from pcdet.models.kd.schema import resolve
@@ -60,8 +61,9 @@ class Case:
         self.meta = json.loads(str(self.data["meta"]))
         self.layer = self.meta["kwargs"].get("layer_idx")
         name, index = next(shipped for start, shipped in FILES.items() if path.stem.startswith(start))
-        losses = cfg_from_yaml_file(CFGS / f"{name}.yaml", EasyDict()).KD
-        self.shipped = resolve(losses)[0].losses[index]
+        cfg = cfg_from_yaml_file(CFGS / f"{name}.yaml", EasyDict())
+        self.detector = SimpleNamespace(described=describe(cfg.MODEL))
+        self.shipped = resolve(cfg.KD, lambda tap: self.detector.described.find(tap).kind)[0].losses[index]
         self.tap = self.shipped["FEATURE"]
 
     def tensor(self, name):
@@ -106,7 +108,7 @@ class Case:
             }
         else:
             batch = {"batch_size": len(feature)}
-        return View(SimpleNamespace(), batch, {self.tap: feature}, GEOMETRY)
+        return View(self.detector, batch, {self.tap: feature}, GEOMETRY)
 
 
 def run(case, dtype):

@@ -7,7 +7,8 @@ import torch
 from models import seconds
 
 from pcdet.models import build_network
-from pcdet.models.kd.features.taps import Taps, probe_channels
+from pcdet.models.kd.features.tap_specs import channels_of_tap
+from pcdet.models.kd.features.taps import Taps
 from pcdet.registry import ConfigError
 
 pytest.importorskip("spconv", reason="spconv is not installed")
@@ -183,4 +184,4 @@ def test_stages_are_tapped_by_path():
     with torch.no_grad(), Taps(model, names) as taps:
         model.forward_features(seconds.batch())
     assert [taps.values[name].features.shape[1] for name in names] == [8, 16, 32]
-    assert [probe_channels(model, name) for name in names] == [8, 16, 32]
+    assert [channels_of_tap(model, name) for name in names] == [8, 16, 32]

@@ -11,7 +11,7 @@ from torch import nn
 
 from pcdet.models.kd.distiller import Distiller
 from pcdet.models.kd.features.grid import Geometry
-from pcdet.models.kd.features.taps import check_learns
+from pcdet.models.kd.features.tap_specs import check_learns, kind_of_tap
 from pcdet.models.kd.features.teacher_batch import TeacherInput, teacher_input
 from pcdet.models.kd.init.weight_slicing import inherit_weights
 from pcdet.models.kd.model_outputs import Pair
@@ -46,7 +46,7 @@ def build_distiller(
     node = cfg.get("KD")
     if node is None:
         return None
-    kd, resolved = resolve(node)
+    kd, resolved = resolve(node, lambda tap: kind_of_tap(student, tap))
     logger = logger or logging.getLogger("pcdet")
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
     if teacher is None:

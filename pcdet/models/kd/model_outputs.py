@@ -12,14 +12,8 @@ from torch import Tensor, nn
 from pcdet.models.kd.features.feature import Feature, Voxels
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.matching import check_kinds
-from pcdet.models.kd.features.taps import (
-    check_places,
-    feature_kind,
-    may_be_map,
-    probe_channels,
-    sparse_strides,
-    tensor_of,
-)
+from pcdet.models.kd.features.tap_specs import MAPS, channels_of_tap, check_places, find_spec, kind_of_tap
+from pcdet.models.kd.features.taps import tensor_of
 from pcdet.models.kd.graphs.sampling import COUNTS, importance, inside_boxes
 from pcdet.registry import ConfigError
 
@@ -48,19 +42,20 @@ class View:
     def feature(self, name: str) -> Feature:
         """A tap as a set of rows.
 
-        A 4-d tensor is a map over the whole range where there are maps (``taps.may_be_map``), ``point_features`` stand
+        A 4-d tensor is a map over the whole range where its layer makes maps, ``point_features`` stand
         at ``point_coords``, a sparse tensor brings its own cells, and every other (V, C) tensor stands at
         ``voxel_coords``.
 
         Raises:
             ConfigError: the tap is none of these, such as a layer of a point network.
         """
-        value, batch = self.taps[name], self.batch
+        value, batch, spec = self.taps[name], self.batch, find_spec(self.detector, name)
         if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
-            strides = sparse_strides(self.detector, name)
+            strides = None if spec is None else [int(stride) for stride in spec.stride]
             return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch), strides)
         tensor = tensor_of(value, name)
-        if tensor.dim() == 4 and may_be_map(name):
+        is_map = spec.kind in MAPS if spec is not None else "." not in name  # a user's own hook may write an entry
+        if tensor.dim() == 4 and is_map:
             return Feature.from_bev(tensor, self.geometry, Voxels.of(batch))
         if name == "point_features":
             return Feature.from_points(tensor, batch["point_coords"], self.num_frames)
@@ -152,7 +147,7 @@ class Pair:
 
     def channels(self, student_tap: str, teacher_tap: str) -> tuple[int, int]:
         """Channels of a tap of the student's and of one of the teacher's."""
-        return probe_channels(self.student, student_tap), probe_channels(self.teacher, teacher_tap)
+        return channels_of_tap(self.student, student_tap), channels_of_tap(self.teacher, teacher_tap)
 
     def check_rows(self, student_tap: str, teacher_tap: str, *measures: str) -> None:
         """For a loss whose rows meet: ValueError if it is known before the first step that they will not.
@@ -164,9 +159,9 @@ class Pair:
         """
         check_places(self.student, student_tap)
         check_places(self.teacher, teacher_tap)
-        check_kinds(feature_kind(student_tap), feature_kind(teacher_tap))
+        check_kinds(kind_of_tap(self.student, student_tap), kind_of_tap(self.teacher, teacher_tap))
         counted = [by for by in measures if by in COUNTS]
-        if counted and feature_kind(teacher_tap) == "point":
+        if counted and kind_of_tap(self.teacher, teacher_tap) == "point":
             raise ValueError(
                 f"BY: {counted[0]} needs the number of points behind each row, but each row of the teacher's "
                 f"{teacher_tap} is one point; use channel_max or channel_l2"

@@ -1,6 +1,6 @@
 """What a preset stands for, key by key. A preset only fills in what the YAML leaves open.
 
-The kinds of feature (``taps.feature_kind``) differ as they do in the released code (one closure per detector
+The kinds of feature (``FeatureSpec.kind``) differ as they do in the released code (one closure per detector
 there) and in the paper (importance by points for voxels, by response for points).
 """
 

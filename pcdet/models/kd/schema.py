@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pcdet.models.kd.features.taps import feature_kind
 from pcdet.models.kd.presets import TEACHER_MODE
 from pcdet.registry import KD_LOSSES, ConfigError, parse_node
 
@@ -72,11 +71,12 @@ class KDConfig:
             raise ValueError(f"LOG_EVERY: must be at least 0 (never), got {self.log_every}")
 
 
-def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any]]:
+def resolve(node: Mapping, kind_of: Callable[[str], str], *, path: str = "KD") -> tuple[KDConfig, dict[str, Any]]:
     """The block checked, and the same block with every preset and default written out.
 
     Args:
         node: the ``KD:`` block.
+        kind_of: tap of the student -> what it is (``FeatureSpec.kind``), on which a preset's keys depend.
         path: where it stands, for messages.
 
     Returns:
@@ -90,7 +90,7 @@ def resolve(node: Mapping, *, path: str = "KD") -> tuple[KDConfig, dict[str, Any
     problems = [f"{path}.LOSSES[{i}].{problem}" for i, node in enumerate(nodes) for problem in _tap_problems(node)]
     if problems:
         raise ConfigError(problems)
-    losses = [_expand(one, given.preset) for node in nodes for one in _per_tap(node)]
+    losses = [_expand(one, given.preset, kind_of) for node in nodes for one in _per_tap(node)]
     presets = [loss.get("PRESET", "default") for loss in losses]
     mode = given.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
     resolved = {
@@ -128,13 +128,13 @@ def _per_tap(loss: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**loss, "FEATURE": tap, "TEACHER_FEATURE": of_teacher} for tap, of_teacher in pairs]
 
 
-def _expand(node: dict[str, Any], block_preset: str) -> dict[str, Any]:
+def _expand(node: dict[str, Any], block_preset: str, kind_of: Callable[[str], str]) -> dict[str, Any]:
     """A loss's node with its preset's keys, and then the class's own defaults, filled in under its own."""
     cls = KD_LOSSES.get(node["NAME"])
     presets = cls.PRESETS
     if presets:
         name = node.get("PRESET") or (block_preset if block_preset in presets else "default")
-        node = _merge(presets[name][feature_kind(node["FEATURE"])], node)
+        node = _merge(presets[name][kind_of(node["FEATURE"])], node)
         if len(presets) > 1:
             node["PRESET"] = name
     return {"NAME": node.pop("NAME"), **_with_defaults(cls.__init__, node)}

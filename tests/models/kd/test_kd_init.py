@@ -6,8 +6,7 @@ from kd_detectors import VOXELS, point_rcnn, pointrcnn, second, voxel_batch
 from kd_pairs import detector, distil, wide_detector
 from torch import nn
 
-from pcdet.models.kd.init.concatenation import input_parts
-from pcdet.models.kd.init.weight_slicing import inherit_weights
+from pcdet.models.kd.init.weight_slicing import concatenated_inputs, inherit_weights
 
 TWO_LAYERS = {"NUM_FILTERS": [16, 8]}, {"NUM_FILTERS": [32, 16]}
 NO_UPSAMPLING = {"LAYER_STRIDES": [2, 1, 1], "UPSAMPLE_STRIDES": [], "NUM_UPSAMPLE_FILTERS": []}
@@ -90,14 +89,14 @@ def check(student, teacher, batch, keys):
 
 
 def test_every_part_of_a_pointrcnn_is_named():
-    parts = input_parts(point_rcnn(1))
+    parts = concatenated_inputs(point_rcnn(1))
     assert parts["backbone_3d.SA_modules.0.mlps.1.0"] == [3, 1]
     assert parts["backbone_3d.SA_modules.3.mlps.0.0"] == [3, 256, 256]
     assert parts["backbone_3d.FP_modules.3.mlp.0"] == [512, 512, 256, 256]
     assert parts["backbone_3d.FP_modules.0.mlp.0"] == [256, 1]
     assert parts["roi_head.merge_down_layer.0"] == [128, 128]
     assert parts["roi_head.SA_modules.1.mlps.0.0"] == [3, 128]
-    assert input_parts(detector())["dense_head.conv_box"] == [8, 8, 8]
+    assert concatenated_inputs(detector())["dense_head.conv_box"] == [8, 8, 8]
 
 
 def test_a_teacher_that_is_too_small_is_refused():

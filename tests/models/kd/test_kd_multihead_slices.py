@@ -6,7 +6,7 @@ from kd_pairs import FACTS, pp
 from test_kd_init import check
 
 from pcdet.models import build_network
-from pcdet.models.kd.init.concatenation import input_parts
+from pcdet.models.kd.init.weight_slicing import concatenated_inputs
 
 SEPARATE = {"NUM_MIDDLE_CONV": 1, "NUM_MIDDLE_FILTER": 8, "REG_LIST": ["reg:2", "height:1", "size:3", "angle:1"]}
 BRANCHES = [
@@ -54,7 +54,7 @@ def test_a_sliced_multi_head_is_its_teacher_with_silent_channels(batch, shared, 
 
 
 def test_every_joint_of_a_multi_head_is_named():
-    parts = input_parts(multi_head(0, 1, None, SEPARATE))
+    parts = concatenated_inputs(multi_head(0, 1, None, SEPARATE))
     own = {path.removeprefix("dense_head."): sizes for path, sizes in parts.items() if path.startswith("dense_head.")}
     towers = ("cls.0", "box.conv_reg.0", "box.conv_height.0", "box.conv_size.0", "box.conv_angle.0", "dir_cls")
     read = {0: [12, 8], 1: [12], 2: [8, 8, 8]}  # by the predicting layers of each branch; the last has no stages
@@ -64,6 +64,6 @@ def test_every_joint_of_a_multi_head_is_named():
         "rpn_heads.1.blocks.0.1": [8, 8, 8],
         "rpn_heads.1.deblocks.2.0": [4, 8],
     }
-    shared = input_parts(multi_head(0, 1, 20, None))
+    shared = concatenated_inputs(multi_head(0, 1, 20, None))
     assert shared["dense_head.shared_conv.0"] == [8, 8, 8] and shared["dense_head.rpn_heads.2.conv_cls"] == [20]
     assert shared["dense_head.rpn_heads.0.conv_cls"] == [12, 8]

@@ -10,7 +10,8 @@ from torch import nn
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
 from pcdet.models.kd.features.feature import Feature, Voxels
 from pcdet.models.kd.features.grid import Geometry
-from pcdet.models.kd.features.taps import Taps, TapsFilled, head_taps, probe_channels
+from pcdet.models.kd.features.tap_specs import channels_of_tap
+from pcdet.models.kd.features.taps import Taps, TapsFilled, head_taps
 from pcdet.models.kd.graphs.adapters import EdgeAdapter
 from pcdet.models.kd.graphs.sampling import (
     ReweightConfig,
@@ -88,13 +89,13 @@ def test_other_exceptions_pass_through_the_taps():
 
 def test_channels_are_read_off_the_modules():
     model = wide_detector()
-    assert probe_channels(model, "pillar_features") == 16
-    assert probe_channels(model, "spatial_features") == 16
-    assert probe_channels(model, "spatial_features_2d") == 48
-    assert probe_channels(model, "backbone_2d.blocks.2") == 32
+    assert channels_of_tap(model, "pillar_features") == 16
+    assert channels_of_tap(model, "spatial_features") == 16
+    assert channels_of_tap(model, "spatial_features_2d") == 48
+    assert channels_of_tap(model, "backbone_2d.blocks.2") == 32
     assert Pair(detector(), model).channels("spatial_features_2d", "spatial_features_2d") == (24, 48)
     with pytest.raises(ValueError, match="cannot tell how many channels 'voxels'"):
-        probe_channels(model, "voxels")
+        channels_of_tap(model, "voxels")
     with pytest.raises(ValueError, match="has no dense_head"):
         head_taps(nn.Identity())
     assert head_taps(SimpleNamespace(dense_head=SimpleNamespace())) == ("dense_head",)

@@ -65,7 +65,7 @@ def distil(tmp_path, monkeypatch):
     def build(teacher_model, teacher_data, facts, *losses, **block):
         given = EasyDict(MODEL=teacher_model, CLASS_NAMES=pp.CLASS_NAMES, DATA_CONFIG=teacher_data)
         (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(plain(given)))
-        monkeypatch.setattr("pcdet.config.validate_config", lambda *_: None)  # there is no data set behind it
+        monkeypatch.setattr("pcdet.config.load.validate_config", lambda *_: None)  # there is no data set behind it
         torch.save({"model_state": network(teacher_model, facts, seed=1).state_dict()}, tmp_path / "teacher.pth")
         files = {"CFG": str(tmp_path / "teacher.yaml"), "CKPT": str(tmp_path / "teacher.pth")}
         cfg = EasyDict(DATA_CONFIG=PILLAR_DATA, KD={"TEACHER": files, "LOSSES": list(losses), **block})

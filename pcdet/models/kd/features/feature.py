@@ -72,7 +72,7 @@ class Feature:
 
     @property
     def kind(self) -> str:
-        """What its rows are: of ``taps.FEATURE_KINDS``, stages being maps."""
+        """What its rows are: as ``FeatureSpec.kind``, stages being maps."""
         if self.source.dim() == 4:
             return "map"
         if self.grid is None:

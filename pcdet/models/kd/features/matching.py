@@ -34,7 +34,7 @@ class Meeting(NamedTuple):
 
 
 def check_kinds(student: str, teacher: str) -> None:
-    """ValueError if rows of these kinds (``taps.FEATURE_KINDS``) cannot meet, or only by chance."""
+    """ValueError if rows of these kinds (``FeatureSpec.kind``) cannot meet, or only by chance."""
     maps = ("map", "stage")
     if student in maps and teacher not in maps:
         raise ValueError(

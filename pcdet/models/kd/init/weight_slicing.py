@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.init.concatenation import input_parts
+from pcdet.models.feature_spec import NotDescribedError, SlotModule
 from pcdet.registry import ConfigError
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -52,8 +52,8 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
 
 def _chosen_inputs(student: nn.Module, teacher: nn.Module) -> dict[str, tuple[int, Tensor]]:
     """For the weight of every layer that reads a concatenation: its input axis, and which of the teacher's inputs."""
-    wanted, chosen = input_parts(student), {}
-    for path, whole in input_parts(teacher).items():
+    wanted, chosen = concatenated_inputs(student), {}
+    for path, whole in concatenated_inputs(teacher).items():
         if path not in wanted:  # then the weight is missing too, or it reads no concatenation in the student
             continue
         layer = teacher.get_submodule(path)
@@ -62,3 +62,25 @@ def _chosen_inputs(student: nn.Module, teacher: nn.Module) -> dict[str, tuple[in
         axis = 0 if isinstance(layer, TRANSPOSED) else 1
         chosen[f"{path}.weight"] = axis, torch.cat(rows).to(layer.weight.device)
     return chosen
+
+
+def concatenated_inputs(detector: nn.Module) -> dict[str, list[int]]:
+    """Path of each layer of a detector that reads a concatenation -> the channels of its parts, in order.
+
+    Raises:
+        ConfigError: a module does not describe itself, so that nobody knows which of its layers do.
+    """
+    parts: dict[str, list[int]] = {}
+    for slot, module in detector.named_children():
+        try:
+            if not isinstance(module, SlotModule):
+                raise NotDescribedError(slot)
+            found = module.concatenated_inputs(detector.described.read_by[slot])
+        except NotDescribedError as error:
+            raise ConfigError(
+                f"KD.INIT slice: {type(detector).__name__}.{slot} cannot be sliced, since {type(module).__name__} or "
+                "what it reads is not described; derive the class from pcdet.models.feature_spec.SlotModule, or use "
+                "INIT none"
+            ) from error
+        parts |= {f"{slot}.{path}": sizes for path, sizes in found.items()}
+    return parts

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pcdet.models.feature_spec import KINDS
 from pcdet.models.kd.features.matching import meet
-from pcdet.models.kd.features.taps import FEATURE_KINDS, head_taps
+from pcdet.models.kd.features.taps import head_taps
 from pcdet.models.kd.graphs.sampling import MOST_POINTS, SampleConfig, sample
 from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
 from pcdet.models.kd.model_outputs import Pair, RowImportance, View
@@ -33,7 +34,7 @@ class FitNet(KDLoss):
     PRESETS = {
         "default": {
             kind: {"SAMPLE": {"NUM": 1000, "BY": "num_points" if kind in ("pillar", "voxel") else "channel_l2"}}
-            for kind in FEATURE_KINDS
+            for kind in KINDS
         }
     }
 

@@ -23,6 +23,7 @@ ALLOWED = {
     "pcdet.engine": ("pcdet.engine", "pcdet.utils", "pcdet.registry"),
     "pcdet.config": ("pcdet.config", "pcdet.registry", "pcdet.utils"),
     "pcdet.experiments": ("pcdet.experiments", "pcdet.registry", "pcdet.utils"),
+    "pcdet.api": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.utils", "pcdet.registry"),
     "pcdet.doctor": ("pcdet.ops", "pcdet.utils", "pcdet.registry"),
     "pcdet.testing": ("pcdet",),
 }

@@ -12,10 +12,10 @@ import _session
 import train
 from easydict import EasyDict
 
+from pcdet.api import load_teacher
 from pcdet.config import ConfigError, cfg_from_yaml_file, find_config_file
 from pcdet.engine.checkpoint import OtherLossesError, checkpoint_state
 from pcdet.models.kd import build_distiller
-from pcdet.utils.weights import MisfitError
 
 
 def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
@@ -30,10 +30,8 @@ def build_student_with_teacher(cfg, dataset, logger, pretrained=None):
     if pretrained is not None and (cfg.KD.get("INIT") or {}).get("NAME", "none") != "none":
         raise ConfigError("KD.INIT: slices of the teacher would replace --pretrained_model; give one of them")
     student = train.build_detector(cfg, dataset, logger, pretrained)
-    try:
-        return build_distiller(cfg, student, dataset, logger=logger)
-    except MisfitError as error:
-        raise MisfitError(f"the teacher of {cfg.KD.TEACHER.CFG}: {error}") from error
+    teacher, own_input = load_teacher(cfg, dataset, logger)
+    return build_distiller(cfg, student, dataset, logger, teacher=teacher, own_input=own_input)
 
 
 # A loss that owns nothing leaves no trace in a checkpoint.

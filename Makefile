@@ -178,7 +178,7 @@ gpu-check:
 	mkdir -p output/bench_gpu
 	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do \
 	  "$(PYTHON)" $$script --device cuda --json "$(CURDIR)/output/bench_gpu/$${script%.py}.json" || exit 1; done
-	"$(PYTHON)" tools/benchmarks/roofline.py
+	"$(PYTHON)" tools/dev/roofline.py
 
 # The tools of the next two targets.
 TOOLS_STAMP := $(TOOLS)/.stamp
@@ -190,7 +190,7 @@ $(TOOLS_STAMP): $(TOOLS_LOCK)
 
 sbom: setup $(DEV) $(TOOLS_STAMP)
 	@mkdir -p output
-	"$(PY)" tools/software_bill.py --tools $(TOOLS)/bin --sbom output/sbom.cdx.json --licences docs/LICENCES.md
+	"$(PY)" tools/dev/software_bill.py --tools $(TOOLS)/bin --sbom output/sbom.cdx.json --licences docs/LICENCES.md
 
 # A development lock holds the runtime lock as it is: it is made under its versions.
 LOCK_FLAGS ?=

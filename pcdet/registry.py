@@ -208,12 +208,6 @@ POINT_ENCODERS = Registry("point feature encoder", "pcdet.datasets.processor", (
 OPTIMIZERS = Registry("optimizer", "pcdet.engine.optim", ("model", "params", "optim_cfg"))
 
 
-def load_object(spec: str) -> Any:
-    """The object that ``"package.module:Name"`` points at, imported now."""
-    module, _, name = spec.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def build_from_cfg(node: Mapping, registry: Registry, *, path: str = "", **injected: Any) -> Any:
     """The object that ``node`` describes.
 

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from pcdet import doctor
+from pcdet.cli import doctor
 from pcdet.utils.cpu_features import Processor
 
 
@@ -45,7 +45,7 @@ def blocked(*names: str) -> subprocess.CompletedProcess:
 
 def run_doctor(before: str) -> subprocess.CompletedProcess:
     """The doctor in a process of its own, after some lines of Python."""
-    code = before + "import sys\nfrom pcdet.doctor import main\nsys.exit(main([]))"
+    code = before + "import sys\nfrom pcdet.cli.doctor import main\nsys.exit(main([]))"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=doctor.REPO_ROOT
     )

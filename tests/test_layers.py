@@ -22,10 +22,20 @@ ALLOWED = {
     "pcdet.models": ("pcdet.models", "pcdet.ops", "pcdet.utils", "pcdet.registry"),
     "pcdet.engine": ("pcdet.engine", "pcdet.utils", "pcdet.registry"),
     "pcdet.config": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.registry", "pcdet.utils"),
-    "pcdet.experiments": ("pcdet.experiments", "pcdet.registry", "pcdet.utils"),
-    "pcdet.doctor": ("pcdet.ops", "pcdet.utils", "pcdet.registry"),
+    "pcdet.api": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.utils", "pcdet.registry"),
+    "pcdet.experiments": ("pcdet.experiments", "pcdet.config", "pcdet.registry", "pcdet.utils"),
+    "pcdet.cli": ("pcdet",),
+    "pcdet.doctor": (),
     "pcdet.testing": ("pcdet",),
 }
+# Commands of the package by their OpenPCDet names, or that a machine without torch can start: run as programs, they
+# call their bodies in pcdet.cli, two floors up. Nothing else may.
+RUN_AS_PROGRAMS = (
+    "pcdet.datasets.kitti.kitti_dataset",
+    "pcdet.datasets.kitti.evaluate",
+    "pcdet.datasets.simulated.__main__",
+    "pcdet.doctor",
+)
 # What may be absent: importing any module must do without. spconv is imported by one file only.
 OPTIONAL = ("spconv", "cumm", "tensorboardX", "matplotlib", "shapely", "onnx", "nuscenes")
 
@@ -68,6 +78,16 @@ def _top_level(tree: ast.Module) -> list[ast.stmt]:
     return found
 
 
+def lines_of_the_program(path: Path) -> set[int]:
+    """Lines under ``if __name__ == "__main__":``."""
+    blocks = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+    ]
+    return {line for block in blocks for line in range(block.lineno, block.end_lineno + 1)}
+
+
 def floor(name: str) -> str | None:
     """The floor on which a module stands; None for the package itself."""
     return next((f for f in ALLOWED if name == f or name.startswith((f"{f}.", f"{f}_"))), None)
@@ -81,9 +101,11 @@ def violations(name: str, path: Path) -> list[str]:
     own = floor(name)
     if own is None:
         return []
-    wrong = []
+    wrong, program = [], lines_of_the_program(path) if name in RUN_AS_PROGRAMS else set()
     for line, target in imports(name, path):
         if target != "pcdet" and not target.startswith("pcdet."):
+            continue
+        if line in program and is_below(target, ("pcdet.cli",)):
             continue
         may = ALLOWED[own]
         up_from_models = own == "pcdet.models" and is_below(target, ("pcdet.models.kd",))
@@ -117,6 +139,13 @@ def test_the_package_itself_imports_nothing():
         ("pcdet.engine.x", "def f():\n    from pcdet.models import build_network", True),
         ("pcdet.datasets.x", "from ..config import cfg", True),
         ("pcdet.config.check", "from pcdet.registry import Registry", False),
+        ("pcdet.api", "from pcdet.models import build_network", False),
+        ("pcdet.api", "from pcdet.cli.train import main", True),
+        ("pcdet.engine.x", "from pcdet.api import build_detector", True),
+        ("pcdet.doctor", "if __name__ == '__main__':\n    from pcdet.cli.doctor import main", False),
+        ("pcdet.doctor", "from pcdet.cli.doctor import main", True),
+        ("pcdet.doctor", "if __name__ == '__main__':\n    from pcdet.config import cfg", True),
+        ("pcdet.datasets.x", "if __name__ == '__main__':\n    from pcdet.cli.doctor import main", True),
     ],
 )
 def test_a_violation_is_seen(tmp_path, monkeypatch, name, source, caught):
@@ -136,11 +165,12 @@ def test_only_spconv_utils_imports_spconv():
     assert users <= {"utils/spconv_utils.py"}, users
 
 
-def test_only_tools_touch_the_global_configuration():
+def test_only_commands_touch_the_global_configuration():
     users = [
         name
         for name, path in modules()
-        if floor(name) != "pcdet.config" and any(t == "pcdet.config.cfg" for _, t in imports(name, path))
+        if floor(name) not in ("pcdet.config", "pcdet.cli")
+        and any(t == "pcdet.config.cfg" for _, t in imports(name, path))
     ]
     assert not users
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from pcdet.registry import ConfigError, Registry, build_from_cfg, check_node, known_keys, load_object, parse_node
+from pcdet.registry import ConfigError, Registry, build_from_cfg, check_node, known_keys, parse_node
 
 
 def make_registry(monkeypatch, name="thing", **kwargs) -> Registry:
@@ -220,10 +220,6 @@ def test_an_absent_node_lacks_the_required_keys():
 
 def test_known_keys_are_those_of_the_file():
     assert known_keys(Backbone) == {"LAYER_NUMS": "list[int]", "NUM_FILTERS": "list[int]", "DROPOUT": "float"}
-
-
-def test_load_object_follows_module_and_name():
-    assert load_object("pcdet.registry:Registry") is Registry
 
 
 def test_a_config_error_survives_pickling():

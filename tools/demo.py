@@ -1,112 +1,11 @@
-"""Detects objects in point clouds and writes pictures and boxes; needs no labels and no display.
+"""Detects objects in point clouds and writes pictures and boxes; the body is pcdet/cli/demo.py.
 
 python demo.py --cfg_file cfgs/kitti_models/pointpillar.yaml --ckpt CHECKPOINT.pth --data_path CLOUD.bin
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import _init_path  # noqa: F401
-import _session
-import numpy as np
-import torch
-from tqdm import tqdm
 
-from pcdet.config import ConfigError, cfg, find_config_file
-from pcdet.datasets.point_folder import PointFolder
-from pcdet.engine.runtime import select_device, set_threads
-from pcdet.models import build_network
-from pcdet.utils.calibration_kitti import Calibration
-from pcdet.utils.common_utils import batch_to_device, create_logger
-from pcdet.utils.object3d_kitti import get_objects_from_label
-from pcdet.utils.visualize import Boxes, boxes_of_labels, draw_bev, draw_image, read_image
-
-
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add = parser.add_argument
-    add("--cfg_file", default="cfgs/kitti_models/pointpillar.yaml", help="model file")
-    add("--data_path", default="demo_data", help="a point cloud, or a folder of them")
-    add("--ckpt", required=True, help="weights of the model")
-    add("--allow_partial", action="store_true", help="take what fits of a checkpoint of another model, and say what")
-    add("--ext", default=".bin", choices=(".bin", ".npy"), help="which files of a folder")
-    add("--out", help="where <frame>.json and <frame>_bev.png go; output/demo/<config> if left out")
-    add("--score_thresh", type=float, default=0.3, help="draw and write boxes from this score on")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--threads", type=int, help="CPU threads; all CPUs if left out")
-    add("--no_pictures", action="store_true", help="write the boxes only")
-    _session.add_set_flag(parser)
-    return parser.parse_args(argv)
-
-
-def main():
-    args = parse_args()
-    logger = create_logger()
-    _session.read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL"))
-    device = chosen_device(args)
-    out = Path(args.out or Path(cfg.ROOT_DIR) / "output" / "demo" / find_config_file(args.cfg_file).stem)
-    out.mkdir(parents=True, exist_ok=True)
-    clouds = PointFolder(cfg.DATA_CONFIG, cfg.CLASS_NAMES, args.data_path, args.ext, logger)
-    model = build_network(model_cfg=cfg.MODEL, num_class=len(cfg.CLASS_NAMES), dataset=clouds)
-    _session.load_detector_weights(model, args, logger, args.ckpt)
-    model.to(device).eval()
-
-    logger.info(f"{len(clouds)} point clouds from {args.data_path}, device {device}")
-    total = 0
-    for index in tqdm(range(len(clouds)), desc="demo", unit="cloud"):
-        found = detect(model, clouds, index, args.score_thresh, device)
-        total += len(found.boxes)
-        write_boxes(found, clouds.files[index], out)
-        if not args.no_pictures:
-            write_pictures(found, clouds, index, out)
-    logger.info(f"{total} boxes with a score of at least {args.score_thresh}; results are in {out}")
-
-
-def chosen_device(args):
-    """The device of ``--device``, with the threads of ``--threads``; a flag that cannot be followed ends the tool."""
-    try:
-        set_threads(args.threads)
-        return select_device(args.device)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-@torch.no_grad()
-def detect(model, clouds, index, score_thresh, device):
-    batch = batch_to_device(clouds.collate_batch([clouds[index]]), device)
-    predictions, _ = model(batch)
-    result = clouds.generate_prediction_dicts(batch, predictions, clouds.class_names)[0]
-    kept = result["score"] >= score_thresh
-    return Boxes(result["boxes_lidar"][kept], result["name"][kept].tolist(), result["score"][kept])
-
-
-def write_boxes(found, cloud, out):
-    rows = zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True)
-    boxes = [{"name": name, "score": round(score, 4), "box": np.round(box, 4).tolist()} for name, score, box in rows]
-    content = {"frame_id": cloud.stem, "file": str(cloud), "columns": COLUMNS, "boxes": boxes}
-    (out / f"{cloud.stem}.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-COLUMNS = "x y z dx dy dz heading: LiDAR frame, metres and radians, centre of the box"
-
-
-def write_pictures(found, clouds, index, out):
-    """The view from above, and the camera's where the cloud lies in a KITTI folder that has pictures."""
-    cloud = clouds.files[index]
-    calib, truth, picture = None, None, cloud.parent.parent / "image_2" / f"{cloud.stem}.png"
-    calib_file, label_file = (cloud.parent.parent / kind / f"{cloud.stem}.txt" for kind in ("calib", "label_2"))
-    if calib_file.is_file():
-        calib = Calibration(calib_file)
-        if label_file.is_file():
-            truth = boxes_of_labels(get_objects_from_label(label_file), calib, clouds.class_names)
-    points, limits = clouds.read_cloud(cloud), clouds.point_cloud_range
-    draw_bev(points, truth, found, out / f"{cloud.stem}_bev.png", limits=limits, title=cloud.stem)
-    if calib is not None and picture.is_file():
-        draw_image(read_image(picture), calib, truth, found, out / f"{cloud.stem}_image.png")
-
+from pcdet.cli.demo import main
 
 if __name__ == "__main__":
-    _session.run(main)
+    main()

@@ -16,83 +16,25 @@ import time
 from pathlib import Path
 
 import _init_path  # noqa: F401
-from _meaning import DISTILLED, LONGER, SLICES, STUDENT, TEACHER, what_it_means
-from easydict import EasyDict
 
-from pcdet.config import cfg_from_yaml_file
-from pcdet.experiments.freshness import claim, digest
-from pcdet.experiments.jobs import Job, clock, run_jobs
-from pcdet.utils.cpu_features import mixed_precision, read_processor
+from pcdet.experiments.freshness import claim
+from pcdet.experiments.jobs import clock, run_jobs
+from pcdet.experiments.meaning import LONGER, SLICES, STUDENT, TEACHER, what_it_means
+from pcdet.experiments.trainings import ROWS, Setting, trainings
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
 DATA = ROOT / "data" / "quickstart"
 OUTPUT = ROOT / "output" / "quickstart"
-CFGS = Path("cfgs/simulated_models")
 
 SCENES = {"frames": 600, "val-frames": 200, "seed": 0, "far": 29.5}
 
-# Row -> how long its training takes against the teacher's. The model file is kd/DETECTOR_WHAT.yaml, WHAT being what is
-# added to the student, with _ for +. The order is the table's; students that need no teacher train beside it.
-ROWS = {
-    "pointpillar": {STUDENT: 0.4, LONGER: 0.6, SLICES: 0.4, DISTILLED: 0.7, f"{SLICES}+logits": 0.6},
-    "second": {STUDENT: 0.4, LONGER: 0.7, SLICES: 0.4, DISTILLED: 0.7, f"{SLICES}+pointdistiller": 0.7},
-    "pointrcnn": {STUDENT: 0.4, LONGER: 0.7, SLICES: 0.4, DISTILLED: 0.7, f"{SLICES}+pointdistiller": 0.7},
-}
 CONTROLS = [STUDENT, LONGER, SLICES]
 
-# One thread each: on a busy machine two threads of one process cost several times the CPU time of one. The precision
-# and the memory layout are those that are fast on this processor.
-TRAINING_FLAGS = ["--workers", "0", "--threads", "1", "--use_amp", "--skip_eval", "--logger_iter_interval", "1"]
-TRAINING_FLAGS += ["--ckpt_save_time_interval", "30", "--max_ckpt_save_num", "1"]
 ON_OUR_DATA = ["--set", "DATA_CONFIG.DATA_PATH", str(DATA)]
 
 NOTE = "Simulated scenes, for learning and testing the pipeline: no number here is a KITTI result."
-
-
-def model_file(detector, row):
-    """The model file of a row, from tools/."""
-    if row == TEACHER:
-        return CFGS / f"{detector}.yaml"
-    what = row.removeprefix(f"{STUDENT}+").replace("+", "_")
-    return CFGS / "kd" / f"{detector}_{what}.yaml"
-
-
-def training(detector, row, seed, work, teacher=None):
-    """The job that trains a row of the table with one seed. Students with a KD block get the teacher's checkpoint."""
-    cfg = cfg_from_yaml_file(TOOLS / model_file(detector, row), EasyDict())
-    folder = OUTPUT / detector / row / f"seed{seed}"
-    distils = "KD" in cfg
-    command = [sys.executable, "train_kd.py" if distils else "train.py", "--cfg_file", str(model_file(detector, row))]
-    command += ["--output_dir", str(folder), "--seed", str(seed), *TRAINING_FLAGS]
-    command += ["--teacher_ckpt", str(teacher.checkpoint)] if distils else []
-    # All that changes the result. The same seed in another precision gives another one: what --use_amp is on this CPU.
-    facts = {"model": cfg, "scenes": SCENES, "seed": seed, "cpu_precision": mixed_precision(read_processor()).name}
-    if distils:
-        facts["teacher"] = digest(teacher.facts)
-    return Job(
-        name=f"{row} (seed {seed})",
-        command=[*command, *ON_OUR_DATA],
-        cwd=TOOLS,
-        folder=folder,
-        checkpoint=folder / "ckpt" / f"checkpoint_epoch_{cfg.OPTIMIZATION.NUM_EPOCHS}.pth",
-        facts=facts,
-        work=work,
-        needs=[teacher] if distils else [],
-    )
-
-
-def trainings(detector, seeds):
-    """(jobs in the order in which they start, what the table compares: row, model file, checkpoint)."""
-    teacher = training(detector, TEACHER, 0, 1.0)
-    jobs, models = [teacher], [(TEACHER, model_file(detector, TEACHER), teacher.checkpoint)]
-    for seed in range(seeds):
-        students = {row: training(detector, row, seed, work, teacher) for row, work in ROWS[detector].items()}
-        # The long ones first, so that the last to end is a short one.
-        jobs += sorted(students.values(), key=lambda job: -job.work)
-        models += [(row, model_file(detector, row), job.checkpoint) for row, job in students.items()]
-    return jobs, models
 
 
 def prepare_data():
@@ -114,7 +56,7 @@ def compare(detector, models):
     """Prints the tables; returns what was measured and the picture of it."""
     results = OUTPUT / detector / "results.json"
     plot = results.with_name("comparison.png")
-    command = [sys.executable, "benchmark.py", "--json", str(results), "--plot", str(plot), "--use_amp"]
+    command = [sys.executable, "compare.py", "--json", str(results), "--plot", str(plot), "--use_amp"]
     for control in CONTROLS:
         command += ["--control", control]
     for entry in models:
@@ -200,7 +142,7 @@ def run(detector, seeds, parallel):
     print(f"1/3 simulated scenes in {os.path.relpath(DATA, ROOT)}: {SCENES['frames']}", flush=True)
     prepare_data()
     print(f"  {'scenes and info files':<44} {clock(time.monotonic() - begin):>8}")
-    jobs, models = trainings(detector, seeds)
+    jobs, models = trainings(Setting(TOOLS, DATA, OUTPUT, SCENES), detector, seeds)
     print(f"2/3 {len(jobs)} trainings of {detector}, {parallel} at a time; logs: output/quickstart", flush=True)
     run_jobs(jobs, parallel)
     print(f"3/3 {len(models)} models on the {SCENES['val-frames']} scenes that nobody trained on\n", flush=True)

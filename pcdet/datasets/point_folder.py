@@ -17,11 +17,74 @@ from pcdet.registry import known_keys
 EXTENSIONS = (".bin", ".npy")
 
 
-class PointFolder(DatasetTemplate):
-    """The point clouds of a folder, or one file, as test samples of the configured data set.
+class PointClouds(DatasetTemplate):
+    """Point clouds without labels as test samples of the configured data set; ``PointFolder`` finds them on disk.
 
     A cloud has the columns of ``POINT_FEATURE_ENCODING.src_feature_list``. A ``timestamp`` among them is set to 0, and
-    may be missing from the file: a single sweep is all "now".
+    may be missing from an array: a single sweep is all "now".
+
+    Args:
+        dataset_cfg: DATA_CONFIG of the model.
+        class_names: classes in the order of their numbers.
+        root_path: where clouds lie, if they lie anywhere.
+        logger: for what is found.
+    """
+
+    def __init__(
+        self,
+        dataset_cfg: dict,
+        class_names: Sequence[str],
+        root_path: str | Path = ".",
+        logger: logging.Logger | None = None,
+    ):
+        known = known_keys(DataConfig)  # any data set's DATA_CONFIG will do: only its processing is used here
+        shared = {key: value for key, value in dataset_cfg.items() if key.upper() in known}
+        super().__init__(shared, class_names, training=False, root_path=root_path, logger=logger)
+        self.source = list(self.point_feature_encoder.src_feature_list)
+
+    def read_cloud(self, path: Path) -> np.ndarray:
+        """The points of a file, (N, len(src_feature_list)) float32.
+
+        Raises:
+            BadFrameError: the file is damaged or has other columns; the message says which are wanted.
+        """
+        if path.suffix == ".npy":
+            return self.check_cloud(read_npy(path), str(path))
+        return self._without_time(read_points(path, len(self.source)))
+
+    def check_cloud(self, points: np.ndarray, name: str = "the point cloud") -> np.ndarray:
+        """An array as a cloud, (N, len(src_feature_list)) float32; the array itself stays as it is.
+
+        Args:
+            points: (N, C) of any number type.
+            name: what is complained of.
+
+        Raises:
+            BadFrameError: it has other columns, or values that are not finite; the message says what is wanted.
+        """
+        wanted = len(self.source)
+        if points.ndim == 2 and points.shape[1] == wanted - 1 and self.source[-1] == "timestamp":
+            points = np.column_stack([points, np.zeros(len(points))])
+        if points.ndim != 2 or points.shape[1] != wanted:
+            raise BadFrameError(
+                f"{name} must hold an array of shape (N, {wanted}) {self.source}, got {list(points.shape)}; "
+                "drop or add columns, or give the configuration that the cloud fits"
+            )
+        points = np.ascontiguousarray(points, dtype=np.float32)
+        if not np.isfinite(points).all():
+            raise BadFrameError(f"{name} holds NaN or infinite values; remove those points")
+        return self._without_time(points)
+
+    def _without_time(self, points: np.ndarray) -> np.ndarray:
+        if "timestamp" not in self.source:
+            return points
+        points = points.copy()
+        points[:, self.source.index("timestamp")] = 0.0
+        return points
+
+
+class PointFolder(PointClouds):
+    """The point clouds of a folder, or one file, as test samples of the configured data set.
 
     Args:
         dataset_cfg: DATA_CONFIG of the model.
@@ -42,10 +105,7 @@ class PointFolder(DatasetTemplate):
         ext: str = ".bin",
         logger: logging.Logger | None = None,
     ):
-        known = known_keys(DataConfig)  # any data set's DATA_CONFIG will do: only its processing is used here
-        shared = {key: value for key, value in dataset_cfg.items() if key.upper() in known}
-        super().__init__(shared, class_names, training=False, root_path=root_path, logger=logger)
-        self.source = list(self.point_feature_encoder.src_feature_list)
+        super().__init__(dataset_cfg, class_names, root_path, logger)
         self.files = _find_clouds(Path(root_path), ext)
 
     def num_frames(self) -> int:
@@ -56,36 +116,6 @@ class PointFolder(DatasetTemplate):
         """``points`` (N, C) float32 of a file, ``frame_id`` its name without the extension."""
         path = self.files[index]
         return {"points": self.read_cloud(path), "frame_id": path.stem}
-
-    def read_cloud(self, path: Path) -> np.ndarray:
-        """The points of a file, (N, len(src_feature_list)) float32.
-
-        Raises:
-            BadFrameError: the file is damaged or has other columns; the message says which are wanted.
-        """
-        if path.suffix == ".npy":
-            points = self._read_npy(path)
-        else:
-            points = read_points(path, len(self.source))
-        if "timestamp" in self.source:
-            points = points.copy()
-            points[:, self.source.index("timestamp")] = 0.0
-        return points
-
-    def _read_npy(self, path: Path) -> np.ndarray:
-        points = read_npy(path)
-        wanted = len(self.source)
-        if points.ndim == 2 and points.shape[1] == wanted - 1 and self.source[-1] == "timestamp":
-            points = np.column_stack([points, np.zeros(len(points))])
-        if points.ndim != 2 or points.shape[1] != wanted:
-            raise BadFrameError(
-                f"{path} must hold an array of shape (N, {wanted}) {self.source}, got {list(points.shape)}; "
-                "drop or add columns, or give the configuration that the cloud fits"
-            )
-        points = np.ascontiguousarray(points, dtype=np.float32)
-        if not np.isfinite(points).all():
-            raise BadFrameError(f"{path} holds NaN or infinite values; remove those points")
-        return points
 
 
 def _find_clouds(root: Path, ext: str) -> list[Path]:

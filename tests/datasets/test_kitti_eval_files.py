@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from pcdet.datasets.kitti.evaluate import evaluate_folders, main
+from pcdet.cli.evaluate_kitti import main
+from pcdet.datasets.kitti.evaluate import evaluate_folders
 from pcdet.datasets.kitti.kitti_object_eval_python import get_official_eval_result
 from pcdet.datasets.kitti.kitti_object_eval_python.kitti_common import get_label_anno, get_label_annos
 

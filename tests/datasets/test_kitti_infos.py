@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from kitti_files import CAR, PEDESTRIAN, VAN
 
+from pcdet.cli.create_kitti_infos import load_dataset_cfg, main
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti import frame_files, kitti_infos
 from pcdet.datasets.kitti.journal import Journal
@@ -185,7 +186,7 @@ def test_everything_that_is_wrong_is_named_before_anything_is_written(raw_kitti,
 
 
 def test_missing_lists_and_folders_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(kitti_infos, "SHIPPED_LISTS", tmp_path / "an installed package has none")
+    monkeypatch.setattr(kitti_infos, "IMAGE_SETS", tmp_path / "nowhere")
     with pytest.raises(DataError) as error:
         create(tmp_path)
     assert len(error.value.problems) == 3
@@ -194,7 +195,7 @@ def test_missing_lists_and_folders_are_named(tmp_path, monkeypatch):
 
 def test_the_shipped_lists_are_kittis_usual_division():
     """3,712 and 3,769 of 7,481 frames (Chen et al., NIPS 2015), each once, and 7,518 test frames."""
-    lists = {split: (kitti_infos.SHIPPED_LISTS / f"{split}.txt").read_text().split() for split in kitti_infos.SPLITS}
+    lists = {split: (kitti_infos.IMAGE_SETS / f"{split}.txt").read_text().split() for split in kitti_infos.SPLITS}
     assert [len(frames) for frames in lists.values()] == [3712, 3769, 7518]
     assert sorted(lists["train"] + lists["val"]) == [f"{i:06d}" for i in range(7481)]
     assert lists["test"] == [f"{i:06d}" for i in range(7518)]
@@ -207,7 +208,7 @@ def test_a_folder_without_lists_takes_the_shipped_ones_and_says_so(raw_kitti, tm
     (raw_kitti / "ImageSets").rename(shipped)
     (shipped / "train.txt").write_text("000001\n")
     (shipped / "test.txt").write_text("000000\n")
-    monkeypatch.setattr(kitti_infos, "SHIPPED_LISTS", shipped)
+    monkeypatch.setattr(kitti_infos, "IMAGE_SETS", shipped)
     with caplog.at_level(logging.INFO, "pcdet"):
         create(raw_kitti)
     assert f"ImageSets holds no lists of frames, so KITTI's usual ones count: {shipped}" in caplog.text
@@ -343,7 +344,7 @@ def test_the_command_prepares_a_folder_without_noise(raw_kitti, tmp_path, repo_r
 
 def test_the_command_reports_problems_and_fails(tmp_path, capsys):
     cfg = write_cfg(tmp_path / "data.yaml")
-    assert kitti_infos.main(["create_kitti_infos", str(cfg), "--data_path", str(tmp_path)]) == 1
+    assert main(["create_kitti_infos", str(cfg), "--data_path", str(tmp_path)]) == 1
     assert "1 problem(s)" in capsys.readouterr().out
 
 
@@ -353,19 +354,19 @@ def test_the_data_part_of_a_model_file_serves_too(tmp_path, monkeypatch):
     write_cfg(tmp_path / "base.yaml")
     model, student = tmp_path / "model.yaml", tmp_path / "student.yaml"
     model.write_text(yaml.safe_dump({"DATA_CONFIG": {"_BASE_CONFIG_": "base.yaml", "DATA_PATH": "here"}}))
-    config = kitti_infos.load_dataset_cfg(model)
+    config = load_dataset_cfg(model)
     assert config["DATA_PATH"] == "here" and config["FOV_POINTS_ONLY"] is True
     student.write_text(yaml.safe_dump({"_BASE_CONFIG_": "model.yaml", "DATA_CONFIG": {"SKIP_BAD_FRAMES": True}}))
-    config = kitti_infos.load_dataset_cfg(student)
+    config = load_dataset_cfg(student)
     assert config["DATA_PATH"] == "here" and config["SKIP_BAD_FRAMES"] is True
     student.write_text(yaml.safe_dump({"_BASE_CONFIG_": "model.yaml", "DATA_CONFIG": {"SKIP_BAD_FRAME": True}}))
     with pytest.raises(DataError, match="SKIP_BAD_FRAME: DataConfig has no such key; did you mean SKIP_BAD_FRAMES"):
-        kitti_infos.load_dataset_cfg(student)
+        load_dataset_cfg(student)
     with pytest.raises(DataError, match="'nowhere.yaml' not found"):
-        kitti_infos.load_dataset_cfg("nowhere.yaml")
+        load_dataset_cfg("nowhere.yaml")
     model.write_text("- 1\n")
     with pytest.raises(DataError, match="expected a mapping"):
-        kitti_infos.load_dataset_cfg(model)
+        load_dataset_cfg(model)
 
 
 def test_a_van_is_in_the_infos_though_no_model_trains_it(prepared_kitti):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pcdet.cli.simulated import main
 from pcdet.datasets.simulated import camera, clutter, objects, rays, write_kitti
-from pcdet.datasets.simulated.__main__ import main
 from pcdet.datasets.simulated.frame import make_frame, observe
 from pcdet.datasets.simulated.labels import MIN_POINTS, image_box, occlusion_level, road_plane, wrap
 from pcdet.datasets.simulated.layout import SceneSettings, draw_scene

@@ -14,7 +14,7 @@ import run_counts
 
 from soak import kept_cases, report
 from soak.lab import Lab
-from soak.process import adopt_orphans, import_tools
+from soak.process import adopt_orphans, import_commands
 from soak.scenarios import SCENARIOS, draw, why_left_out
 
 
@@ -23,7 +23,7 @@ def main(argv=None) -> int:
     if args.summary:
         print(report.summary(args.summary))
         return 0
-    import_tools()
+    import_commands()
     adopt_orphans()
     rows, problems = {}, []
     progress = report.Progress(args.seconds)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from soak.lab import START_LIMIT, Lab
-from soak.process import children, import_tools
+from soak.process import children
 from soak.trial import Tally, last_lines
 
 NAME, SHARE, LEAST = "endurance", 3, 0
@@ -85,9 +85,11 @@ def train_toy(argv: list[str], samples_file: Path) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
     import toy
 
+    from pcdet.cli import session, train
+    from pcdet.cli.ending import run
     from pcdet.engine.hooks import Hook
 
-    modules, samples = import_tools(), []
+    samples = []
 
     class Sample(Hook):
         def after_epoch(self, trainer):
@@ -100,9 +102,8 @@ def train_toy(argv: list[str], samples_file: Path) -> None:
         loader = toy.make_loader(2 * PER_EPOCH if training else 8, workers=workers)
         return loader.dataset, loader, loader.sampler
 
-    tool, session = modules["train"], modules["_session"]
-    hooks_of_the_tool = tool.training_hooks
-    tool.training_hooks = lambda *arguments: [*hooks_of_the_tool(*arguments), Sample()]
+    hooks_of_the_command = train.training_hooks
+    train.training_hooks = lambda *arguments: [*hooks_of_the_command(*arguments), Sample()]
     session.build_dataloader = build_dataloader
     sys.argv = ["train.py", *argv]
-    session.run(lambda: tool.main(build_model=lambda *_: toy.ToyModel()))
+    run(lambda: train.run_training(train.parse_args(argv), build_model=lambda *_: toy.ToyModel()))

@@ -85,26 +85,21 @@ def tool_call(tool: str, argv: list[str]) -> Callable[[], None]:
 
     def call():
         sys.argv = [f"{tool}.py", *argv]
-        modules = import_tools()
-        modules["_session"].run(modules[tool].main)
+        import_commands()[tool].main()
 
     return call
 
 
-def import_tools() -> dict:
-    """The modules of the tools, and all that they import late."""
-    if str(TOOLS) not in sys.path:
-        sys.path.insert(0, str(TOOLS))
-    import _session
+def import_commands() -> dict:
+    """The commands' modules by the names of their tools, and all that they import late."""
     import tensorboardX  # noqa: F401
     import threadpoolctl  # noqa: F401
     import torch._dynamo  # noqa: F401 (the first optimizer of a process imports it, for seconds)
-    import train
-    import train_kd
 
     import pcdet.datasets.kitti.evaluate  # noqa: F401
+    from pcdet.cli import train, train_kd
 
-    return {"_session": _session, "train": train, "train_kd": train_kd}
+    return {"train": train, "train_kd": train_kd}
 
 
 def adopt_orphans() -> None:

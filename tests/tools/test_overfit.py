@@ -6,7 +6,7 @@ RANGE = [0, -25.6, -3, 51.2, 25.6, 1]
 
 @pytest.fixture
 def overfit(tool):
-    return tool("benchmarks/overfit")
+    return tool("dev/overfit")
 
 
 def info(frame, *objects):

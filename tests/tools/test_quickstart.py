@@ -9,6 +9,8 @@ import pytest
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
+from pcdet.experiments import trainings as planned
+from pcdet.experiments.meaning import what_it_means
 
 DETECTORS = ["pointpillar", "second", "pointrcnn"]
 
@@ -18,17 +20,22 @@ def quickstart(tool):
     return tool("quickstart")
 
 
-def rows_of(quickstart, tools, detector):
+@pytest.fixture
+def trainings(quickstart):
+    """The quickstart's own, of a detector with a number of seeds."""
+    setting = planned.Setting(quickstart.TOOLS, quickstart.DATA, quickstart.OUTPUT, quickstart.SCENES)
+    return lambda detector, seeds: planned.trainings(setting, detector, seeds)
+
+
+def rows_of(tools, detector):
     """Row -> its configuration, the teacher's among them."""
-    rows = ["teacher", *quickstart.ROWS[detector]]
-    return {row: cfg_from_yaml_file(tools / quickstart.model_file(detector, row), EasyDict()) for row in rows}
+    rows = ["teacher", *planned.ROWS[detector]]
+    return {row: cfg_from_yaml_file(tools / planned.model_file(detector, row), EasyDict()) for row in rows}
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_every_distilled_row_has_a_control_of_as_many_epochs_and_the_plain_student_one_of_more(
-    quickstart, tools, detector
-):
-    cfgs = rows_of(quickstart, tools, detector)
+def test_every_distilled_row_has_a_control_of_as_many_epochs_and_the_plain_student_one_of_more(tools, detector):
+    cfgs = rows_of(tools, detector)
     assert list(cfgs)[:5] == ["teacher", "student", "student+longer", "student+slices", "student+pointdistiller"]
     epochs = {row: cfg.OPTIMIZATION.NUM_EPOCHS for row, cfg in cfgs.items()}
     longer = epochs.pop("student+longer")
@@ -38,20 +45,20 @@ def test_every_distilled_row_has_a_control_of_as_many_epochs_and_the_plain_stude
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_the_students_differ_in_their_training_alone(quickstart, tools, detector):
-    cfgs = rows_of(quickstart, tools, detector)
+def test_the_students_differ_in_their_training_alone(tools, detector):
+    cfgs = rows_of(tools, detector)
     del cfgs["teacher"]
     assert len({json.dumps([cfg.MODEL, cfg.DATA_CONFIG]) for cfg in cfgs.values()}) == 1
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_slices_alone_have_no_loss_to_run_a_teacher_for(quickstart, tools, detector):
-    kd = rows_of(quickstart, tools, detector)["student+slices"].KD
+def test_slices_alone_have_no_loss_to_run_a_teacher_for(tools, detector):
+    kd = rows_of(tools, detector)["student+slices"].KD
     assert kd.INIT.NAME == "slice" and kd.LOSSES == []
 
 
-def test_a_distilled_student_is_told_its_teacher_and_waits_for_it(quickstart):
-    jobs, models = quickstart.trainings("pointpillar", seeds=2)
+def test_a_distilled_student_is_told_its_teacher_and_waits_for_it(trainings):
+    jobs, models = trainings("pointpillar", seeds=2)
     teacher, students = jobs[0], jobs[1:]
     assert teacher.needs == [] and "seed0" in teacher.checkpoint.parts
     assert len(students) == len(models) - 1 == 10
@@ -63,16 +70,16 @@ def test_a_distilled_student_is_told_its_teacher_and_waits_for_it(quickstart):
     assert sum(not job.needs for job in students) == 4  # the student and the longer one, of two seeds
 
 
-def test_one_process_trains_the_teacher_however_many_trainings_run_at_once(quickstart):
+def test_one_process_trains_the_teacher_however_many_trainings_run_at_once(trainings):
     """Two would double its batch at the same learning rate."""
-    jobs, _ = quickstart.trainings("pointpillar", seeds=1)
+    jobs, _ = trainings("pointpillar", seeds=1)
     assert {tuple(job.command[:2]) for job in jobs} == {(sys.executable, "train.py"), (sys.executable, "train_kd.py")}
     assert not any("--launcher" in job.command for job in jobs)
 
 
-def test_a_student_goes_stale_with_its_teacher(quickstart, monkeypatch):
-    before = {job.name: job.facts for job in quickstart.trainings("pointpillar", seeds=1)[0]}
-    read = quickstart.cfg_from_yaml_file
+def test_a_student_goes_stale_with_its_teacher(trainings, monkeypatch):
+    before = {job.name: job.facts for job in trainings("pointpillar", seeds=1)[0]}
+    read = planned.cfg_from_yaml_file
 
     def with_a_wider_teacher(path, config):
         cfg = read(path, config)
@@ -80,8 +87,8 @@ def test_a_student_goes_stale_with_its_teacher(quickstart, monkeypatch):
             cfg.MODEL.WIDTH = 1.5
         return cfg
 
-    monkeypatch.setattr(quickstart, "cfg_from_yaml_file", with_a_wider_teacher)
-    after = {job.name: job.facts for job in quickstart.trainings("pointpillar", seeds=1)[0]}
+    monkeypatch.setattr(planned, "cfg_from_yaml_file", with_a_wider_teacher)
+    after = {job.name: job.facts for job in trainings("pointpillar", seeds=1)[0]}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == set(before) - {"student (seed 0)", "student+longer (seed 0)"}
 
@@ -91,7 +98,7 @@ def row(score, params=100.0, cpu_s=100.0):
     return {"3d": {"moderate": scores}, "params": params, "train_cpu_s": cpu_s}
 
 
-def test_the_closing_paragraph_says_what_the_numbers_say(tool):
+def test_the_closing_paragraph_says_what_the_numbers_say():
     rows = {
         "teacher": row(50.0, params=400.0, cpu_s=300.0),
         "student": row(30.0),
@@ -100,7 +107,7 @@ def test_the_closing_paragraph_says_what_the_numbers_say(tool):
         "student+pointdistiller": row(33.0, cpu_s=170.0),
         "student+slices+logits": row(41.0, cpu_s=150.0),
     }
-    text = tool("_meaning").what_it_means(rows)
+    text = what_it_means(rows)
     assert "25% of the teacher's weights and 20.0 points of 3D mAP (moderate) less than its 50.0" in text
     assert "Trained for 1.7 times the CPU time it gains +5.0" in text
     assert "slices of the teacher's weights, at 1.0 times the CPU time, +12.0" in text
@@ -111,12 +118,12 @@ def test_the_closing_paragraph_says_what_the_numbers_say(tool):
     assert "This is one seed" in text
 
 
-def test_several_seeds_are_not_called_one(tool):
+def test_several_seeds_are_not_called_one():
     rows = {
         name: row([30.0, 32.0])
         for name in ("teacher", "student", "student+longer", "student+slices", "student+pointdistiller")
     }
-    assert "one seed" not in tool("_meaning").what_it_means(rows)
+    assert "one seed" not in what_it_means(rows)
 
 
 def test_the_next_steps_can_be_typed_in_a_checkout_whose_path_has_a_blank(quickstart, monkeypatch):
@@ -144,10 +151,10 @@ def test_a_second_quickstart_is_told_of_the_first(quickstart, tmp_path, monkeypa
     quickstart.lock().release()
 
 
-def test_what_was_trained_in_another_precision_does_not_count(quickstart, monkeypatch):
+def test_what_was_trained_in_another_precision_does_not_count(trainings, monkeypatch):
     def facts():
-        return [job.facts for job in quickstart.trainings("pointpillar", seeds=1)[0]]
+        return [job.facts for job in trainings("pointpillar", seeds=1)[0]]
 
     before = facts()
-    monkeypatch.setattr(quickstart, "mixed_precision", lambda _: SimpleNamespace(name="another"))
+    monkeypatch.setattr(planned, "mixed_precision", lambda _: SimpleNamespace(name="another"))
     assert all(a != b for a, b in zip(before, facts(), strict=True))

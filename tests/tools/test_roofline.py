@@ -1,4 +1,4 @@
-"""The table of a GPU's limits that ``tools/benchmarks/roofline.py`` makes of the benchmarks' files."""
+"""The table of a GPU's limits that ``tools/dev/roofline.py`` makes of the benchmarks' files."""
 
 import json
 
@@ -6,9 +6,8 @@ import pytest
 
 
 @pytest.fixture
-def roofline(tool, tools, monkeypatch):
-    monkeypatch.syspath_prepend(str(tools / "benchmarks"))
-    return tool("benchmarks/roofline")
+def roofline(tool):
+    return tool("dev/roofline")
 
 
 def results(card, **scripts):

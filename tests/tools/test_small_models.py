@@ -5,9 +5,9 @@ import torch
 from commands import run
 from easydict import EasyDict
 
+from pcdet.api import build_detector, load_teacher
 from pcdet.config import cfg_from_list, cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
-from pcdet.models import build_network
 from pcdet.models.kd import build_distiller
 from pcdet.testing import tiny_kitti
 from pcdet.utils.common_utils import batch_to_device
@@ -46,10 +46,6 @@ def opened(data, tools, monkeypatch):
     return open_file
 
 
-def build(cfg, dataset):
-    return build_network(model_cfg=cfg.MODEL, num_class=len(cfg.CLASS_NAMES), dataset=dataset)
-
-
 def has_gradient(parameter):
     return parameter.grad is not None and bool(parameter.grad.isfinite().all())
 
@@ -73,12 +69,14 @@ def test_a_small_detector_and_its_distilled_student_take_a_step(student, opened,
     if teacher_file == "second_small":
         pytest.importorskip("spconv", reason="spconv is not installed")
     cfg, dataset, batch = opened(teacher_file)
-    teacher = build(cfg, dataset)
+    teacher = build_detector(cfg, dataset)
     assert 0 < step(teacher, batch) < 100
     torch.save({"model_state": teacher.state_dict()}, tmp_path / "teacher.pth")
 
     cfg, dataset, batch = opened(f"kd/{student}")
     cfg.KD.TEACHER.CKPT = str(tmp_path / "teacher.pth")
-    distiller = build_distiller(cfg, build(cfg, dataset), dataset)
+    student = build_detector(cfg, dataset)
+    small_teacher, own_input = load_teacher(cfg, dataset)
+    distiller = build_distiller(cfg, student, dataset, teacher=small_teacher, own_input=own_input)
     assert 0 < step(distiller, batch) < 100
     assert 0.8 * smaller < size(teacher) / size(distiller.student) < 1.25 * smaller

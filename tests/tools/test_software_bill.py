@@ -22,7 +22,7 @@ needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="the stand-in
 
 @pytest.fixture
 def bill(tool):
-    return tool("software_bill")
+    return tool("dev/software_bill")
 
 
 def command(folder, name, text):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
 from pcdet.datasets.kitti.kitti_object_eval_python import rules
-from pcdet.datasets.kitti.kitti_object_eval_python.eval import evaluate, format_table
+from pcdet.datasets.kitti.kitti_object_eval_python.eval import evaluate
 from pcdet.datasets.kitti.kitti_object_eval_python.kitti_common import list_frames, read_objects
 from pcdet.datasets.kitti.split_files import read_split
 
@@ -61,30 +58,7 @@ def _need_all(frames: list[str], present: list[str], what: str) -> None:
         raise ValueError(f"{len(missing)} of {len(frames)} frames have no {what}: {', '.join(missing[:10])}{more}")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m pcdet.datasets.kitti.evaluate", description=__doc__)
-    parser.add_argument("--label_path", required=True, help="folder of ground truth, 000000.txt, ...")
-    parser.add_argument("--result_path", required=True, help="folder of results, 000000.txt, ...")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
-    parser.add_argument("--classes", nargs="+", default=DEFAULT_CLASSES, help="default: Car Pedestrian Cyclist")
-    parser.add_argument("--label_split_file", help="score the frames that this file names, not all that have a result")
-    args = parser.parse_args(argv)
-    try:
-        results = evaluate_folders(
-            args.label_path, args.result_path, classes=args.classes, label_split_file=args.label_split_file
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    counts = {key: results.pop(key) for key in ("frames", "unscored")}
-    if args.json:
-        Path(args.json).write_text(json.dumps({**counts, **results}, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(format_table(results))
-    sys.stdout.write(f"{counts['frames']} frames scored")
-    if counts["unscored"]:
-        sys.stdout.write(f"; {counts['unscored']} label files have no result file and were left out")
-    sys.stdout.write("\n")
-
-
 if __name__ == "__main__":
+    from pcdet.cli.evaluate_kitti import main
+
     main()

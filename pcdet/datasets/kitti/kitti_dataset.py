@@ -20,7 +20,7 @@ from pcdet.datasets.dataset import DatasetTemplate, prediction_arrays
 from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.file_names import frame_file
 from pcdet.datasets.kitti.info_checks import check_infos
-from pcdet.datasets.kitti.kitti_infos import create_kitti_infos, main
+from pcdet.datasets.kitti.kitti_infos import create_kitti_infos
 from pcdet.datasets.kitti.kitti_utils import (
     LARGEST_IMAGE,
     calibration_of,
@@ -300,4 +300,6 @@ def prediction_anno(prediction: dict, calib: Calibration, image_shape: np.ndarra
 
 
 if __name__ == "__main__":
+    from pcdet.cli.create_kitti_infos import main
+
     raise SystemExit(main())

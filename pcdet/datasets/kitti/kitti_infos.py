@@ -6,7 +6,6 @@ parallel. A run that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import multiprocessing
 import os
@@ -16,26 +15,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from easydict import EasyDict
 from tqdm import tqdm
 
-from pcdet.datasets.dataset import REPO_ROOT, resolve_data_path
 from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.kitti.frame_files import FrameFiles, build_frame
 from pcdet.datasets.kitti.journal import Journal
 from pcdet.datasets.kitti.kitti_utils import DEFAULT_IMAGE, image_shape_of_calibration
 from pcdet.datasets.kitti.split_files import read_split
-from pcdet.registry import ConfigError, load_object
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
-from pcdet.utils.common_utils import create_logger
 from pcdet.utils.parent_death import die_with_parent
+from pcdet.utils.places import IMAGE_SETS
 
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 SPLITS = ("train", "val", "test")
 DATABASE = "gt_database"
 JOURNAL_VERSION = 1
-SHIPPED_LISTS = REPO_ROOT / "data" / "kitti" / "ImageSets"
 
 
 def create_kitti_infos(
@@ -91,10 +86,10 @@ def find_lists(root: Path, logger: logging.Logger) -> Path:
     Own and shipped lists are never mixed: they may share frames.
     """
     own = root / "ImageSets"
-    if any(own.glob("*.txt")) or not SHIPPED_LISTS.is_dir():
+    if any(own.glob("*.txt")) or not IMAGE_SETS.is_dir():
         return own
-    logger.info(f"{own} holds no lists of frames, so KITTI's usual ones count: {SHIPPED_LISTS}")
-    return SHIPPED_LISTS
+    logger.info(f"{own} holds no lists of frames, so KITTI's usual ones count: {IMAGE_SETS}")
+    return IMAGE_SETS
 
 
 def find_frames(root: Path, num_features: int, logger: logging.Logger) -> dict[str, list[FrameFiles]]:
@@ -265,40 +260,3 @@ def _write(built: dict[str, tuple[list, list]], save: Path, logger: logging.Logg
     counts = ", ".join(f"{name} {len(entries)}" for name, entries in database.items())
     logger.info(f"{written['dbinfos_train']}: {counts}")
     return written
-
-
-# -------------------------------------------------------------------------------------------------------- command line
-
-
-def load_dataset_cfg(path: str | Path) -> dict:
-    """A data set's YAML file, with its bases, as the tools read it; of a model file, its DATA_CONFIG.
-
-    Raises:
-        DataError: there is no such file, or with everything that is wrong with it.
-    """
-    try:
-        config = load_object("pcdet.config:cfg_from_yaml_file")(path, EasyDict())
-    except FileNotFoundError as error:
-        raise DataError(str(error)) from error
-    except ConfigError as error:
-        raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
-    return config.get("DATA_CONFIG", config)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 if all went well."""
-    parser = argparse.ArgumentParser(prog="python -m pcdet.datasets.kitti.kitti_dataset", description=__doc__)
-    parser.add_argument("command", choices=["create_kitti_infos"])
-    parser.add_argument("cfg_file", help="for instance tools/cfgs/dataset_configs/kitti_dataset.yaml")
-    parser.add_argument("--data_path", help="folder of the data; DATA_PATH of the file by default")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
-    options = parser.parse_args(arguments)
-    logger = create_logger()
-    try:
-        config = load_dataset_cfg(options.cfg_file)
-        root = resolve_data_path(options.data_path or config.get("DATA_PATH", REPO_ROOT / "data" / "kitti"))
-        create_kitti_infos(config, CLASS_NAMES, root, workers=options.workers, logger=logger)
-    except DataError as error:
-        logger.error(f"No info file was written: {len(error.problems)} problem(s)\n{error}")
-        return 1
-    return 0

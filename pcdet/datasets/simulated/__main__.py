@@ -1,44 +1,8 @@
-"""Command line of the simulator: ``python -m pcdet.datasets.simulated --out data/simulated_kitti --frames 400``."""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-
-from pcdet.datasets.simulated.writer import FARTHEST, write_kitti
-
-PURPOSE = "Writes a KITTI-layout folder of simulated lidar frames. The same seed gives the same bytes."
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parses the arguments and writes the folder; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pcdet.datasets.simulated", description=PURPOSE)
-    parser.add_argument("--out", required=True, help="folder to write; an interrupted run goes on there")
-    parser.add_argument("--frames", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=None, help="processes; default: one per core")
-    parser.add_argument("--val-frames", type=int, default=None, help="frames in the val split; default: a quarter")
-    parser.add_argument("--far", type=float, default=FARTHEST, help="labelled objects stand up to so many metres ahead")
-    parser.add_argument("--images", action="store_true", help="render image_2 as well")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(argv)
-    try:
-        write_kitti(
-            args.out,
-            frames=args.frames,
-            seed=args.seed,
-            workers=args.workers,
-            images=args.images,
-            val_frames=args.val_frames,
-            far=args.far,
-            progress=not args.quiet,
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
+"""The simulator, ``python -m pcdet.datasets.simulated --out FOLDER``; the body is ``pcdet.cli.simulated``."""
 
 if __name__ == "__main__":
+    import sys
+
+    from pcdet.cli.simulated import main
+
     sys.exit(main())

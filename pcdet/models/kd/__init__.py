@@ -12,11 +12,11 @@ from torch import nn
 from pcdet.models.kd.distiller import Distiller
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.tap_specs import check_learns, kind_of_tap
-from pcdet.models.kd.features.teacher_batch import TeacherInput, teacher_input
+from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.init.weight_slicing import inherit_weights
 from pcdet.models.kd.model_outputs import Pair
 from pcdet.models.kd.schema import KDConfig, resolve
-from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg, load_object
+from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg
 
 __all__ = ["Distiller", "KDConfig", "build_distiller"]
 
@@ -26,7 +26,8 @@ def build_distiller(
     student: nn.Module,
     dataset: Any,
     logger: logging.Logger | None = None,
-    teacher: nn.Module | None = None,
+    *,
+    teacher: nn.Module,
     own_input: TeacherInput | None = None,
 ) -> Distiller | None:
     """The student with its teacher and losses, as the ``KD:`` block says; None without such a block.
@@ -36,9 +37,8 @@ def build_distiller(
         student: built from ``cfg.MODEL``.
         dataset: read for class_names, grid_size, voxel_size, point_cloud_range and point_feature_encoder.
         logger: gets the block with its presets and defaults written out.
-        teacher: with its weights; without one it is built from KD.TEACHER.CFG and KD.TEACHER.CKPT, for a grid of its
-            own where its DATA_CONFIG names one.
-        own_input: of a given teacher whose grid differs from the student's.
+        teacher: with its weights; ``pcdet.api.load_teacher`` builds the one that the block names.
+        own_input: of a teacher whose grid differs from the student's; ``load_teacher`` returns it too.
 
     Raises:
         ConfigError: with every problem of the block.
@@ -49,8 +49,6 @@ def build_distiller(
     kd, resolved = resolve(node, lambda tap: kind_of_tap(student, tap))
     logger = logger or logging.getLogger("pcdet")
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
-    if teacher is None:
-        teacher, own_input = _load_teacher(kd, cfg, dataset, logger)
     if kd.init.name == "slice":
         logger.info("student begins with slices of the teacher: %d tensors", inherit_weights(student, teacher))
     return Distiller(
@@ -64,37 +62,6 @@ def build_distiller(
         target_var_warn=kd.target_var_warn,
         logger=logger,
     )
-
-
-def _load_teacher(
-    kd: KDConfig, student_cfg: Any, dataset: Any, logger: logging.Logger
-) -> tuple[nn.Module, TeacherInput | None]:
-    """The teacher from its YAML and checkpoint, and what it is fed with if that is not the student's batch."""
-    problems = []
-    if not kd.teacher.cfg:
-        problems.append("KD.TEACHER.CFG: missing; the teacher's YAML file")
-    if not kd.teacher.ckpt:
-        problems.append(
-            "KD.TEACHER.CKPT: missing; a teacher without training teaches nothing. Give --teacher_ckpt PATH"
-        )
-    if problems:
-        raise ConfigError(problems)
-    # Both are neighbours on this floor, hence by name: pcdet.config reads files, and the models build detectors.
-    cfg = load_object("pcdet.config:cfg_from_yaml_file")(kd.teacher.cfg, load_object("easydict:EasyDict")())
-    class_names = list(cfg.get("CLASS_NAMES") or dataset.class_names)
-    if class_names != list(dataset.class_names):
-        raise ConfigError(
-            f"KD.TEACHER.CFG: {kd.teacher.cfg} has CLASS_NAMES {class_names}, the student {list(dataset.class_names)}; "
-            "they must be the same, in the same order"
-        )
-    own_input = teacher_input(cfg, student_cfg, dataset, logger)
-    if own_input is not None:
-        logger.info("the teacher has a grid of its own: %s", own_input.geometry)
-    teacher = load_object("pcdet.models:build_network")(
-        model_cfg=cfg.MODEL, num_class=len(class_names), dataset=dataset if own_input is None else own_input.facts
-    )
-    teacher.load_params_from_file(filename=kd.teacher.ckpt, logger=logger, to_cpu=True)
-    return teacher, own_input
 
 
 def _build_losses(nodes: list[dict], pair: Pair) -> dict[str, nn.Module]:

@@ -38,7 +38,7 @@ def block(*losses, **keys):
 
 
 def test_without_a_block_there_is_no_distiller():
-    assert build_distiller(EasyDict(MODEL={}), detector(), FACTS) is None
+    assert build_distiller(EasyDict(MODEL={}), detector(), FACTS, teacher=None) is None
 
 
 @pytest.mark.parametrize(
@@ -192,32 +192,6 @@ def test_losses_of_one_class_are_numbered(batch):
     distiller = distil(PILLARS, MAP, LOGITS)
     assert list(distiller.losses) == ["PointDistiller_1", "PointDistiller_2", "PivotalLogit"]
     assert {"kd/PointDistiller_1", "kd/PointDistiller_2", "kd/PivotalLogit", "kd/total"} <= set(distiller(batch)[1])
-
-
-def test_a_teacher_without_weights_is_refused():
-    cfg = EasyDict(KD={"TEACHER": {}, "LOSSES": [PILLARS]})
-    with pytest.raises(ConfigError) as error:
-        build_distiller(cfg, detector(), FACTS)
-    assert len(error.value.problems) == 2 and "--teacher_ckpt" in str(error.value)
-
-
-def test_the_teacher_is_built_from_its_file_and_checkpoint(tmp_path, monkeypatch):
-    teacher = wide_detector()
-    torch.save({"model_state": teacher.state_dict()}, tmp_path / "teacher.pth")
-    cfg = EasyDict(KD=block(PILLARS))
-    cfg.KD.TEACHER.CKPT = str(tmp_path / "teacher.pth")
-    model_cfg = EasyDict(teacher.model_cfg)
-    monkeypatch.setattr(
-        "pcdet.config.cfg_from_yaml_file", lambda path, config: EasyDict(MODEL=model_cfg, CLASS_NAMES=FACTS.class_names)
-    )
-    distiller = build_distiller(cfg, detector(), FACTS)
-    for name, value in teacher.state_dict().items():
-        assert torch.equal(value, distiller.teacher.state_dict()[name]), name
-    monkeypatch.setattr(
-        "pcdet.config.cfg_from_yaml_file", lambda path, config: EasyDict(MODEL=model_cfg, CLASS_NAMES=["Car"])
-    )
-    with pytest.raises(ConfigError, match=r"has CLASS_NAMES \['Car'\], the student"):
-        build_distiller(cfg, detector(), FACTS)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from easydict import EasyDict
 from kd_detectors import CFGS, NEAR, POINTS, network, point_rcnn, pointrcnn, second_cfg, voxel_batch
 from kd_pairs import kd_terms, pp, train
 
+from pcdet.api import load_teacher
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
 from pcdet.models.kd.features.teacher_batch import teacher_input
@@ -70,7 +71,8 @@ def distil(tmp_path, monkeypatch):
         files = {"CFG": str(tmp_path / "teacher.yaml"), "CKPT": str(tmp_path / "teacher.pth")}
         cfg = EasyDict(DATA_CONFIG=PILLAR_DATA, KD={"TEACHER": files, "LOSSES": list(losses), **block})
         student = network(pp.tiny_model_cfg(), PILLARS, seed=0)
-        return build_distiller(cfg, student, PILLARS).train()
+        teacher, own_input = load_teacher(cfg, PILLARS)
+        return build_distiller(cfg, student, PILLARS, teacher=teacher, own_input=own_input).train()
 
     return build
 

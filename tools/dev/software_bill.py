@@ -1,7 +1,7 @@
 """Writes what this environment holds: a software bill of materials (CycloneDX, JSON) and a page of licences.
 
-python tools/software_bill.py --tools FOLDER [--sbom FILE] [--licences FILE], run by the interpreter of the environment
-that is described; FOLDER holds the commands of requirements-tools.txt. ``make sbom`` calls it.
+python tools/dev/software_bill.py --tools FOLDER [--sbom FILE] [--licences FILE], run by the interpreter of the
+environment that is described; FOLDER holds the commands of requirements-tools.txt. ``make sbom`` calls it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-import _init_path  # noqa: F401
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 from pcdet.utils.safe_files import replacing
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = """# Licences
 
 What `make setup` and `make test` install, as the packages declare it; pcdet itself is under Apache-2.0 (`LICENSE`).

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pcdet.engine.comparison import Row, _costs, comparison_table, gain_table, plot_comparison, write_json
+from pcdet.experiments.comparison import Row, _costs, comparison_table, gain_table, plot_comparison, write_json
 
 CLASSES = ["Car", "Pedestrian"]
 

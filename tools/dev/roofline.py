@@ -1,6 +1,6 @@
 """Holds what `make gpu-check` measured on a GPU against the card's limits, in Markdown.
 
-    python tools/benchmarks/roofline.py [FOLDER]
+    python tools/dev/roofline.py [FOLDER]
 
 Reads the files that the scripts write with ``--device cuda --json FOLDER/<script>.json`` (FOLDER: output/bench_gpu).
 The limit of a row is the time that its arithmetic takes at the card's float32 peak, or its compulsory traffic at the
@@ -11,9 +11,12 @@ steps (sampling, suppression) have no such limit, only a goal. Goals are those f
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from summarise import OURS, NotMeasured, Results, load, machines, rows_of, table
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from easydict import EasyDict
 
+from pcdet import api
+from pcdet.cli import compare as command
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.models import build_network
@@ -33,13 +35,17 @@ def checkpoints(cfg_file, tmp_path_factory):
     return files
 
 
-def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file, tool, tmp_path, capsys):
+def compare(args):
+    command.compare(command.parse_args(args))
+
+
+def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file, tmp_path, capsys):
     teacher, student = checkpoints
     models = [("teacher", teacher), ("student", student), ("student", student), ("kd", student), ("kd", teacher)]
     args = [word for name, path in models for word in ("--model", name, str(cfg_file), str(path))]
     report, picture = tmp_path / "new" / "results.json", tmp_path / "new" / "comparison.png"
     settings = ["--device", "cpu", "--workers", "0", "--timed_frames", "1"]
-    tool("benchmark").main([*args, *settings, "--json", str(report), "--plot", str(picture)])
+    compare([*args, *settings, "--json", str(report), "--plot", str(picture)])
 
     rows = json.loads(report.read_text())["rows"]
     assert list(rows) == ["teacher", "student", "kd"]
@@ -54,27 +60,27 @@ def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file,
     assert "gain in moderate mAP" in printed and "over student" in printed and "train CPU s" in printed
 
 
-def test_a_checkpoint_of_another_model_is_told_with_its_row(checkpoints, cfg_file, tool, tmp_path):
+def test_a_checkpoint_of_another_model_is_told_with_its_row(checkpoints, cfg_file, tmp_path):
     other = tmp_path / "other.pth"
     torch.save({"model_state": {"head.weight": torch.zeros(3)}}, other)
     args = ["--model", "odd one", str(cfg_file), str(other), "--device", "cpu", "--workers", "0"]
     with pytest.raises(MisfitError) as caught:
-        tool("benchmark").main(args)
+        compare(args)
     said = str(caught.value)
     assert said.startswith(f"--model odd one ({cfg_file}): {other} is not for this PointPillar: 0 of ")
-    assert "allow_partial" not in said, "benchmark.py has no such flag"
+    assert "allow_partial" not in said, "compare.py has no such flag"
 
 
-def test_rows_are_measured_in_the_precision_and_layout_asked_for(checkpoints, cfg_file, tool, tmp_path):
-    report, benchmark, seen = tmp_path / "r.json", tool("benchmark"), []
-    build = benchmark.build_network
+def test_rows_are_measured_in_the_precision_and_layout_asked_for(checkpoints, cfg_file, tmp_path, monkeypatch):
+    report, seen = tmp_path / "r.json", []
+    build = api.build_detector
 
     def watched(*args, **kwargs):
         model = build(*args, **kwargs)
         model.dense_head.conv_cls.register_forward_hook(lambda *passed: seen.append(passed[-1]))
         return model
 
-    benchmark.build_network = watched
+    monkeypatch.setattr(api, "build_detector", watched)
     model = ["--model", "t", str(cfg_file), str(checkpoints[0])]
     settings = ["--device", "cpu", "--workers", "0", "--timed_frames", "1", "--json", str(report)]
     for flags, dtype, layout in (
@@ -83,17 +89,17 @@ def test_rows_are_measured_in_the_precision_and_layout_asked_for(checkpoints, cf
         (["--use_amp", "--amp_dtype", "bf16"], torch.bfloat16, "channels_last"),
     ):
         seen.clear()
-        benchmark.main([*model, *settings, *flags])
+        compare([*model, *settings, *flags])
         facts = json.loads(report.read_text())
         assert facts["precision"].endswith(str(dtype).removeprefix("torch.")) and facts["layout"] == layout
         for out in (seen[0], seen[-1]):  # evaluated, timed
             assert out.dtype is dtype
             assert out.is_contiguous(memory_format=torch.channels_last) is (layout == "channels_last")
     with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
-        benchmark.main([*model, *settings, "--use_amp", "--amp_dtype", "fp16"])
+        compare([*model, *settings, "--use_amp", "--amp_dtype", "fp16"])
 
 
-def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tool, tmp_path):
+def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tmp_path):
     report = tmp_path / "r.json"
     args = [
         "--model",
@@ -107,7 +113,7 @@ def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tool, tmp_path):
         "--timed_frames",
         "1",
     ]
-    tool("benchmark").main([*args, "--json", str(report)])
+    compare([*args, "--json", str(report)])
     row = json.loads(report.read_text())["rows"]["t"]
     pillars = row["macs"] - BLOCKS - BRANCHES - HEAD
     # What is left is the pillar encoder: ten inputs, four outputs, a whole number of slots.

@@ -1,11 +1,15 @@
 """The quickstart's closing paragraph: what its table means, in sentences made from its numbers."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 TEACHER, STUDENT, LONGER, SLICES = "teacher", "student", "student+longer", "student+slices"
 DISTILLED = "student+pointdistiller"
 CHANCE = 4.0  # points of mAP between two seeds of one student, as docs/benchmarks/quickstart.md has them
 
 
-def what_it_means(rows):
+def what_it_means(rows: Mapping) -> str:
     """The paragraph.
 
     Args:
@@ -40,18 +44,18 @@ def what_it_means(rows):
     return " ".join(sentences)
 
 
-def _scores(row):
+def _scores(row: Mapping) -> list[float]:
     return row["3d"]["moderate"]
 
 
-def _mean(row):
+def _mean(row: Mapping) -> float:
     return sum(_scores(row)) / len(_scores(row))
 
 
-def _gain(rows, name, control):
+def _gain(rows: Mapping, name: str, control: str) -> str:
     return f"{_mean(rows[name]) - _mean(rows[control]):+.1f}"
 
 
-def _cost(rows, name, control):
+def _cost(rows: Mapping, name: str, control: str) -> str:
     seconds, base = rows[name]["train_cpu_s"], rows[control]["train_cpu_s"]
     return f"{seconds / base:.1f} times" if seconds and base else "an unknown share of"

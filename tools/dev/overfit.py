@@ -1,6 +1,6 @@
 """Teaches a small detector a few real KITTI frames by heart and counts the objects that it then finds in them.
 
-    python tools/benchmarks/overfit.py --data KITTI --detector second
+    python tools/dev/overfit.py --data KITTI --detector second
 
 A network, its targets and its losses that agree with each other learn eight frames within minutes; where one of them
 is wrong, recall stays low. The frames are the first of the train split that have a car and whose objects all lie within

@@ -3,8 +3,8 @@
 All sources go through nvcc as one translation unit for each architecture: PyTorch's headers, which take nearly all of
 the time, are read once, and two sources that define the same name differently (which a linker would let pass) clash.
 
-python tools/check_cuda_compiles.py [--jobs 2] [--if-nvcc] [FILE.cu ...]. Exit status 0 if all compile; without nvcc 1,
-or 0 with --if-nvcc.
+python tools/dev/check_cuda_compiles.py [--jobs 2] [--if-nvcc] [FILE.cu ...]. Exit status 0 if all compile; without nvcc
+1, or 0 with --if-nvcc.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from torch.utils import cpp_extension
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_80", "sm_90")
 FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC", "-Werror=all-warnings")
 # Generated when torch itself is built with CUDA; the headers of a CPU-only torch include it but do not ship it.

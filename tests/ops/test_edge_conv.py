@@ -361,6 +361,23 @@ def test_tables_that_lie_reach_no_memory_of_others(device):
     assert torch.ops.pcdet.edge_argmax(x_base, idx).unique().tolist() == [3]
 
 
+def test_negative_entries_of_a_sorted_graph_are_no_edges(device):
+    x_base, x_query, idx = (x.detach() for x in graph(device))
+    start = torch.tensor([0, 4] + [4] * 11, dtype=torch.int32, device=device)  # the first base row has four edges
+    edge = torch.full((28,), -1, dtype=torch.int32, device=device)
+    edge[:4] = torch.tensor([-1, -3, -(2**31), 9])  # of which one exists: of centre 9 // 4
+    summed = torch.ops.pcdet.edge_sum_backward(x_query, x_base, x_query, idx.int(), start, edge, False)
+    wanted = torch.zeros_like(x_base)
+    wanted[0] = x_query[2]
+    torch.testing.assert_close(summed, wanted, rtol=0, atol=0)
+    weight = torch.ones(7, dtype=x_base.dtype, device=device)
+    slope, _ = torch.ops.pcdet.edge_distance_backward(
+        weight, x_base, x_query, None, None, idx.int(), start, edge, False, False, False
+    )
+    wanted[0] += x_base[0]
+    torch.testing.assert_close(slope, wanted)
+
+
 def tables(device="cpu"):
     generator = torch.Generator().manual_seed(0)
     base, query, other_base, other_query = (
@@ -476,6 +493,27 @@ def test_no_tensor_holds_edges_unless_they_are_asked_for():
     with LargestTensor() as largest:
         edge_conv(x_base, x_query, idx, weights(4, 128)).sum().backward()
     assert largest.elements <= 100 * 50 * 4  # the result; its inputs would be 100 * 50 * 128
+
+
+class WaitsForNumberOfEdges(TorchDispatchMode):
+    """Counts the calls for which the host must know how many edges exist: on a GPU it waits for the device there."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masks = func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put) and any(
+            part is not None and part.dtype == torch.bool for part in args[1]
+        )
+        self.count += masks or func.overloadpacket in (torch.ops.aten.nonzero, torch.ops.aten._local_scalar_dense)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_norm_of_the_callers_waits_for_the_number_of_edges_once():
+    x_base, x_query, idx = graph(missing=True)
+    together = edge_graph(idx, 12)
+    with WaitsForNumberOfEdges() as waits:
+        edge_conv(x_base, x_query, together, weights(3, 10), norm=lambda edges: edges * 2)
+    assert waits.count == 1
 
 
 # ------------------------------------------------------------------------------------------------------- strange input

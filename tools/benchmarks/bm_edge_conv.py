@@ -9,7 +9,7 @@ and the factorised form W_n x_j + W_c x_i in plain PyTorch. Memory is the rise a
 from __future__ import annotations
 
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 from _memory import note_peaks, serve_peak
 from torch.nn import functional
 
@@ -99,11 +99,11 @@ def _apart(a, b):
 
 def main() -> None:
     serve_peak(CASES)
-    contest = Contest(__doc__)
+    benchmark = Benchmark(__doc__)
     for case, make in CASES.items():
-        contest.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(contest.device, False), agreement)
-        note_peaks(case, contest.rows[-len(CONTENDERS) :], contest.device)
-    contest.finish()
+        benchmark.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(benchmark.device, False), agreement)
+        note_peaks(case, benchmark.rows[-len(CONTENDERS) :], benchmark.device)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

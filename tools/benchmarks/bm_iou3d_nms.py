@@ -12,7 +12,7 @@ import importlib.util
 import _mmcv
 import numpy as np
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 
 from pcdet.ops.iou3d_nms import iou3d_nms_utils as ops
 from pcdet.testing import random_boxes
@@ -34,27 +34,27 @@ def shapely_iou(boxes: torch.Tensor):
 
 
 def main() -> None:
-    contest = Contest(__doc__, versions=("shapely",))
-    on_cpu = contest.device.type == "cpu"
+    benchmark = Benchmark(__doc__, versions=("shapely",))
+    on_cpu = benchmark.device.type == "cpu"
     mmcv = _mmcv.mmcv_kernels() if on_cpu else "CPU only"
     if isinstance(mmcv, str):
-        contest.skip("mmcv C++", mmcv)
+        benchmark.skip("mmcv C++", mmcv)
     with_shapely = on_cpu and importlib.util.find_spec("shapely") is not None
     if not with_shapely:
-        contest.skip("shapely + STRtree", "not installed" if on_cpu else "CPU only")
+        benchmark.skip("shapely + STRtree", "not installed" if on_cpu else "CPU only")
 
     def farthest(ours, other):
         return f"max difference {(ours.cpu() - other.cpu()).abs().max():.1e}"
 
     for label, objects in (("around 50 objects", 50), ("scattered", None)):
-        boxes = random_boxes(1000, contest.device, objects=objects, extent=40)
+        boxes = random_boxes(1000, benchmark.device, objects=objects, extent=40)
         contenders = {OURS: lambda b=boxes: ops.boxes_iou_bev(b, b)}
         if with_shapely:
             contenders["shapely + STRtree"] = lambda b=boxes: shapely_iou(b)
         if not isinstance(mmcv, str):
             flat = boxes[:, [0, 1, 3, 4, 6]].contiguous()
             contenders["mmcv C++"] = lambda b=flat: mmcv.iou(b, b)
-        contest.run(f"rotated IoU 1000 x 1000, {label}", contenders, farthest)
+        benchmark.run(f"rotated IoU 1000 x 1000, {label}", contenders, farthest)
 
     def keep_lists(ours, other):
         return "same keep list" if torch.equal(ours.cpu(), other.cpu()) else "DIFFERENT keep list"
@@ -62,16 +62,16 @@ def main() -> None:
     for n in (4096, 9000):
         for objects in (50, 500):
             for thresh in (0.1, 0.7):
-                boxes = random_boxes(n, contest.device, objects=objects, extent=40)
-                scores = torch.rand(n, generator=torch.Generator().manual_seed(1)).to(contest.device)
+                boxes = random_boxes(n, benchmark.device, objects=objects, extent=40)
+                scores = torch.rand(n, generator=torch.Generator().manual_seed(1)).to(benchmark.device)
                 contenders = {OURS: lambda b=boxes, s=scores, t=thresh: ops.nms_gpu(b, s, t)[0]}
                 if not isinstance(mmcv, str):
                     flat = boxes[:, [0, 1, 3, 4, 6]].contiguous()
                     contenders["mmcv C++"] = lambda b=flat, s=scores, t=thresh: mmcv.nms(b, s, t)
                 kept = len(contenders[OURS]())
                 case = f"rotated NMS of {n} around {objects} objects, threshold {thresh}, {kept} kept"
-                contest.run(case, contenders, keep_lists)
-    contest.finish()
+                benchmark.run(case, contenders, keep_lists)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

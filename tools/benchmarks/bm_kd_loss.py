@@ -12,7 +12,7 @@ the largest over the loss and the gradients, relative to each one's largest entr
 from __future__ import annotations
 
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 from _memory import note_peaks, serve_peak
 from torch import nn
 from torch.nn import functional
@@ -132,20 +132,20 @@ def error(found, truth) -> float:
 
 def main() -> None:
     serve_peak(CASES)
-    contest = Contest(__doc__)
-    truth = results(linear, inputs(contest.device, False, True, torch.float64))
+    benchmark = Benchmark(__doc__)
+    truth = results(linear, inputs(benchmark.device, False, True, torch.float64))
     errors = {}
     for name, function in CONTENDERS.items():
-        errors[name] = error(results(function, inputs(contest.device, False, True)), truth)
+        errors[name] = error(results(function, inputs(benchmark.device, False, True)), truth)
         print(f"error      {name:34s} {errors[name]:.1e}")
     del truth
     for case, make in CASES.items():
-        contest.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(contest.device, False))
-        rows = contest.rows[-len(CONTENDERS) :]
+        benchmark.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(benchmark.device, False))
+        rows = benchmark.rows[-len(CONTENDERS) :]
         for row in rows:
             row["error"] = errors[row["contender"]]
-        note_peaks(case, rows, contest.device)
-    contest.finish()
+        note_peaks(case, rows, benchmark.device)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

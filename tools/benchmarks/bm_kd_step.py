@@ -25,7 +25,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
-from _contest import OURS, REPO_ROOT, Contest
+from _benchmark import OURS, REPO_ROOT, Benchmark
 from _memory import note_peaks, serve_peak
 from _pillars import facts, pillar_batch
 from easydict import EasyDict
@@ -169,7 +169,7 @@ def plain_step(distiller, batch: dict) -> float:
         return step(distiller, batch)
 
 
-# --------------------------------------------------------------------------------------------------------- the contest
+# ------------------------------------------------------------------------------------------------------- the benchmark
 
 
 def contenders(preset: str):
@@ -213,13 +213,13 @@ def agreement(ours, other) -> str:
 def main() -> None:
     serve_peak(CASES)
     presets = {"nargs": "+", "choices": list(CONFIGS), "default": list(CONFIGS), "help": "of PointDistiller"}
-    contest = Contest(__doc__, repeats=5, options={"--preset": presets})
-    for preset in contest.options.preset:
-        make = CASES[preset](contest.device, False)
-        contest.run(f"step of {FRAMES} frames, preset {preset}", make, agreement)
-        rows = {row["contender"]: row for row in contest.rows[-len(make) :]}
+    benchmark = Benchmark(__doc__, repeats=5, options={"--preset": presets})
+    for preset in benchmark.options.preset:
+        make = CASES[preset](benchmark.device, False)
+        benchmark.run(f"step of {FRAMES} frames, preset {preset}", make, agreement)
+        rows = {row["contender"]: row for row in benchmark.rows[-len(make) :]}
         # Not of the distillation alone: its gradients of whole maps are the student's own in a step.
-        note_peaks(preset, [row for name, row in rows.items() if name != ALONE], contest.device)
+        note_peaks(preset, [row for name, row in rows.items() if name != ALONE], benchmark.device)
         found = rows[OURS]["summary"] = summary(rows)
         for prefix, kind in (("", "wall"), ("cpu_", "CPU")):
             share, difference, plain = (found[prefix + key] for key in ("share", "share_by_difference", "plain_share"))
@@ -232,7 +232,7 @@ def main() -> None:
                 f"  it adds {found['extra_mb']:.0f} MB to the step's peak (goal {GOAL_MB} MB); plain PyTorch adds "
                 f"{found['plain_extra_mb']:.0f} MB"
             )
-    contest.finish()
+    benchmark.finish()
 
 
 if __name__ == "__main__":

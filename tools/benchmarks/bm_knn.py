@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 from _memory import note_peaks, serve_peak
 
 from pcdet.ops.knn import knn
@@ -126,26 +126,26 @@ def title(case: tuple[int, int, int, int]) -> str:
 
 def main() -> None:
     serve_peak({title(case): partial(in_features, case) for case in FEATURE_CASES})
-    contest = Contest(__doc__, versions=("scipy", "faiss-cpu", "scikit-learn"))
-    on_cpu, threads = contest.device.type == "cpu", torch.get_num_threads()
-    for name, reason in searches(contest.device, threads)[1].items():
-        contest.skip(name, reason)
+    benchmark = Benchmark(__doc__, versions=("scipy", "faiss-cpu", "scikit-learn"))
+    on_cpu, threads = benchmark.device.type == "cpu", torch.get_num_threads()
+    for name, reason in searches(benchmark.device, threads)[1].items():
+        benchmark.skip(name, reason)
 
     for case in FEATURE_CASES:
-        calls = in_features(case, contest.device, False)
-        contest.run(title(case), calls, recall)
-        note_peaks(title(case), contest.rows[-len(calls) :], contest.device)
+        calls = in_features(case, benchmark.device, False)
+        benchmark.run(title(case), calls, recall)
+        note_peaks(title(case), benchmark.rows[-len(calls) :], benchmark.device)
         print(f"  {'of which the results':34s} {case[0] * case[3] * (4 + 8) / 2**20:10.1f} MB")
 
     for queries, bases, k in SPACE_CASES:
         base = random_cloud(bases)[:, :3].contiguous()
         query = base[torch.randperm(bases, generator=torch.Generator().manual_seed(0))[:queries]].contiguous()
-        on_device = query.to(contest.device), base.to(contest.device), k
+        on_device = query.to(benchmark.device), base.to(benchmark.device), k
         calls = {OURS: partial(knn, *on_device)}
         if on_cpu:
             calls["scipy cKDTree"] = partial(scipy_tree, query, base, k, threads)
-        contest.run(f"space: {queries} queries, {bases} points, k {k}", calls, recall)
-    contest.finish()
+        benchmark.run(f"space: {queries} queries, {bases} points, k {k}", calls, recall)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 
 from pcdet.ops.pointnet2.pointnet2_batch import pointnet2_utils as ops
 from pcdet.ops.pointnet2.pointnet2_batch import reference
@@ -26,9 +26,9 @@ def cloud(n: int, azimuth: float) -> torch.Tensor:
     return points[torch.randperm(n, generator=torch.Generator().manual_seed(0))][None].contiguous()
 
 
-def sampling(contest: Contest, n: int, m: int, azimuth: float) -> None:
+def sampling(benchmark: Benchmark, n: int, m: int, azimuth: float) -> None:
     points = cloud(n, azimuth)
-    on_device = points.to(contest.device)
+    on_device = points.to(benchmark.device)
     contenders = {OURS: lambda: ops.farthest_point_sample(on_device, m)}
     if n <= SLOWEST:
         contenders["PyTorch"] = lambda: reference.furthest_point_sample(on_device, m)
@@ -41,26 +41,26 @@ def sampling(contest: Contest, n: int, m: int, azimuth: float) -> None:
             fpsample.bucket_fps_kdline_sampling(table, m, h=height, start_idx=0).astype("int32")
         )[None]
     except ImportError:
-        contest.skip("fpsample kd-line (CPU)", "not installed")
+        benchmark.skip("fpsample kd-line (CPU)", "not installed")
 
     def same(found, other):
         return f"{(found.cpu() == other.cpu()).float().mean() * 100:.1f} % equal"
 
-    contest.run(f"furthest point sampling, {n} -> {m}", contenders, same)
+    benchmark.run(f"furthest point sampling, {n} -> {m}", contenders, same)
 
 
-def neighbourhoods(contest: Contest) -> None:
+def neighbourhoods(benchmark: Benchmark) -> None:
     points = cloud(16384, math.pi / 4)
     picks = ops.farthest_point_sample(points, 4096)[0].long()
     centres = points[:, picks].contiguous()
-    p, c = points.to(contest.device), centres.to(contest.device)
+    p, c = points.to(benchmark.device), centres.to(benchmark.device)
     table, centre_table = points[0].numpy(), centres[0].numpy()
     workers = torch.get_num_threads()
     try:
         from scipy.spatial import cKDTree
     except ImportError:
         cKDTree = None
-        contest.skip("scipy cKDTree", "not installed")
+        benchmark.skip("scipy cKDTree", "not installed")
 
     def same(found, other):
         if not isinstance(other, torch.Tensor):
@@ -79,22 +79,22 @@ def neighbourhoods(contest: Contest) -> None:
             contenders["cKDTree.query_ball_point (CPU)"] = lambda r=radius: cKDTree(table).query_ball_point(
                 centre_table, r, workers=workers
             )
-        contest.run(f"ball query, 4096 in 16384, r = {radius} m, {nsample} points", contenders, same)
+        benchmark.run(f"ball query, 4096 in 16384, r = {radius} m, {nsample} points", contenders, same)
 
     contenders = {OURS: lambda: ops.three_nn(p, c)[1], "PyTorch": lambda: reference.three_nn(p, c)[1]}
     if cKDTree is not None:
         contenders["cKDTree.query (CPU)"] = lambda: torch.from_numpy(
             cKDTree(centre_table).query(table, k=3, workers=workers)[1].astype("int32")
         )[None]
-    contest.run("three nearest, 16384 in 4096", contenders, same)
+    benchmark.run("three nearest, 16384 in 4096", contenders, same)
 
 
 def main() -> None:
-    contest = Contest(__doc__, versions=("scipy", "fpsample"))
-    sampling(contest, 16384, 4096, math.pi / 4)
-    sampling(contest, 120_000, 16384, math.pi)
-    neighbourhoods(contest)
-    contest.finish()
+    benchmark = Benchmark(__doc__, versions=("scipy", "fpsample"))
+    sampling(benchmark, 16384, 4096, math.pi / 4)
+    sampling(benchmark, 120_000, 16384, math.pi)
+    neighbourhoods(benchmark)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

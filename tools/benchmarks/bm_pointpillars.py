@@ -12,7 +12,7 @@ import copy
 import math
 
 import torch
-from _contest import OURS, REPO_ROOT, Contest
+from _benchmark import OURS, REPO_ROOT, Benchmark
 from _pillars import facts, pillar_batch
 from easydict import EasyDict
 
@@ -46,12 +46,12 @@ def training_step(model: torch.nn.Module, batch: dict, bf16: bool) -> None:
     ret_dict["loss"].backward()
 
 
-def steps(contest: Contest, batch: dict) -> None:
+def steps(benchmark: Benchmark, batch: dict) -> None:
     """Whole steps in three precisions and formats."""
     for stride, width in ((2, 16), (2, 32), (1, 16), (1, 32)):
-        plain = make_model(width, stride, contest.device)
+        plain = make_model(width, stride, benchmark.device)
         last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
-        contest.run(
+        benchmark.run(
             f"training step of {FRAMES} frames, head at stride {stride}, width {width}",
             {
                 OURS: lambda m=last: training_step(m, batch, True),
@@ -61,9 +61,9 @@ def steps(contest: Contest, batch: dict) -> None:
         )
 
 
-def parts(contest: Contest, batch: dict) -> None:
+def parts(benchmark: Benchmark, batch: dict) -> None:
     """The parts that have a fast form."""
-    model = make_model(16, 1, contest.device).to(memory_format=torch.channels_last)
+    model = make_model(16, 1, benchmark.device).to(memory_format=torch.channels_last)
     head, vfe = model.dense_head, model.vfe
     gt_boxes, frames = batch["gt_boxes"], FRAMES
 
@@ -77,7 +77,7 @@ def parts(contest: Contest, batch: dict) -> None:
     def close(a, b):
         return f"max difference {(a - b).abs().max():.1e}"
 
-    contest.run(
+    benchmark.run(
         f"pillar encoder, {len(batch['voxels'])} pillars, forward and backward",
         {OURS: lambda: encode(False), "plain": lambda: encode(True)},
         close,
@@ -89,21 +89,21 @@ def parts(contest: Contest, batch: dict) -> None:
                 overlap = box_utils.boxes3d_nearest_bev_iou(anchors.reshape(-1, 7), boxes[boxes[:, 7] == label])
                 overlap.max(dim=1)
 
-    contest.run(
+    benchmark.run(
         f"targets of {frames} x {len(head.anchor_table)} anchors, 16 objects a frame",
         {OURS: lambda: head.assign_targets(gt_boxes), "plain, overlaps alone": full_matrices},
     )
-    losses(contest, model, batch, close)
+    losses(benchmark, model, batch, close)
 
 
-def losses(contest: Contest, model: torch.nn.Module, batch: dict, close) -> None:
+def losses(benchmark: Benchmark, model: torch.nn.Module, batch: dict, close) -> None:
     """Focal loss, head, and boxes in evaluation."""
     head = model.dense_head
-    with torch.autocast(contest.device.type, dtype=torch.bfloat16):
+    with torch.autocast(benchmark.device.type, dtype=torch.bfloat16):
         model(dict(batch))
     labels = head.forward_ret_dict["box_cls_labels"]
     logits = head.forward_ret_dict["cls_preds"].detach().float().view(FRAMES, -1, 3).requires_grad_()
-    weights = torch.full((FRAMES,), 0.1, device=contest.device)
+    weights = torch.full((FRAMES,), 0.1, device=benchmark.device)
 
     def plain_focal():
         target = torch.nn.functional.one_hot(labels.clamp(min=0).long(), 4)[..., 1:].float()
@@ -116,7 +116,7 @@ def losses(contest: Contest, model: torch.nn.Module, batch: dict, close) -> None
         total.backward()
         return total.detach()
 
-    contest.run("focal loss, forward and backward", {OURS: fast_focal, "plain": plain_focal}, close)
+    benchmark.run("focal loss, forward and backward", {OURS: fast_focal, "plain": plain_focal}, close)
 
     features = head.forward_ret_dict["spatial_features_2d"].detach().requires_grad_()
 
@@ -126,13 +126,13 @@ def losses(contest: Contest, model: torch.nn.Module, batch: dict, close) -> None
             if everywhere
             else type(head).predictions_at.__get__(head)
         )
-        with torch.autocast(contest.device.type, dtype=torch.bfloat16):
+        with torch.autocast(benchmark.device.type, dtype=torch.bfloat16):
             head({"spatial_features_2d": features, "gt_boxes": batch["gt_boxes"]})
             loss, _ = head.get_loss()
         loss.backward()
         return loss.detach()
 
-    contest.run(
+    benchmark.run(
         "head, targets and loss, forward and backward",
         {OURS: lambda: run_head(False), "plain box loss": lambda: run_head(True)},
         close,
@@ -140,7 +140,7 @@ def losses(contest: Contest, model: torch.nn.Module, batch: dict, close) -> None
     model.eval()
     head.conv_cls.bias.data.fill_(-math.log(99))
     with torch.no_grad():
-        contest.run(
+        benchmark.run(
             "evaluation of 4 frames",
             {
                 OURS: lambda: model(dict(batch)),
@@ -150,8 +150,8 @@ def losses(contest: Contest, model: torch.nn.Module, batch: dict, close) -> None
 
 
 if __name__ == "__main__":
-    contest = Contest(__doc__)
-    batch = pillar_batch(FRAMES, POINTS, LIMITS, VOXEL, contest.device)
-    steps(contest, batch)
-    parts(contest, batch)
-    contest.finish()
+    benchmark = Benchmark(__doc__)
+    batch = pillar_batch(FRAMES, POINTS, LIMITS, VOXEL, benchmark.device)
+    steps(benchmark, batch)
+    parts(benchmark, batch)
+    benchmark.finish()

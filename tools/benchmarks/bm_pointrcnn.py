@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from _contest import OURS, REPO_ROOT, Contest
+from _benchmark import OURS, REPO_ROOT, Benchmark
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets.processor.processors import CountByMode, SamplePoints
@@ -46,9 +46,9 @@ def make_model(cfg: dict, device: torch.device) -> torch.nn.Module:
     return build_network(cfg["MODEL"], len(facts.class_names), facts).eval().to(device)
 
 
-def run(contest: Contest, model: torch.nn.Module, batch: dict, label: str) -> None:
+def run(benchmark: Benchmark, model: torch.nn.Module, batch: dict, label: str) -> None:
     """The whole detector, then its parts on what the parts before them give."""
-    contest.run(f"evaluation of {POINTS} points, {label}", {OURS: lambda: model(dict(batch))})
+    benchmark.run(f"evaluation of {POINTS} points, {label}", {OURS: lambda: model(dict(batch))})
     described = model.backbone_3d(dict(batch))
     first = model.point_head(dict(described))
     proposed = model.roi_head.proposal_layer(dict(first))
@@ -62,8 +62,8 @@ def run(contest: Contest, model: torch.nn.Module, batch: dict, label: str) -> No
         "final boxes": lambda: model.post_processing(dict(refined)),
     }
     for name, call in parts.items():
-        contest.run(f"{name}, {label}", {OURS: call})
-    contest.run(
+        benchmark.run(f"{name}, {label}", {OURS: call})
+    benchmark.run(
         f"features of {len(pooled)} proposals, {label}",
         {OURS: lambda: model.roi_head._features(pooled), "at once": lambda: model.roi_head._describe(pooled)},
         lambda a, b: f"within {float((a - b).abs().max() / b.abs().max()):.0e}",
@@ -72,15 +72,15 @@ def run(contest: Contest, model: torch.nn.Module, batch: dict, label: str) -> No
 
 @torch.no_grad()
 def main() -> None:
-    contest = Contest(__doc__)
+    benchmark = Benchmark(__doc__)
     threads = torch.get_num_threads()
     cfg = cfg_from_yaml_file(REPO_ROOT / "tools/cfgs/kitti_models/pointrcnn.yaml", {})
-    batch = make_batch(np.array(cfg["DATA_CONFIG"]["POINT_CLOUD_RANGE"]), contest.device)
-    model = make_model(cfg, contest.device)
-    for count in (1, max(threads, 2)) if contest.device.type == "cpu" else (threads,):
+    batch = make_batch(np.array(cfg["DATA_CONFIG"]["POINT_CLOUD_RANGE"]), benchmark.device)
+    model = make_model(cfg, benchmark.device)
+    for count in (1, max(threads, 2)) if benchmark.device.type == "cpu" else (threads,):
         torch.set_num_threads(count)
-        run(contest, model, batch, f"{count} thread{'s' * (count > 1)}")
-    contest.finish()
+        run(benchmark, model, batch, f"{count} thread{'s' * (count > 1)}")
+    benchmark.finish()
 
 
 if __name__ == "__main__":

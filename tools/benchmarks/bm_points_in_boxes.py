@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import _mmcv
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 
 from pcdet.ops.roiaware_pool3d import reference
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils as ops
@@ -19,13 +19,13 @@ NUM_POINTS, NUM_BOXES = 120_000, 50
 
 
 def main() -> None:
-    contest = Contest(__doc__)
-    mmcv = _mmcv.mmcv_kernels() if contest.device.type == "cpu" else "CPU only"
+    benchmark = Benchmark(__doc__)
+    mmcv = _mmcv.mmcv_kernels() if benchmark.device.type == "cpu" else "CPU only"
     if isinstance(mmcv, str):
-        contest.skip("mmcv C++", mmcv)
-    boxes = random_boxes(NUM_BOXES, contest.device, extent=30)
-    scan = random_cloud(NUM_POINTS, contest.device)[:, :3].contiguous()
-    shuffled = scan[torch.randperm(NUM_POINTS, generator=torch.Generator().manual_seed(0)).to(contest.device)]
+        benchmark.skip("mmcv C++", mmcv)
+    boxes = random_boxes(NUM_BOXES, benchmark.device, extent=30)
+    scan = random_cloud(NUM_POINTS, benchmark.device)[:, :3].contiguous()
+    shuffled = scan[torch.randperm(NUM_POINTS, generator=torch.Generator().manual_seed(0)).to(benchmark.device)]
 
     def flips(ours, other):
         return f"{(ours != other).sum().item()} of {ours.numel()} differ"
@@ -40,14 +40,14 @@ def main() -> None:
             bottom[:, 2] -= bottom[:, 5] / 2
             bottom[:, 3:5] += 0.02  # the same margin
             contenders["mmcv C++"] = lambda p=points, b=bottom: mmcv.mask(p, b)
-        contest.run(f"mask of {NUM_POINTS} points x {NUM_BOXES} boxes, {order}", contenders, flips)
+        benchmark.run(f"mask of {NUM_POINTS} points x {NUM_BOXES} boxes, {order}", contenders, flips)
 
         contenders = {
             OURS: lambda p=points: ops.points_in_boxes_gpu(p[None], boxes[None]),
             "PyTorch reference": lambda p=points: reference.points_in_boxes_index(p[None], boxes[None]),
         }
-        contest.run(f"first box of {NUM_POINTS} points among {NUM_BOXES}, {order}", contenders, flips)
-    contest.finish()
+        benchmark.run(f"first box of {NUM_POINTS} points among {NUM_BOXES}, {order}", contenders, flips)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 from types import SimpleNamespace
 
 import torch
-from _contest import OURS, REPO_ROOT, Contest
+from _benchmark import OURS, REPO_ROOT, Benchmark
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network
@@ -84,7 +84,7 @@ def spconv_chain(backbone: torch.nn.Module, batch: dict):
     return call
 
 
-def sparse_part(contest: Contest, model: torch.nn.Module, batch: dict) -> None:
+def sparse_part(benchmark: Benchmark, model: torch.nn.Module, batch: dict) -> None:
     """The sparse backbone alone."""
     given = model.vfe(dict(batch))
 
@@ -95,24 +95,24 @@ def sparse_part(contest: Contest, model: torch.nn.Module, batch: dict) -> None:
     def same(a: torch.Tensor, b: torch.Tensor) -> str:
         return "equal" if torch.equal(a, b) else f"within {float((a - b).abs().max() / b.abs().max()):.0e}"
 
-    contest.run(
+    benchmark.run(
         f"sparse backbone, forward: {POINTS} points, {len(given['voxel_coords'])} voxels",
         {OURS: ours, "spconv itself, one thread": spconv_chain(model.backbone_3d, given)},
         same,
     )
 
 
-def whole(contest: Contest, model: torch.nn.Module, batch: dict) -> None:
+def whole(benchmark: Benchmark, model: torch.nn.Module, batch: dict) -> None:
     """The whole detector: evaluation and a training step."""
     last = copy.deepcopy(model)
     last.backbone_2d.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def evaluate(model: torch.nn.Module, bf16: bool = False) -> None:
-        with torch.autocast(contest.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(benchmark.device.type, dtype=torch.bfloat16, enabled=bf16):
             model(dict(batch))
 
-    contest.run(
+    benchmark.run(
         "detector, evaluation of 1 frame",
         {
             OURS: lambda: evaluate(model),
@@ -125,19 +125,19 @@ def whole(contest: Contest, model: torch.nn.Module, batch: dict) -> None:
         ret_dict, _, _ = model.train()(dict(batch))
         ret_dict["loss"].backward()
 
-    contest.run("detector, training step of 1 frame", {OURS: lambda: train(model)})
+    benchmark.run("detector, training step of 1 frame", {OURS: lambda: train(model)})
 
 
 def main() -> None:
-    contest = Contest(__doc__, versions=("spconv",))
+    benchmark = Benchmark(__doc__, versions=("spconv",))
     try:
         load_spconv()
     except ImportError as error:
         sys.exit(str(error))
-    model, batch = make_model(contest.device), make_batch(contest.device)
-    sparse_part(contest, model, batch)
-    whole(contest, model, batch)
-    contest.finish()
+    model, batch = make_model(benchmark.device), make_batch(benchmark.device)
+    sparse_part(benchmark, model, batch)
+    whole(benchmark, model, batch)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

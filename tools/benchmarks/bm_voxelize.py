@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from _contest import OURS, Contest
+from _benchmark import OURS, Benchmark
 
 from pcdet.ops.voxel import voxelize
 from pcdet.testing import random_cloud
@@ -38,7 +38,7 @@ def spconv_voxelizer(size, limits, max_points, max_voxels, points):
 
 
 def main() -> None:
-    contest = Contest(__doc__, versions=("spconv",))
+    benchmark = Benchmark(__doc__, versions=("spconv",))
 
     def same(ours, other):
         return "equal" if all(torch.equal(x.cpu(), y) for x, y in zip(ours, other, strict=True)) else "DIFFERENT"
@@ -47,17 +47,17 @@ def main() -> None:
         scan = random_cloud(NUM_POINTS, azimuth=azimuth)
         shuffled = scan[torch.randperm(NUM_POINTS, generator=torch.Generator().manual_seed(0))]
         for order, points in (("in scan order", scan), ("shuffled", shuffled)):
-            on_device = points.to(contest.device)
+            on_device = points.to(benchmark.device)
             config = (size, limits, max_points, max_voxels)
             contenders = {OURS: lambda p=on_device, c=config: voxelize(p, *c)}
             theirs = spconv_voxelizer(*config, points)
             if isinstance(theirs, str):
-                contest.skip("spconv PointToVoxel (CPU)", theirs)
+                benchmark.skip("spconv PointToVoxel (CPU)", theirs)
             else:
                 contenders["spconv PointToVoxel (CPU)"] = theirs
             voxels = len(contenders[OURS]()[0])
-            contest.run(f"{name}, {order}: {NUM_POINTS} points, {voxels} voxels", contenders, same)
-    contest.finish()
+            benchmark.run(f"{name}, {order}: {NUM_POINTS} points, {voxels} voxels", contenders, same)
+    benchmark.finish()
 
 
 if __name__ == "__main__":

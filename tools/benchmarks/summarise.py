@@ -217,7 +217,7 @@ def machines(results: Results) -> str:
 
 
 def all_rows(results: Results) -> str:
-    """Every row of every contest."""
+    """Every row of every benchmark."""
     rows = []
     for script, result in results.items():
         for row in result.get("rows", []):

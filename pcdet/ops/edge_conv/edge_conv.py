@@ -159,13 +159,13 @@ def _called(terms: EdgeTerms, graph: EdgeGraph, norm: Callable | None, activatio
     out = reduced(terms, graph, "none")
     if norm is None:
         return torch.where((graph.idx < 0)[:, :, None], 0, activation(out))
-    there = graph.idx >= 0
+    there = (graph.idx >= 0).nonzero(as_tuple=True)  # found once: the host waits for their number
     edges = out[there]
     if edges.shape[0]:
         edges = norm(edges)
     if activation is not None:
         edges = activation(edges)
-    return torch.zeros_like(out, dtype=edges.dtype).index_put(there.nonzero(as_tuple=True), edges)
+    return torch.zeros_like(out, dtype=edges.dtype).index_put(there, edges)
 
 
 def _reduced_edges(out: Tensor, graph: EdgeGraph, reduce: str) -> Tensor:

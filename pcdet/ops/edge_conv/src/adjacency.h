@@ -17,7 +17,7 @@ struct Adjacency {
   // The partner at a place of the list, or -1.
   PCDET_HD int64_t partner(int64_t at) const {
     const int32_t entry = list[at];
-    const int32_t one = start ? entry / static_cast<int32_t>(k) : entry;
+    const int32_t one = start && entry >= 0 ? entry / static_cast<int32_t>(k) : entry;  // -1 / k would be 0
     return static_cast<uint64_t>(one) < static_cast<uint64_t>(partners) ? one : -1;
   }
   // Which of the G * K edges that is.

@@ -1,6 +1,7 @@
 // The pieces of an edge convolution on the CPU, after the projection: an edge is act(base[j] + query[i]).
 #include <vector>
 
+#include "edge_conv_host.h"
 #include "row_jobs.h"
 
 namespace pcdet::PCDET_BACKEND {
@@ -251,79 +252,82 @@ PCDET_WIDE void run(const SumRows<float>& job, int64_t begin, int64_t end) { job
 PCDET_WIDE void run(const SumBackwardRows<float>& job, int64_t begin, int64_t end) { job.rows(begin, end); }
 PCDET_WIDE void run(const MomentRows<float>& job, int64_t begin, int64_t end) { job.rows(begin, end); }
 
-template <typename T>
-void gather_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* out) {
-  run_all(GatherRows<T>{graph, channels, base, query, floor_of<T>(relu), out}, graph, channels);
-}
+struct CpuEdgeConv {
+  template <typename T>
+  static void gather_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* out) {
+    run_all(GatherRows<T>{graph, channels, base, query, floor_of<T>(relu), out}, graph, channels);
+  }
 
-// Parts of the centres add to tables of their own, which are then added up: no two threads write to one row.
-template <typename T>
-void gather_edges_backward(const Adjacency& graph, const Adjacency&, int64_t channels, const T* base, const T* query,
-                           const T* grad, bool relu, T* grad_base, T* grad_query) {
-  const int64_t size = graph.partners * channels, work = graph.edges * channels;
-  constexpr int64_t kWorkPerPart = RowBlocks::kBlockWork * RowBlocks::kBlocksPerThread;
-  const int64_t parts = std::clamp<int64_t>(work / kWorkPerPart, 1, std::min(at::get_num_threads(), 8));
-  std::vector<T> tables((parts - 1) * size, T(0));
-  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) {
-      T* table = part == 0 ? grad_base : tables.data() + (part - 1) * size;
-      run(GatherBackwardRows<T>{graph, channels, base, query, floor_of<T>(relu), grad, table, grad_query},
-          graph.rows * part / parts, graph.rows * (part + 1) / parts);
+  // Parts of the centres add to tables of their own, which are then added up: no two threads write to one row.
+  template <typename T>
+  static void gather_edges_backward(const Adjacency& graph, const Adjacency&, int64_t channels, const T* base,
+                                    const T* query, const T* grad, bool relu, T* grad_base, T* grad_query) {
+    const int64_t size = graph.partners * channels, work = graph.edges * channels;
+    constexpr int64_t kWorkPerPart = RowBlocks::kBlockWork * RowBlocks::kBlocksPerThread;
+    const int64_t parts = std::clamp<int64_t>(work / kWorkPerPart, 1, std::min(at::get_num_threads(), 8));
+    std::vector<T> tables((parts - 1) * size, T(0));
+    at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) {
+        T* table = part == 0 ? grad_base : tables.data() + (part - 1) * size;
+        run(GatherBackwardRows<T>{graph, channels, base, query, floor_of<T>(relu), grad, table, grad_query},
+            graph.rows * part / parts, graph.rows * (part + 1) / parts);
+      }
+    });
+    for (int64_t part = 1; part < parts; ++part)
+      for (int64_t n = 0; n < size; ++n) grad_base[n] += tables[(part - 1) * size + n];
+  }
+
+  template <typename T>
+  static void largest_neighbours(const Adjacency& graph, int64_t channels, const T* base, int64_t* out) {
+    run_all(ArgmaxRows<T>{graph, channels, base, out}, graph, channels);
+  }
+
+  template <typename T>
+  static void sum_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* sum,
+                        T* passing) {
+    run_all(SumRows<T>{graph, channels, base, query, floor_of<T>(relu), sum, passing}, graph, channels);
+  }
+
+  template <typename T>
+  static void sum_edges_backward(const Adjacency& graph, int64_t channels, const T* base, const T* query, const T* grad,
+                                 bool relu, T* out) {
+    run_all(SumBackwardRows<T>{graph, channels, base, query, grad, floor_of<T>(relu), out}, graph, channels);
+  }
+
+  // What lies between the centres' own means and the mean of all is added to what lies within.
+  template <typename T>
+  static void edge_statistics(const Adjacency& graph, int64_t channels, const T* base, const T* query, T* sum,
+                              int32_t* counts, T* mean, T* variance) {
+    const RowBlocks blocks(graph, channels);
+    std::vector<double> squares(blocks.count * channels, 0.0);
+    blocks.for_each_block([&](int64_t block, int64_t begin, int64_t end) {
+      run(MomentRows<T>{graph, channels, base, query, sum, counts, squares.data() + block * channels}, begin, end);
+    });
+    double total = 0;
+    for (int64_t row = 0; row < graph.rows; ++row) total += static_cast<double>(counts[row]);
+    if (total == 0) return;
+
+    std::vector<double> centre(channels, 0.0), spread(channels, 0.0);
+    for (int64_t row = 0; row < graph.rows; ++row)
+      for (int64_t c = 0; c < channels; ++c) centre[c] += static_cast<double>(sum[row * channels + c]);
+    for (double& c : centre) c /= total;
+    for (int64_t block = 0; block < blocks.count; ++block)
+      for (int64_t c = 0; c < channels; ++c) spread[c] += squares[block * channels + c];
+    for (int64_t row = 0; row < graph.rows; ++row) {
+      if (counts[row] == 0) continue;
+      const double n = static_cast<double>(counts[row]), inverse = 1 / n;
+      for (int64_t c = 0; c < channels; ++c) {
+        const double away = static_cast<double>(sum[row * channels + c]) * inverse - centre[c];
+        spread[c] += n * away * away;
+      }
     }
-  });
-  for (int64_t part = 1; part < parts; ++part)
-    for (int64_t n = 0; n < size; ++n) grad_base[n] += tables[(part - 1) * size + n];
-}
-
-template <typename T>
-void largest_neighbours(const Adjacency& graph, int64_t channels, const T* base, int64_t* out) {
-  run_all(ArgmaxRows<T>{graph, channels, base, out}, graph, channels);
-}
-
-template <typename T>
-void sum_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* sum, T* passing) {
-  run_all(SumRows<T>{graph, channels, base, query, floor_of<T>(relu), sum, passing}, graph, channels);
-}
-
-template <typename T>
-void sum_edges_backward(const Adjacency& graph, int64_t channels, const T* base, const T* query, const T* grad,
-                        bool relu, T* out) {
-  run_all(SumBackwardRows<T>{graph, channels, base, query, grad, floor_of<T>(relu), out}, graph, channels);
-}
-
-// What lies between the centres' own means and the mean of all is added to what lies within.
-template <typename T>
-void edge_statistics(const Adjacency& graph, int64_t channels, const T* base, const T* query, T* sum, int32_t* counts,
-                     T* mean, T* variance) {
-  const RowBlocks blocks(graph, channels);
-  std::vector<double> squares(blocks.count * channels, 0.0);
-  blocks.for_each_block([&](int64_t block, int64_t begin, int64_t end) {
-    run(MomentRows<T>{graph, channels, base, query, sum, counts, squares.data() + block * channels}, begin, end);
-  });
-  double total = 0;
-  for (int64_t row = 0; row < graph.rows; ++row) total += static_cast<double>(counts[row]);
-  if (total == 0) return;
-
-  std::vector<double> centre(channels, 0.0), spread(channels, 0.0);
-  for (int64_t row = 0; row < graph.rows; ++row)
-    for (int64_t c = 0; c < channels; ++c) centre[c] += static_cast<double>(sum[row * channels + c]);
-  for (double& c : centre) c /= total;
-  for (int64_t block = 0; block < blocks.count; ++block)
-    for (int64_t c = 0; c < channels; ++c) spread[c] += squares[block * channels + c];
-  for (int64_t row = 0; row < graph.rows; ++row) {
-    if (counts[row] == 0) continue;
-    const double n = static_cast<double>(counts[row]), inverse = 1 / n;
     for (int64_t c = 0; c < channels; ++c) {
-      const double away = static_cast<double>(sum[row * channels + c]) * inverse - centre[c];
-      spread[c] += n * away * away;
+      mean[c] = static_cast<T>(centre[c]);
+      variance[c] = static_cast<T>(std::max(spread[c] / total, 0.0));
     }
   }
-  for (int64_t c = 0; c < channels; ++c) {
-    mean[c] = static_cast<T>(centre[c]);
-    variance[c] = static_cast<T>(std::max(spread[c] / total, 0.0));
-  }
-}
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_edge_conv<CpuEdgeConv>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "edge_conv_host.h"

@@ -1,4 +1,5 @@
 // The pieces of an edge convolution on the GPU, after the projection: an edge is act(base[j] + query[i]).
+#include "edge_conv_host.h"
 #include "row_sums_cuda.cuh"
 
 namespace pcdet::PCDET_BACKEND {
@@ -226,48 +227,52 @@ void finish_statistics(CentreStatistics<T> s, T* mean, T* variance) {
   for_each(s.channels, FinishStatistics<T>{s, mean, variance});
 }
 
-template <typename T>
-void gather_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* out) {
-  const GatherEdge<T> gather{graph.list, graph.k, graph.partners, channels, base, query, floor_of<T>(relu), out};
-  for_each(graph.rows * channels, SplitIndex<GatherEdge<T>>{channels, gather});
-}
+struct CudaEdgeConv {
+  template <typename T>
+  static void gather_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* out) {
+    const GatherEdge<T> gather{graph.list, graph.k, graph.partners, channels, base, query, floor_of<T>(relu), out};
+    for_each(graph.rows * channels, SplitIndex<GatherEdge<T>>{channels, gather});
+  }
 
-template <typename T>
-void gather_edges_backward(const Adjacency& neighbours, const Adjacency& centres, int64_t channels, const T* base,
-                           const T* query, const T* grad, bool relu, T* grad_base, T* grad_query) {
-  const T floor = floor_of<T>(relu);
-  using Term = GradientTerm<T, true>;
-  sum_base_rows(centres, channels, Term{{}, channels, base, query, grad, floor, grad_base});
-  sum_rows(neighbours, channels, Term{{}, channels, query, base, grad, floor, grad_query});
-}
+  template <typename T>
+  static void gather_edges_backward(const Adjacency& neighbours, const Adjacency& centres, int64_t channels,
+                                    const T* base, const T* query, const T* grad, bool relu, T* grad_base,
+                                    T* grad_query) {
+    const T floor = floor_of<T>(relu);
+    using Term = GradientTerm<T, true>;
+    sum_base_rows(centres, channels, Term{{}, channels, base, query, grad, floor, grad_base});
+    sum_rows(neighbours, channels, Term{{}, channels, query, base, grad, floor, grad_query});
+  }
 
-template <typename T>
-void largest_neighbours(const Adjacency& graph, int64_t channels, const T* base, int64_t* out) {
-  sum_rows(graph, channels, ArgmaxTerm<T>{{}, channels, base, out});
-}
+  template <typename T>
+  static void largest_neighbours(const Adjacency& graph, int64_t channels, const T* base, int64_t* out) {
+    sum_rows(graph, channels, ArgmaxTerm<T>{{}, channels, base, out});
+  }
 
-template <typename T>
-void sum_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* sum, T* passing) {
-  sum_rows(graph, channels, SumTerm<T>{{}, channels, base, query, floor_of<T>(relu), sum, passing});
-}
+  template <typename T>
+  static void sum_edges(const Adjacency& graph, int64_t channels, const T* base, const T* query, bool relu, T* sum,
+                        T* passing) {
+    sum_rows(graph, channels, SumTerm<T>{{}, channels, base, query, floor_of<T>(relu), sum, passing});
+  }
 
-template <typename T>
-void sum_edges_backward(const Adjacency& graph, int64_t channels, const T* base, const T* query, const T* grad,
-                        bool relu, T* out) {
-  using Term = GradientTerm<T, false>;
-  sum_base_rows(graph, channels, Term{{}, channels, base, query, grad, floor_of<T>(relu), out});
-}
+  template <typename T>
+  static void sum_edges_backward(const Adjacency& graph, int64_t channels, const T* base, const T* query, const T* grad,
+                                 bool relu, T* out) {
+    using Term = GradientTerm<T, false>;
+    sum_base_rows(graph, channels, Term{{}, channels, base, query, grad, floor_of<T>(relu), out});
+  }
 
-template <typename T>
-void edge_statistics(const Adjacency& graph, int64_t channels, const T* base, const T* query, T* sum, int32_t* counts,
-                     T* mean, T* variance) {
-  const auto stream = c10::cuda::getCurrentCUDAStream();
-  const auto options = at::TensorOptions().device(at::kCUDA, stream.device_index());
-  at::Tensor squares = at::empty({graph.rows, channels}, options.dtype(c10::CppTypeToScalarType<T>::value));
-  sum_rows(graph, channels, MomentTerm<T>{{}, channels, base, query, sum, squares.mutable_data_ptr<T>(), counts});
-  finish_statistics<T>({graph.rows, channels, sum, squares.const_data_ptr<T>(), counts}, mean, variance);
-}
+  template <typename T>
+  static void edge_statistics(const Adjacency& graph, int64_t channels, const T* base, const T* query, T* sum,
+                              int32_t* counts, T* mean, T* variance) {
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    const auto options = at::TensorOptions().device(at::kCUDA, stream.device_index());
+    at::Tensor squares = at::empty({graph.rows, channels}, options.dtype(c10::CppTypeToScalarType<T>::value));
+    sum_rows(graph, channels, MomentTerm<T>{{}, channels, base, query, sum, squares.mutable_data_ptr<T>(), counts});
+    finish_statistics<T>({graph.rows, channels, sum, squares.const_data_ptr<T>(), counts}, mean, variance);
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_edge_conv<CudaEdgeConv>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "edge_conv_host.h"

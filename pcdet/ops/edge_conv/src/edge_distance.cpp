@@ -1,6 +1,7 @@
 // Squared differences between two sides' edges on the CPU, edges made and forgotten in registers.
 #include <vector>
 
+#include "edge_distance_host.h"
 #include "row_jobs.h"
 
 namespace pcdet::PCDET_BACKEND {
@@ -82,11 +83,16 @@ PCDET_WIDE void run(const DistanceRows<float, false, true>& job, int64_t begin, 
 PCDET_WIDE void run(const DistanceRows<float, true, false>& job, int64_t begin, int64_t end) { job.rows(begin, end); }
 PCDET_WIDE void run(const DistanceRows<float, true, true>& job, int64_t begin, int64_t end) { job.rows(begin, end); }
 
-template <typename T, bool kTwoSides, bool kWeighted>
-void sum_distances(const DistanceRows<T, kTwoSides, kWeighted>& job) {
-  run_all(job, job.graph, job.channels);
-}
+struct CpuEdgeDistance {
+  template <typename T, bool kTwoSides, bool kWeighted>
+  using Rows = DistanceRows<T, kTwoSides, kWeighted>;
+
+  template <typename T, bool kTwoSides, bool kWeighted>
+  static void sum_distances(const DistanceRows<T, kTwoSides, kWeighted>& job) {
+    run_all(job, job.graph, job.channels);
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_edge_distance<CpuEdgeDistance>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "edge_distance_host.h"

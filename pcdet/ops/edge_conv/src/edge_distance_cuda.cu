@@ -1,4 +1,5 @@
 // Squared differences between two sides' edges on the GPU, edges made and forgotten in registers.
+#include "edge_distance_host.h"
 #include "row_sums_cuda.cuh"
 
 namespace pcdet::PCDET_BACKEND {
@@ -45,15 +46,20 @@ struct DistanceRows {
   }
 };
 
-template <typename T, bool kTwoSides, bool kWeighted>
-void sum_distances(const DistanceRows<T, kTwoSides, kWeighted>& job) {
-  if constexpr (kWeighted) {
-    sum_base_rows(job.graph, job.channels, job);
-  } else {
-    sum_rows(job.graph, job.channels, job);
+struct CudaEdgeDistance {
+  template <typename T, bool kTwoSides, bool kWeighted>
+  using Rows = DistanceRows<T, kTwoSides, kWeighted>;
+
+  template <typename T, bool kTwoSides, bool kWeighted>
+  static void sum_distances(const DistanceRows<T, kTwoSides, kWeighted>& job) {
+    if constexpr (kWeighted) {
+      sum_base_rows(job.graph, job.channels, job);
+    } else {
+      sum_rows(job.graph, job.channels, job);
+    }
   }
-}
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_edge_distance<CudaEdgeDistance>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "edge_distance_host.h"

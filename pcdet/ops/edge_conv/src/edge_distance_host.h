@@ -1,5 +1,6 @@
-// The criterion's host functions. Each backend's file defines `DistanceRows` and `sum_distances` first, then includes
-// this.
+// The criterion's host functions, templates over their backend: a struct with
+//   Rows<T, kTwoSides, kWeighted>   a job for every row of a graph; its members stand in edge_distance.cpp;
+//   sum_distances(rows)             does it.
 #pragma once
 
 #include "adjacency.h"
@@ -32,8 +33,8 @@ inline Sides check_sides(const at::Tensor& base, const at::Tensor& query, const 
   return sides;
 }
 
-template <typename T, bool kTwoSides>
-DistanceRows<T, kTwoSides, false> distances_of_centres(const Sides& s, const Adjacency& graph) {
+template <typename Backend, typename T, bool kTwoSides>
+typename Backend::template Rows<T, kTwoSides, false> distances_of_centres(const Sides& s, const Adjacency& graph) {
   return {graph,
           s.base.size(1),
           s.query.const_data_ptr<T>(),
@@ -48,8 +49,9 @@ DistanceRows<T, kTwoSides, false> distances_of_centres(const Sides& s, const Adj
           nullptr};
 }
 
-template <typename T, bool kTwoSides>
-DistanceRows<T, kTwoSides, true> slopes_of_base_rows(const Sides& s, const Adjacency& graph, const at::Tensor& weight) {
+template <typename Backend, typename T, bool kTwoSides>
+typename Backend::template Rows<T, kTwoSides, true> slopes_of_base_rows(const Sides& s, const Adjacency& graph,
+                                                                        const at::Tensor& weight) {
   return {graph,
           s.base.size(1),
           s.base.const_data_ptr<T>(),
@@ -65,6 +67,7 @@ DistanceRows<T, kTwoSides, true> slopes_of_base_rows(const Sides& s, const Adjac
 }
 
 // -> per centre the sum of |d|^2 (G,), and half its gradients by query and other_query (G, C), which cost nothing here.
+template <typename Backend>
 std::tuple<at::Tensor, at::Tensor, at::Tensor> edge_distance(const at::Tensor& base, const at::Tensor& query,
                                                              const OptionalTensor& other_base,
                                                              const OptionalTensor& other_query, const at::Tensor& idx,
@@ -82,15 +85,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> edge_distance(const at::Tensor& b
       job.slope = slope.mutable_data_ptr<scalar_t>();
       job.other_slope = sides.two() ? other_slope.mutable_data_ptr<scalar_t>() : nullptr;
       job.distance = distance.mutable_data_ptr<scalar_t>();
-      sum_distances(job);
+      Backend::sum_distances(job);
     };
-    sides.two() ? fill(distances_of_centres<scalar_t, true>(sides, graph))
-                : fill(distances_of_centres<scalar_t, false>(sides, graph));
+    sides.two() ? fill(distances_of_centres<Backend, scalar_t, true>(sides, graph))
+                : fill(distances_of_centres<Backend, scalar_t, false>(sides, graph));
   });
   return {distance, slope, other_slope};
 }
 
 // -> sums over the centres of weight * d by base and by other_base (M, C); the second empty unless wanted.
+template <typename Backend>
 std::tuple<at::Tensor, at::Tensor> edge_distance_backward(const at::Tensor& weight, const at::Tensor& base,
                                                           const at::Tensor& query, const OptionalTensor& other_base,
                                                           const OptionalTensor& other_query, const at::Tensor& idx,
@@ -112,17 +116,18 @@ std::tuple<at::Tensor, at::Tensor> edge_distance_backward(const at::Tensor& weig
     const auto fill = [&](auto job) {
       job.slope = slope.mutable_data_ptr<scalar_t>();
       job.other_slope = other ? other_slope.mutable_data_ptr<scalar_t>() : nullptr;
-      sum_distances(job);
+      Backend::sum_distances(job);
     };
-    sides.two() ? fill(slopes_of_base_rows<scalar_t, true>(sides, graph, weights))
-                : fill(slopes_of_base_rows<scalar_t, false>(sides, graph, weights));
+    sides.two() ? fill(slopes_of_base_rows<Backend, scalar_t, true>(sides, graph, weights))
+                : fill(slopes_of_base_rows<Backend, scalar_t, false>(sides, graph, weights));
   });
   return {slope, other_slope};
 }
 
-TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) {
-  m.impl("edge_distance", &edge_distance);
-  m.impl("edge_distance_backward", &edge_distance_backward);
+template <typename Backend>
+void register_edge_distance(torch::Library& m) {
+  m.impl("edge_distance", &edge_distance<Backend>);
+  m.impl("edge_distance_backward", &edge_distance_backward<Backend>);
 }
 
 }  // namespace pcdet::PCDET_BACKEND

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "loops.h"
+#include "simd_kernels.h"
 #include "ordered.h"
 
 namespace pcdet::cpu {

@@ -4,7 +4,7 @@
 //   2. scores of the other rows, of which those within the bound are collected (scan.h, candidates.h);
 //   3. the k-th smallest score tells which of them may be among the k nearest. If the guess was too low to know, the
 //      query is searched once more with a bound that is not;
-//   4. those, a few more than k, are ranked by their distances in float32 (frame.h).
+//   4. those, a few more than k, are ranked by their distances in float32 (search_job.h).
 // The result is that of 4 for all rows: what the grid loses never shows.
 #pragma once
 
@@ -14,7 +14,7 @@
 #include <numeric>
 #include <vector>
 
-#include "frame.h"
+#include "search_job.h"
 #include "scan.h"
 
 namespace pcdet::cpu {
@@ -24,12 +24,12 @@ class BlockSearch {
  public:
   static constexpr int64_t kTiles = 8;  // of a block
 
-  BlockSearch(const Frame<float>& frame, const Grid& grid, const PackedBase& base, const Scan& scan)
-      : frame_(frame),
+  BlockSearch(const SearchJob<float>& job, const Grid& grid, const PackedBase& base, const Scan& scan)
+      : job_(job),
         grid_(grid),
         base_(base),
         scan_(scan),
-        k_(std::min<int64_t>(frame.k, frame.num_base - static_cast<int64_t>(base.far().size()))),
+        k_(std::min<int64_t>(job.k, job.num_base - static_cast<int64_t>(base.far().size()))),
         found_(kTiles * scan.queries),
         packed_(kTiles * scan.queries * base.pairs()),
         scores_(scan.queries * kStride) {
@@ -65,7 +65,7 @@ class BlockSearch {
   void run(const int64_t* queries, const int32_t* bounds, int64_t count) {
     const int64_t tile = scan_.queries, tiles = (count + tile - 1) / tile;
     for (int64_t i = 0; i < tiles * tile; ++i) {
-      if (i < count && grid_.holds(frame_.query_row(queries[i])))
+      if (i < count && grid_.holds(job_.query_row(queries[i])))
         start(i, queries[i], bounds ? bounds[i] : kGreatestScore);
       else
         close(i);
@@ -84,7 +84,7 @@ class BlockSearch {
 
   void start(int64_t i, int64_t query, int32_t bound) {
     rounded_.assign(2 * base_.pairs(), 0);
-    const Rounded what = grid_.round(frame_.query_row(query), rounded_.data());
+    const Rounded what = grid_.round(job_.query_row(query), rounded_.data());
     for (int16_t& x : rounded_) x = static_cast<int16_t>(-x);
     for (int64_t c = 0; c < base_.pairs(); ++c)
       std::memcpy(column_of(i) + c * scan_.queries, rounded_.data() + 2 * c, sizeof(int32_t));
@@ -110,21 +110,21 @@ class BlockSearch {
 
   void rank(int64_t i, int64_t query) {
     ScoreCandidates& found = found_[i];
-    if (!grid_.holds(frame_.query_row(query))) {
-      rows_.resize(frame_.num_base);
+    if (!grid_.holds(job_.query_row(query))) {
+      rows_.resize(job_.num_base);
       std::iota(rows_.begin(), rows_.end(), 0);
-      frame_.rank(query, rows_.data(), frame_.num_base);
+      job_.rank(query, rows_.data(), job_.num_base);
     } else if (!found.finish()) {
       again_.push_back(query);
       again_bounds_.push_back(std::min(found.bound(), kGreatestScore));
     } else {
       rows_.assign(found.rows(), found.rows() + found.count());
       rows_.insert(rows_.end(), base_.far().begin(), base_.far().end());
-      frame_.rank(query, rows_.data(), static_cast<int64_t>(rows_.size()));
+      job_.rank(query, rows_.data(), static_cast<int64_t>(rows_.size()));
     }
   }
 
-  const Frame<float>& frame_;
+  const SearchJob<float>& job_;
   const Grid& grid_;
   const PackedBase& base_;
   const Scan& scan_;
@@ -137,15 +137,15 @@ class BlockSearch {
   std::vector<int32_t> again_bounds_;
 };
 
-inline void search_features(const Frame<float>& frame) {
+inline void search_features(const SearchJob<float>& job) {
   static const Scan scan = best_scan();
-  const Grid grid(frame.query, frame.num_queries, frame.base, frame.num_base, frame.channels);
-  const PackedBase base(grid, frame.base, frame.num_base);
-  const int64_t tiles = (frame.num_queries + scan.queries - 1) / scan.queries;
-  const int64_t tiles_per_thread = 1 + 64 * kItemsPerThread * kPanel / (scan.queries * frame.num_base * frame.channels);
+  const Grid grid(job.query, job.num_queries, job.base, job.num_base, job.channels);
+  const PackedBase base(grid, job.base, job.num_base);
+  const int64_t tiles = (job.num_queries + scan.queries - 1) / scan.queries;
+  const int64_t tiles_per_thread = 1 + 64 * kItemsPerThread * kPanel / (scan.queries * job.num_base * job.channels);
   at::parallel_for(0, tiles, tiles_per_thread, [&](int64_t begin, int64_t end) {
-    BlockSearch search(frame, grid, base, scan);
-    std::vector<int64_t> queries(std::min(end * scan.queries, frame.num_queries) - begin * scan.queries);
+    BlockSearch search(job, grid, base, scan);
+    std::vector<int64_t> queries(std::min(end * scan.queries, job.num_queries) - begin * scan.queries);
     std::iota(queries.begin(), queries.end(), begin * scan.queries);
     const auto count = static_cast<int64_t>(queries.size());
     for (int64_t i = 0; i < count; i += search.size()) search.search(&queries[i], std::min(search.size(), count - i));
@@ -154,20 +154,20 @@ inline void search_features(const Frame<float>& frame) {
 }
 
 // float64 is for checks: every distance by differences.
-inline void search_features(const Frame<double>& frame) {
-  const int64_t k = std::min(frame.k, frame.num_base);
-  std::vector<int32_t> rows(frame.num_base);
+inline void search_features(const SearchJob<double>& job) {
+  const int64_t k = std::min(job.k, job.num_base);
+  std::vector<int32_t> rows(job.num_base);
   std::iota(rows.begin(), rows.end(), 0);
-  at::parallel_for(0, frame.num_queries, /*grain_size=*/16, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, job.num_queries, /*grain_size=*/16, [&](int64_t begin, int64_t end) {
     Candidates<double> found;
-    std::vector<double> distances(frame.num_base);
+    std::vector<double> distances(job.num_base);
     for (int64_t q = begin; q < end; ++q) {
       found.start(k, std::max<int64_t>(k, 64));
-      distances_to(frame.query_row(q), frame.base, frame.channels, rows.data(), frame.num_base, distances.data());
-      for (int64_t i = 0; i < frame.num_base; ++i)
+      distances_to(job.query_row(q), job.base, job.channels, rows.data(), job.num_base, distances.data());
+      for (int64_t i = 0; i < job.num_base; ++i)
         if (distances[i] <= found.bound()) found.push(distances[i], static_cast<int32_t>(i));
       found.finish();
-      frame.write(q, found.values(), found.rows(), found.count());
+      job.write(q, found.values(), found.rows(), found.count());
     }
   });
 }

@@ -13,7 +13,7 @@
 #include <limits>
 #include <vector>
 
-#include "loops.h"
+#include "simd_kernels.h"
 
 namespace pcdet::cpu {
 

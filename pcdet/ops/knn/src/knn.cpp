@@ -1,28 +1,37 @@
 // K nearest neighbours on the CPU: a k-d tree for up to three coordinates, a product on an integer grid and exact
 // distances of what it leaves for wide rows.
+//
+// Two SIMD mechanisms stand in this folder, because the compiler can vectorise all loops but one:
+//   simd_kernels.cpp  plain C++ loops that the compiler turns into vector code by itself. PCDET_WIDE (pcdet/simd.h)
+//                     compiles each for the baseline, AVX2 and AVX-512; the loader chooses. The rule for new loops.
+//   scan.h, scan.inc  the product on the integer grid, where nearly all the time of a search in wide rows goes. It wants
+//                     instructions that no compiler finds in plain code (pairs of 16-bit products added into 32 bits,
+//                     with VNNI fused into one instruction) and a tile that fills the registers, whose size depends on
+//                     how many there are. So it is written in intrinsics, once, and included for each instruction set;
+//                     best_scan() chooses, and PCDET_SIMD asks for less.
 #include <pcdet/backend.h>
 
 #include "features.h"
-#include "frame.h"
-#include "frames.h"
+#include "knn_checks.h"
+#include "search_job.h"
 #include "tree.h"
 
 namespace pcdet::PCDET_BACKEND {
 
 template <typename T>
-void search_space(const Frame<T>& f) {
+void search_space(const SearchJob<T>& job) {
   constexpr int64_t kSpare = kLeaf;  // little: the sooner the bound is tight, the fewer leaves are seen
-  const Tree<T> tree(f.base, f.num_base, f.channels);
-  const int64_t k = std::min(f.k, f.num_base);
-  at::parallel_for(0, f.num_queries, /*grain_size=*/256, [&](int64_t begin, int64_t end) {
+  const Tree<T> tree(job.base, job.num_base, job.channels);
+  const int64_t k = std::min(job.k, job.num_base);
+  at::parallel_for(0, job.num_queries, /*grain_size=*/256, [&](int64_t begin, int64_t end) {
     Candidates<T> found;
     for (int64_t q = begin; q < end; ++q) {
       Place<T> at{};
-      for (int64_t d = 0; d < f.channels; ++d) at[d] = f.query_row(q)[d];
+      for (int64_t d = 0; d < job.channels; ++d) at[d] = job.query_row(q)[d];
       found.start(k, std::max(kSpare, k / 2));
       tree.search(at, found);
       found.finish();
-      f.write(q, found.values(), found.rows(), found.count());
+      job.write(q, found.values(), found.rows(), found.count());
     }
   });
 }
@@ -56,7 +65,7 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
       const int64_t* next = std::upper_bound(at, q_end, *at);
       const auto [from, to] = std::equal_range(b_ids, b_end, *at);
       const int64_t first = at - q_ids, first_row = from - b_ids;
-      const Frame<scalar_t> frame{q.const_data_ptr<scalar_t>() + first * channels,
+      const SearchJob<scalar_t> job{q.const_data_ptr<scalar_t>() + first * channels,
                                   b.const_data_ptr<scalar_t>() + first_row * channels,
                                   next - at,
                                   to - from,
@@ -65,10 +74,10 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
                                   first_row,
                                   dist2.mutable_data_ptr<scalar_t>() + first * k,
                                   idx.mutable_data_ptr<int64_t>() + first * k};
-      if (frame.num_base == 0)
-        for (int64_t i = 0; i < frame.num_queries; ++i) frame.write_missing(i, 0);
+      if (job.num_base == 0)
+        for (int64_t i = 0; i < job.num_queries; ++i) job.write_missing(i, 0);
       else
-        channels <= kDims ? search_space(frame) : search_features(frame);
+        channels <= kDims ? search_space(job) : search_features(job);
       at = next;
     }
   });

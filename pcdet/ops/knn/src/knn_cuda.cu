@@ -9,7 +9,7 @@
 
 #include <bit>
 
-#include "frames.h"
+#include "knn_checks.h"
 
 namespace pcdet::PCDET_BACKEND {
 

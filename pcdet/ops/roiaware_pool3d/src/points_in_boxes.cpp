@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "solid_box.h"
+#include "points_in_boxes_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -108,36 +108,38 @@ inline void end_of_stream() {
 #endif
 }
 
-template <typename T>
-void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
-  const auto solid = solid_boxes(boxes, num_boxes, kMaskMargin);
-  for_each_block(points, num_points, num_boxes, [&](int64_t start, const PointBlock<T>& block) {
-    alignas(64) static constexpr int32_t kOutside[kBlockPoints] = {};
-    alignas(64) int32_t inside[kBlockPoints];
-    for (int64_t i = 0; i < num_boxes; ++i) {
-      const bool touched = block.may_touch(solid[i]);
-      if (touched) mask_block(block, solid[i], inside);
-      stream_row(touched ? inside : kOutside, block.size, mask + i * num_points + start);
-    }
-    end_of_stream();
-  });
-}
-
-template <typename T>
-void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
-                int64_t num_boxes) {
-  for (int64_t frame = 0; frame < frames; ++frame) {
-    const auto solid = solid_boxes(boxes + frame * num_boxes * 7, num_boxes, kIndexMargin);
-    for_each_block(points + frame * num_points * 3, num_points, num_boxes,
-                   [&](int64_t start, const PointBlock<T>& block) {
-                     int32_t* out = index + frame * num_points + start;
-                     std::fill_n(out, block.size, -1);
-                     for (int64_t i = num_boxes - 1; i >= 0; --i)  // backwards: the first box writes last
-                       if (block.may_touch(solid[i])) number_block(block, solid[i], static_cast<int32_t>(i), out);
-                   });
+struct CpuPointsInBoxes {
+  template <typename T>
+  static void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
+    const auto solid = solid_boxes(boxes, num_boxes, kMaskMargin);
+    for_each_block(points, num_points, num_boxes, [&](int64_t start, const PointBlock<T>& block) {
+      alignas(64) static constexpr int32_t kOutside[kBlockPoints] = {};
+      alignas(64) int32_t inside[kBlockPoints];
+      for (int64_t i = 0; i < num_boxes; ++i) {
+        const bool touched = block.may_touch(solid[i]);
+        if (touched) mask_block(block, solid[i], inside);
+        stream_row(touched ? inside : kOutside, block.size, mask + i * num_points + start);
+      }
+      end_of_stream();
+    });
   }
-}
+
+  template <typename T>
+  static void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
+                         int64_t num_boxes) {
+    for (int64_t frame = 0; frame < frames; ++frame) {
+      const auto solid = solid_boxes(boxes + frame * num_boxes * 7, num_boxes, kIndexMargin);
+      for_each_block(points + frame * num_points * 3, num_points, num_boxes,
+                     [&](int64_t start, const PointBlock<T>& block) {
+                       int32_t* out = index + frame * num_points + start;
+                       std::fill_n(out, block.size, -1);
+                       for (int64_t i = num_boxes - 1; i >= 0; --i)  // backwards: the first box writes last
+                         if (block.may_touch(solid[i])) number_block(block, solid[i], static_cast<int32_t>(i), out);
+                     });
+    }
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_points_in_boxes<CpuPointsInBoxes>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "points_in_boxes_host.h"

@@ -1,5 +1,5 @@
 // Which points lie in which boxes, on the GPU: one thread for each point and box, or for each point.
-#include "solid_box.h"
+#include "points_in_boxes_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -13,11 +13,6 @@ struct MaskOfPair {
     mask[i * num_points + j] = SolidBox<T>::from(boxes + i * 7, T(kMaskMargin)).contains(p[0], p[1], p[2]);
   }
 };
-
-template <typename T>
-void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
-  for_each_pair(num_boxes, num_points, MaskOfPair<T>{points, boxes, mask, num_points});
-}
 
 template <typename T>
 struct FirstBoxOfPoint {
@@ -34,12 +29,19 @@ struct FirstBoxOfPoint {
   }
 };
 
-template <typename T>
-void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
-                int64_t num_boxes) {
-  for_each_pair(frames, num_points, FirstBoxOfPoint<T>{points, boxes, index, num_points, num_boxes});
-}
+struct CudaPointsInBoxes {
+  template <typename T>
+  static void fill_mask(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, int32_t* mask) {
+    for_each_pair(num_boxes, num_points, MaskOfPair<T>{points, boxes, mask, num_points});
+  }
+
+  template <typename T>
+  static void fill_index(const T* points, const T* boxes, int32_t* index, int64_t frames, int64_t num_points,
+                         int64_t num_boxes) {
+    for_each_pair(frames, num_points, FirstBoxOfPoint<T>{points, boxes, index, num_points, num_boxes});
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_points_in_boxes<CudaPointsInBoxes>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "points_in_boxes_host.h"

@@ -2,12 +2,9 @@
 // then pools one channel of a roi, or collects one channel of a point's gradient.
 #include <pcdet/warp.h>
 
-#include "roi_pooling.h"
+#include "roiaware_pool3d_host.h"
 
 namespace pcdet::PCDET_BACKEND {
-
-// Always true: the kernels test each voxel before they use it.
-inline bool all_below(const at::Tensor&, int64_t) { return true; }
 
 // One block of one warp for each roi.
 template <typename T>
@@ -32,29 +29,34 @@ __global__ void assign_voxels_kernel(AssignVoxels<T> assign, int64_t rois) {
   }
 }
 
-template <typename T>
-void assign_voxels(const AssignVoxels<T>& assign, int64_t rois) {
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(rois, 65535));
-  assign_voxels_kernel<<<blocks, kLanes, 0, c10::cuda::getCurrentCUDAStream()>>>(assign, rois);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
 template <typename Kernel>
 struct OneChannel {
   Kernel kernel;
   PCDET_HD void operator()(int64_t row, int64_t c) const { kernel(row, c, c + 1); }
 };
 
-template <typename T>
-void pool_rois(const PoolRoi<T>& pool, int64_t rois) {
-  for_each_pair(rois, pool.channels, OneChannel<PoolRoi<T>>{pool});
-}
+struct CudaRoiawarePool3d {
+  // Always true: the kernels test each voxel before they use it.
+  static bool all_below(const at::Tensor&, int64_t) { return true; }
 
-template <typename T>
-void spread_gradients(const CollectGradient<T>& collect) {
-  for_each_pair(collect.num_points, collect.channels, OneChannel<CollectGradient<T>>{collect});
-}
+  template <typename T>
+  static void assign_voxels(const AssignVoxels<T>& assign, int64_t rois) {
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(rois, 65535));
+    assign_voxels_kernel<<<blocks, kLanes, 0, c10::cuda::getCurrentCUDAStream()>>>(assign, rois);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  template <typename T>
+  static void pool_rois(const PoolRoi<T>& pool, int64_t rois) {
+    for_each_pair(rois, pool.channels, OneChannel<PoolRoi<T>>{pool});
+  }
+
+  template <typename T>
+  static void spread_gradients(const CollectGradient<T>& collect) {
+    for_each_pair(collect.num_points, collect.channels, OneChannel<CollectGradient<T>>{collect});
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_roiaware_pool3d<CudaRoiawarePool3d>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "roiaware_pool3d_host.h"

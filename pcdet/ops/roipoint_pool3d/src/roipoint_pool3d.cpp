@@ -1,7 +1,7 @@
 // Pooling of the points in boxes on the CPU: a box walks the points in order until it has enough.
 #include <vector>
 
-#include "../../roiaware_pool3d/src/solid_box.h"
+#include "roipoint_pool3d_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -25,24 +25,26 @@ struct FirstInside {
   }
 };
 
-template <typename T>
-void choose_points(const T* points, const T* boxes, int64_t frames, int64_t n, int64_t num_boxes, int64_t room,
-                   int32_t* chosen, int32_t* num_found) {
-  const int64_t boxes_per_thread = std::max<int64_t>(1, kPairsPerThread / std::max<int64_t>(n, 1));
-  std::vector<T> x(n), y(n), z(n);
-  for (int64_t frame = 0; frame < frames; ++frame) {
-    for (int64_t k = 0; k < n; ++k) {
-      const T* p = points + (frame * n + k) * 3;
-      x[k] = p[0], y[k] = p[1], z[k] = p[2];
+struct CpuRoipointPool3d {
+  template <typename T>
+  static void choose_points(const T* points, const T* boxes, int64_t frames, int64_t n, int64_t num_boxes, int64_t room,
+                            int32_t* chosen, int32_t* num_found) {
+    const int64_t boxes_per_thread = std::max<int64_t>(1, kPairsPerThread / std::max<int64_t>(n, 1));
+    std::vector<T> x(n), y(n), z(n);
+    for (int64_t frame = 0; frame < frames; ++frame) {
+      for (int64_t k = 0; k < n; ++k) {
+        const T* p = points + (frame * n + k) * 3;
+        x[k] = p[0], y[k] = p[1], z[k] = p[2];
+      }
+      const FirstInside<T> first_inside{x.data(), y.data(), z.data(), n, room};
+      at::parallel_for(0, num_boxes, boxes_per_thread, [&](int64_t begin, int64_t end) {
+        for (int64_t row = frame * num_boxes + begin; row < frame * num_boxes + end; ++row)
+          num_found[row] = first_inside(SolidBox<T>::from(boxes + row * 7, T(kIndexMargin)), chosen + row * room);
+      });
     }
-    const FirstInside<T> first_inside{x.data(), y.data(), z.data(), n, room};
-    at::parallel_for(0, num_boxes, boxes_per_thread, [&](int64_t begin, int64_t end) {
-      for (int64_t row = frame * num_boxes + begin; row < frame * num_boxes + end; ++row)
-        num_found[row] = first_inside(SolidBox<T>::from(boxes + row * 7, T(kIndexMargin)), chosen + row * room);
-    });
   }
-}
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_roipoint_pool3d<CpuRoipointPool3d>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "roipoint_pool3d_host.h"

@@ -1,7 +1,7 @@
 // Pooling of the points in boxes on the GPU: one warp walks the points for a box, 32 at a time, until it has enough.
 #include <pcdet/warp.h>
 
-#include "../../roiaware_pool3d/src/solid_box.h"
+#include "roipoint_pool3d_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -28,16 +28,18 @@ __global__ void choose_points_kernel(const T* points, const T* boxes, int64_t n,
   }
 }
 
-template <typename T>
-void choose_points(const T* points, const T* boxes, int64_t frames, int64_t n, int64_t num_boxes, int64_t room,
-                   int32_t* chosen, int32_t* num_found) {
-  const int64_t all = frames * num_boxes;
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>((all + kBoxes - 1) / kBoxes, 65535));
-  choose_points_kernel<<<blocks, kLanes * kBoxes, 0, c10::cuda::getCurrentCUDAStream()>>>(points, boxes, n, num_boxes,
-                                                                                          all, room, chosen, num_found);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
+struct CudaRoipointPool3d {
+  template <typename T>
+  static void choose_points(const T* points, const T* boxes, int64_t frames, int64_t n, int64_t num_boxes, int64_t room,
+                            int32_t* chosen, int32_t* num_found) {
+    const int64_t all = frames * num_boxes;
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>((all + kBoxes - 1) / kBoxes, 65535));
+    choose_points_kernel<<<blocks, kLanes * kBoxes, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        points, boxes, n, num_boxes, all, room, chosen, num_found);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_roipoint_pool3d<CudaRoipointPool3d>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "roipoint_pool3d_host.h"

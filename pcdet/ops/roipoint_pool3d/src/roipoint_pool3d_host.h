@@ -1,4 +1,6 @@
-// The op's host function. Each backend's file defines `choose_points` first, then includes this.
+// The op's host function, a template over its backend: a struct with
+//   choose_points(points, boxes, frames, n, num_boxes, room, chosen, num_found)   writes the first up to `room` rows
+//     of the points in each box to chosen (B * M, room), and their number to num_found (B * M,).
 #pragma once
 
 #include <pcdet/check.h>
@@ -50,6 +52,7 @@ inline void check_roipoint_pool3d(const at::Tensor& points, const at::Tensor& fe
 }
 
 // pooled (B, M, num, 3 + C) and empty (B, M) int32.
+template <typename Backend>
 std::tuple<at::Tensor, at::Tensor> roipoint_pool3d(const at::Tensor& points, const at::Tensor& features,
                                                    const at::Tensor& boxes, int64_t num_sampled_points) {
   check_roipoint_pool3d(points, features, boxes, num_sampled_points);
@@ -64,8 +67,8 @@ std::tuple<at::Tensor, at::Tensor> roipoint_pool3d(const at::Tensor& points, con
   const int64_t room = std::min(num_sampled_points, std::max<int64_t>(n, 1));
   at::Tensor chosen = at::empty({frames * m, room}, ints), num_found = at::empty({frames * m}, ints);
   AT_DISPATCH_FLOATING_TYPES(p.scalar_type(), "roipoint_pool3d", [&] {
-    choose_points(p.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(), frames, n, m, room,
-                  chosen.mutable_data_ptr<int32_t>(), num_found.mutable_data_ptr<int32_t>());
+    Backend::choose_points(p.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(), frames, n, m, room,
+                           chosen.mutable_data_ptr<int32_t>(), num_found.mutable_data_ptr<int32_t>());
     for_each(frames * m, MarkEmpty{num_found.const_data_ptr<int32_t>(), empty.mutable_data_ptr<int32_t>()});
     for_each_pair(frames * m * num_sampled_points, 3 + channels,
                   CopyChosen<scalar_t>{p.const_data_ptr<scalar_t>(), f.const_data_ptr<scalar_t>(),
@@ -75,6 +78,9 @@ std::tuple<at::Tensor, at::Tensor> roipoint_pool3d(const at::Tensor& points, con
   return {pooled, empty};
 }
 
-TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) { m.impl("roipoint_pool3d", &roipoint_pool3d); }
+template <typename Backend>
+void register_roipoint_pool3d(torch::Library& m) {
+  m.impl("roipoint_pool3d", &roipoint_pool3d<Backend>);
+}
 
 }  // namespace pcdet::PCDET_BACKEND

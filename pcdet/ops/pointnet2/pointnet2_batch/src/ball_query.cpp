@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "point_distance.h"
+#include "ball_query_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -197,26 +197,29 @@ struct BallSearch {
   }
 };
 
-template <typename T>
-void find_in_balls(const at::Tensor& xyz, const at::Tensor& new_xyz, double radius, int64_t nsample, int32_t* idx) {
-  constexpr int64_t kCentresPerThread = 8192;  // of 0.1 to 0.3 us each
-  const int64_t n = xyz.size(1), m = new_xyz.size(1);
-  for (int64_t frame = 0; frame < xyz.size(0); ++frame) {
-    const BallSearch<T> search(xyz.const_data_ptr<T>() + frame * n * 3, n, radius, nsample);
-    const T* centres = new_xyz.const_data_ptr<T>() + frame * m * 3;
-    at::parallel_for(0, m, kCentresPerThread, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> found(n + kBlock);
-      SmallestFirst smallest(n);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t count = search.find(centres + i * 3, found.data(), smallest);
-        int32_t* out = idx + (frame * m + i) * nsample;
-        std::copy_n(found.begin(), count, out);
-        std::fill(out + count, out + nsample, count > 0 ? found[0] : 0);
-      }
-    });
+struct CpuBallQuery {
+  template <typename T>
+  static void find_in_balls(const at::Tensor& xyz, const at::Tensor& new_xyz, double radius, int64_t nsample,
+                            int32_t* idx) {
+    constexpr int64_t kCentresPerThread = 8192;  // of 0.1 to 0.3 us each
+    const int64_t n = xyz.size(1), m = new_xyz.size(1);
+    for (int64_t frame = 0; frame < xyz.size(0); ++frame) {
+      const BallSearch<T> search(xyz.const_data_ptr<T>() + frame * n * 3, n, radius, nsample);
+      const T* centres = new_xyz.const_data_ptr<T>() + frame * m * 3;
+      at::parallel_for(0, m, kCentresPerThread, [&](int64_t begin, int64_t end) {
+        std::vector<int32_t> found(n + kBlock);
+        SmallestFirst smallest(n);
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t count = search.find(centres + i * 3, found.data(), smallest);
+          int32_t* out = idx + (frame * m + i) * nsample;
+          std::copy_n(found.begin(), count, out);
+          std::fill(out + count, out + nsample, count > 0 ? found[0] : 0);
+        }
+      });
+    }
   }
-}
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_ball_query<CpuBallQuery>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "ball_query_host.h"

@@ -1,7 +1,7 @@
 // Ball query on the GPU: one warp a centre walks the points in their order, 32 at a time, until it has enough.
 #include <pcdet/warp.h>
 
-#include "point_distance.h"
+#include "ball_query_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -33,16 +33,19 @@ __global__ void find_in_balls_kernel(const T* xyz, const T* centres, int64_t n, 
   }
 }
 
-template <typename T>
-void find_in_balls(const at::Tensor& xyz, const at::Tensor& new_xyz, double radius, int64_t nsample, int32_t* idx) {
-  const int64_t all = new_xyz.size(0) * new_xyz.size(1);
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>((all + kCentres - 1) / kCentres, 1 << 20));
-  find_in_balls_kernel<<<blocks, kLanes * kCentres, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      xyz.const_data_ptr<T>(), new_xyz.const_data_ptr<T>(), xyz.size(1), new_xyz.size(1), all,
-      static_cast<T>(radius) * static_cast<T>(radius), nsample, idx);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
+struct CudaBallQuery {
+  template <typename T>
+  static void find_in_balls(const at::Tensor& xyz, const at::Tensor& new_xyz, double radius, int64_t nsample,
+                            int32_t* idx) {
+    const int64_t all = new_xyz.size(0) * new_xyz.size(1);
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>((all + kCentres - 1) / kCentres, 1 << 20));
+    find_in_balls_kernel<<<blocks, kLanes * kCentres, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        xyz.const_data_ptr<T>(), new_xyz.const_data_ptr<T>(), xyz.size(1), new_xyz.size(1), all,
+        static_cast<T>(radius) * static_cast<T>(radius), nsample, idx);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_ball_query<CudaBallQuery>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "ball_query_host.h"

@@ -1,4 +1,5 @@
-// The op's host function. Each backend's file defines `find_in_balls` first, then includes this.
+// The op's host function, a template over its backend: a struct with
+//   find_in_balls<T>(xyz, new_xyz, radius, nsample, idx)   fills idx (B, M, nsample), which is not empty.
 #pragma once
 
 #include "point_distance.h"
@@ -6,6 +7,7 @@
 namespace pcdet::PCDET_BACKEND {
 
 // (B, M, nsample) int32 rows of `xyz`.
+template <typename Backend>
 at::Tensor ball_query(const at::Tensor& xyz, const at::Tensor& new_xyz, double radius, int64_t nsample) {
   check_two_point_sets("xyz", xyz, "new_xyz", new_xyz);
   TORCH_CHECK_VALUE(radius > 0 && radius <= 1e12, "radius must be positive and at most 1e12, got ", radius);
@@ -20,11 +22,14 @@ at::Tensor ball_query(const at::Tensor& xyz, const at::Tensor& new_xyz, double r
   at::Tensor idx = at::empty({centres.size(0), centres.size(1), nsample}, points.options().dtype(at::kInt));
   if (idx.numel() == 0) return idx;
   AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "ball_query", [&] {
-    find_in_balls<scalar_t>(points, centres, radius, nsample, idx.mutable_data_ptr<int32_t>());
+    Backend::template find_in_balls<scalar_t>(points, centres, radius, nsample, idx.mutable_data_ptr<int32_t>());
   });
   return idx;
 }
 
-TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) { m.impl("ball_query", &ball_query); }
+template <typename Backend>
+void register_ball_query(torch::Library& m) {
+  m.impl("ball_query", &ball_query<Backend>);
+}
 
 }  // namespace pcdet::PCDET_BACKEND

@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "furthest_point_sample_host.h"
 #include "point_buckets.h"
 
 namespace pcdet::PCDET_BACKEND {
@@ -184,16 +185,18 @@ void sample_frame(const T* points, int64_t n, int64_t npoint, int32_t* picks) {
                     npoint, picks);
 }
 
-template <typename T>
-void sample_frames(const at::Tensor& xyz, int64_t npoint, int32_t* picks) {
-  const auto* points = xyz.const_data_ptr<T>();
-  const int64_t n = xyz.size(1);
-  constexpr int64_t kPicksPerThread = 2048;  // of about half a microsecond each
-  at::parallel_for(0, xyz.size(0), std::max<int64_t>(1, kPicksPerThread / npoint), [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) sample_frame(points + b * n * 3, n, npoint, picks + b * npoint);
-  });
-}
+struct CpuFurthestPointSample {
+  template <typename T>
+  static void sample_frames(const at::Tensor& xyz, int64_t npoint, int32_t* picks) {
+    const auto* points = xyz.const_data_ptr<T>();
+    const int64_t n = xyz.size(1);
+    constexpr int64_t kPicksPerThread = 2048;  // of about half a microsecond each
+    at::parallel_for(0, xyz.size(0), std::max<int64_t>(1, kPicksPerThread / npoint), [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) sample_frame(points + b * n * 3, n, npoint, picks + b * npoint);
+    });
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_furthest_point_sample<CpuFurthestPointSample>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "furthest_point_sample_host.h"

@@ -5,7 +5,7 @@
 #include <ATen/ops/sort.h>
 #include <pcdet/warp.h>
 
-#include "point_distance.h"
+#include "furthest_point_sample_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -172,42 +172,45 @@ __global__ void sample_kernel(const T* xyz, const T* low, const T* high, DeviceB
   }
 }
 
-template <typename T>
-void sample_frames(const at::Tensor& xyz, int64_t npoint, int32_t* picks) {
-  const int64_t frames = xyz.size(0), n = xyz.size(1), count = (n + kBucketPoints - 1) / kBucketPoints;
-  const auto ints = xyz.options().dtype(at::kInt);
-  const at::Tensor low = xyz.amin(1).contiguous(), high = xyz.amax(1).contiguous();
-  at::Tensor place = at::empty({frames, n}, ints);
-  for_each(frames * n, PlaceOnCurve<T>{xyz.const_data_ptr<T>(), low.const_data_ptr<T>(), high.const_data_ptr<T>(),
-                                       place.mutable_data_ptr<int32_t>(), n});
-  const at::Tensor order = std::get<1>(at::sort(place, /*stable=*/true, /*dim=*/1, /*descending=*/false)).contiguous();
+struct CudaFurthestPointSample {
+  template <typename T>
+  static void sample_frames(const at::Tensor& xyz, int64_t npoint, int32_t* picks) {
+    const int64_t frames = xyz.size(0), n = xyz.size(1), count = (n + kBucketPoints - 1) / kBucketPoints;
+    const auto ints = xyz.options().dtype(at::kInt);
+    const at::Tensor low = xyz.amin(1).contiguous(), high = xyz.amax(1).contiguous();
+    at::Tensor place = at::empty({frames, n}, ints);
+    for_each(frames * n, PlaceOnCurve<T>{xyz.const_data_ptr<T>(), low.const_data_ptr<T>(), high.const_data_ptr<T>(),
+                                         place.mutable_data_ptr<int32_t>(), n});
+    const at::Tensor order =
+        std::get<1>(at::sort(place, /*stable=*/true, /*dim=*/1, /*descending=*/false)).contiguous();
 
-  at::Tensor rows = at::empty({4, frames, count, kBucketPoints}, xyz.options());
-  at::Tensor box = at::empty({frames, 6, count}, xyz.options()), furthest = at::empty({frames, count}, xyz.options());
-  at::Tensor index = at::empty({frames, count, kBucketPoints}, ints), lists = at::empty({2, frames, count}, ints);
-  auto* row = rows.mutable_data_ptr<T>();
-  auto* list = lists.mutable_data_ptr<int32_t>();
-  const int64_t size = frames * count * kBucketPoints;
-  const DeviceBuckets<T> buckets{row,
-                                 row + size,
-                                 row + size * 2,
-                                 row + size * 3,
-                                 index.mutable_data_ptr<int32_t>(),
-                                 box.mutable_data_ptr<T>(),
-                                 furthest.mutable_data_ptr<T>(),
-                                 list,
-                                 list + frames * count,
-                                 count};
-  for_each_pair(frames, count, FillBucket<T>{xyz.const_data_ptr<T>(), order.const_data_ptr<int64_t>(), buckets, n});
+    at::Tensor rows = at::empty({4, frames, count, kBucketPoints}, xyz.options());
+    at::Tensor box = at::empty({frames, 6, count}, xyz.options()), furthest = at::empty({frames, count}, xyz.options());
+    at::Tensor index = at::empty({frames, count, kBucketPoints}, ints), lists = at::empty({2, frames, count}, ints);
+    auto* row = rows.mutable_data_ptr<T>();
+    auto* list = lists.mutable_data_ptr<int32_t>();
+    const int64_t size = frames * count * kBucketPoints;
+    const DeviceBuckets<T> buckets{row,
+                                   row + size,
+                                   row + size * 2,
+                                   row + size * 3,
+                                   index.mutable_data_ptr<int32_t>(),
+                                   box.mutable_data_ptr<T>(),
+                                   furthest.mutable_data_ptr<T>(),
+                                   list,
+                                   list + frames * count,
+                                   count};
+    for_each_pair(frames, count, FillBucket<T>{xyz.const_data_ptr<T>(), order.const_data_ptr<int64_t>(), buckets, n});
 
-  TORCH_CHECK_VALUE(frames <= std::numeric_limits<int32_t>::max(), "xyz must hold fewer than 2^31 frames, got ",
-                    frames);
-  const int threads = count <= 64 ? 128 : count <= 512 ? 512 : 1024;
-  sample_kernel<<<static_cast<unsigned>(frames), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      xyz.const_data_ptr<T>(), low.const_data_ptr<T>(), high.const_data_ptr<T>(), buckets, n, npoint, picks);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
+    TORCH_CHECK_VALUE(frames <= std::numeric_limits<int32_t>::max(), "xyz must hold fewer than 2^31 frames, got ",
+                      frames);
+    const int threads = count <= 64 ? 128 : count <= 512 ? 512 : 1024;
+    sample_kernel<<<static_cast<unsigned>(frames), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        xyz.const_data_ptr<T>(), low.const_data_ptr<T>(), high.const_data_ptr<T>(), buckets, n, npoint, picks);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_furthest_point_sample<CudaFurthestPointSample>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "furthest_point_sample_host.h"

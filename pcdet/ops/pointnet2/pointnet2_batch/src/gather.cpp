@@ -1,5 +1,5 @@
 // Columns of features on the CPU. One thread adds a whole row of gradients, so that the sums' order is always the same.
-#include "gather_kernels.h"
+#include "gather_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -13,14 +13,16 @@ struct AddRow {
   }
 };
 
-template <typename T, typename I>
-void scatter_rows(const at::Tensor&, const AddColumn<T, I>& add, int64_t frames) {
-  const int64_t rows_per_thread = std::max<int64_t>(1, kPairsPerThread / add.entries());
-  at::parallel_for(0, frames * add.channels, rows_per_thread, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) AddRow<T, I>{add}(row);
-  });
-}
+struct CpuGather {
+  template <typename T, typename I>
+  static void scatter_rows(const at::Tensor&, const AddColumn<T, I>& add, int64_t frames) {
+    const int64_t rows_per_thread = std::max<int64_t>(1, kPairsPerThread / add.entries());
+    at::parallel_for(0, frames * add.channels, rows_per_thread, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) AddRow<T, I>{add}(row);
+    });
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_gather<CpuGather>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "gather_host.h"

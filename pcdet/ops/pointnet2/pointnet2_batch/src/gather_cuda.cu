@@ -3,7 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/sort.h>
 
-#include "gather_kernels.h"
+#include "gather_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -37,17 +37,19 @@ struct AddInOrder {
   }
 };
 
-template <typename T, typename I>
-void scatter_rows(const at::Tensor& idx, const AddColumn<T, I>& add, int64_t frames) {
-  if (!at::globalContext().deterministicAlgorithms()) {
-    for_each_pair(frames * add.channels, add.entries(), AddAtomically<T, I>{add});
-    return;
+struct CudaGather {
+  template <typename T, typename I>
+  static void scatter_rows(const at::Tensor& idx, const AddColumn<T, I>& add, int64_t frames) {
+    if (!at::globalContext().deterministicAlgorithms()) {
+      for_each_pair(frames * add.channels, add.entries(), AddAtomically<T, I>{add});
+      return;
+    }
+    const auto [sorted, entry] = at::sort(idx, /*stable=*/true, /*dim=*/1, /*descending=*/false);
+    for_each_pair(frames * add.channels, add.n,
+                  AddInOrder<T, I>{add, sorted.template const_data_ptr<I>(), entry.template const_data_ptr<int64_t>()});
   }
-  const auto [sorted, entry] = at::sort(idx, /*stable=*/true, /*dim=*/1, /*descending=*/false);
-  for_each_pair(frames * add.channels, add.n,
-                AddInOrder<T, I>{add, sorted.template const_data_ptr<I>(), entry.template const_data_ptr<int64_t>()});
-}
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_gather<CudaGather>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "gather_host.h"

@@ -1,5 +1,6 @@
-// Picking and weighting columns of features, and the way back. Each backend's file defines `scatter_rows` first, then
-// includes this.
+// Picking and weighting columns of features, and the way back: host functions, templates over their backend, a struct
+// with
+//   scatter_rows(idx, add, frames)   adds every entry of idx (B, E) to add.out, as AddColumn says.
 #pragma once
 
 #include "gather_kernels.h"
@@ -12,6 +13,7 @@ inline void check_columns(const char* name, const at::Tensor& features) {
 }
 
 // (B, C, N) features, (B, M) idx -> (B, C, M).
+template <typename Backend>
 at::Tensor gather_points(const at::Tensor& features, const at::Tensor& idx) {
   check_columns("features", features);
   TORCH_CHECK_VALUE(idx.dim() == 2 && idx.size(0) == features.size(0),
@@ -38,8 +40,9 @@ inline at::ScalarType sum_type(const at::Tensor& x) {
 }
 
 // (B, C, M) grad, (B, E) idx, optional (B, E) weight, E = M * per_column -> (B, C, num_points).
-inline at::Tensor scatter(const at::Tensor& grad, const at::Tensor& idx, const at::Tensor* weight, int64_t per_column,
-                          int64_t num_points) {
+template <typename Backend>
+at::Tensor scatter(const at::Tensor& grad, const at::Tensor& idx, const at::Tensor* weight, int64_t per_column,
+                   int64_t num_points) {
   check_columns("grad", grad);
   TORCH_CHECK_VALUE(num_points >= 0, "num_points must not be negative, got ", num_points);
   TORCH_CHECK_VALUE(idx.size(0) == grad.size(0) && idx.size(1) == grad.size(2) * per_column,
@@ -52,7 +55,7 @@ inline at::Tensor scatter(const at::Tensor& grad, const at::Tensor& idx, const a
   AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "scatter", [&] {
     const at::Tensor w = weight ? weight->contiguous().to(g.scalar_type()) : at::Tensor();
     AT_DISPATCH_INDEX_TYPES(rows.scalar_type(), "scatter_idx", [&] {
-      scatter_rows(
+      Backend::scatter_rows(
           rows,
           AddColumn<scalar_t, index_t>{g.const_data_ptr<scalar_t>(), rows.const_data_ptr<index_t>(),
                                        weight ? w.const_data_ptr<scalar_t>() : nullptr,
@@ -63,10 +66,11 @@ inline at::Tensor scatter(const at::Tensor& grad, const at::Tensor& idx, const a
   return out.to(grad.scalar_type());
 }
 
+template <typename Backend>
 at::Tensor gather_points_backward(const at::Tensor& grad, const at::Tensor& idx, int64_t num_points) {
   TORCH_CHECK_VALUE(idx.dim() == 2, "idx must have shape (B, M), got ", idx.sizes());
   check_same_device("grad", grad, "idx", idx);
-  return scatter(grad, idx, nullptr, 1, num_points);
+  return scatter<Backend>(grad, idx, nullptr, 1, num_points);
 }
 
 inline void check_three(const at::Tensor& features, const at::Tensor& idx, const at::Tensor& weight) {
@@ -80,6 +84,7 @@ inline void check_three(const at::Tensor& features, const at::Tensor& idx, const
 }
 
 // (B, C, M) features, (B, N, 3) idx and weight -> (B, C, N).
+template <typename Backend>
 at::Tensor three_interpolate(const at::Tensor& features, const at::Tensor& idx, const at::Tensor& weight) {
   check_columns("features", features);
   check_three(features, idx, weight);
@@ -100,19 +105,21 @@ at::Tensor three_interpolate(const at::Tensor& features, const at::Tensor& idx, 
   return out.to(features.scalar_type());
 }
 
+template <typename Backend>
 at::Tensor three_interpolate_backward(const at::Tensor& grad, const at::Tensor& idx, const at::Tensor& weight,
                                       int64_t num_points) {
   check_columns("grad", grad);
   check_three(grad, idx, weight);
   const at::Tensor flat_weight = weight.contiguous().view({weight.size(0), -1});
-  return scatter(grad, idx.contiguous().view({idx.size(0), -1}), &flat_weight, 3, num_points);
+  return scatter<Backend>(grad, idx.contiguous().view({idx.size(0), -1}), &flat_weight, 3, num_points);
 }
 
-TORCH_LIBRARY_IMPL(pcdet, PCDET_DISPATCH_KEY, m) {
-  m.impl("gather_points", &gather_points);
-  m.impl("gather_points_backward", &gather_points_backward);
-  m.impl("three_interpolate", &three_interpolate);
-  m.impl("three_interpolate_backward", &three_interpolate_backward);
+template <typename Backend>
+void register_gather(torch::Library& m) {
+  m.impl("gather_points", &gather_points<Backend>);
+  m.impl("gather_points_backward", &gather_points_backward<Backend>);
+  m.impl("three_interpolate", &three_interpolate<Backend>);
+  m.impl("three_interpolate_backward", &three_interpolate_backward<Backend>);
 }
 
 }  // namespace pcdet::PCDET_BACKEND

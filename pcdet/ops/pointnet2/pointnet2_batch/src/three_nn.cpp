@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "point_buckets.h"
+#include "three_nn_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -116,33 +117,36 @@ template <typename T>
 PCDET_WIDE void search_three(const KnownPoints<float>& s, const QueryBatch<float>& batch) { search_known(s, batch); }
 PCDET_WIDE void search_three(const KnownPoints<double>& s, const QueryBatch<double>& batch) { search_known(s, batch); }
 
-template <typename T>
-void find_three(const at::Tensor& unknown, const at::Tensor& known, T* dist2, int32_t* idx) {
-  constexpr int64_t kQueriesPerThread = 8192;  // of about a quarter of a microsecond each
-  const int64_t n = unknown.size(1), m = known.size(1);
-  for (int64_t frame = 0; frame < unknown.size(0); ++frame) {
-    const T *queries = unknown.const_data_ptr<T>() + frame * n * 3, *points = known.const_data_ptr<T>() + frame * m * 3;
-    const auto order = order_along_curve(queries, n);
-    const PointBuckets<T> buckets(points, m, kFew, kFew);
-    const auto group_boxes = buckets.boxes_of_groups(kFew);
-    const int64_t groups = buckets.count / kFew;
-    at::parallel_for(0, n, kQueriesPerThread, [&](int64_t begin, int64_t end) {
-      std::vector<uint8_t> in_reach(groups + 8);
-      const KnownPoints<T> s{points,
-                             m,
-                             groups,
-                             {group_boxes[0], group_boxes[1]},
-                             {buckets.box_low, buckets.box_high},
-                             buckets.x.data(),
-                             buckets.y.data(),
-                             buckets.z.data(),
-                             buckets.index.data(),
-                             in_reach.data()};
-      search_three(s, {queries, order.data(), begin, end, dist2 + frame * n * 3, idx + frame * n * 3});
-    });
+struct CpuThreeNn {
+  template <typename T>
+  static void find_three(const at::Tensor& unknown, const at::Tensor& known, T* dist2, int32_t* idx) {
+    constexpr int64_t kQueriesPerThread = 8192;  // of about a quarter of a microsecond each
+    const int64_t n = unknown.size(1), m = known.size(1);
+    for (int64_t frame = 0; frame < unknown.size(0); ++frame) {
+      const T *queries = unknown.const_data_ptr<T>() + frame * n * 3,
+              *points = known.const_data_ptr<T>() + frame * m * 3;
+      const auto order = order_along_curve(queries, n);
+      const PointBuckets<T> buckets(points, m, kFew, kFew);
+      const auto group_boxes = buckets.boxes_of_groups(kFew);
+      const int64_t groups = buckets.count / kFew;
+      at::parallel_for(0, n, kQueriesPerThread, [&](int64_t begin, int64_t end) {
+        std::vector<uint8_t> in_reach(groups + 8);
+        const KnownPoints<T> s{points,
+                               m,
+                               groups,
+                               {group_boxes[0], group_boxes[1]},
+                               {buckets.box_low, buckets.box_high},
+                               buckets.x.data(),
+                               buckets.y.data(),
+                               buckets.z.data(),
+                               buckets.index.data(),
+                               in_reach.data()};
+        search_three(s, {queries, order.data(), begin, end, dist2 + frame * n * 3, idx + frame * n * 3});
+      });
+    }
   }
-}
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_three_nn<CpuThreeNn>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "three_nn_host.h"

@@ -1,5 +1,5 @@
 // The three nearest points on the GPU: one thread a query; a block's threads read the known points together, in tiles.
-#include "point_distance.h"
+#include "three_nn_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -46,16 +46,18 @@ __global__ void find_three_kernel(const T* unknown, const T* known, int64_t n, i
   }
 }
 
-template <typename T>
-void find_three(const at::Tensor& unknown, const at::Tensor& known, T* dist2, int32_t* idx) {
-  const int64_t frames = unknown.size(0), n = unknown.size(1);
-  const dim3 grid(static_cast<unsigned>((n + kTile - 1) / kTile),
-                  static_cast<unsigned>(std::min<int64_t>(frames, 65535)));
-  find_three_kernel<<<grid, kTile, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      unknown.const_data_ptr<T>(), known.const_data_ptr<T>(), n, known.size(1), frames, dist2, idx);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
+struct CudaThreeNn {
+  template <typename T>
+  static void find_three(const at::Tensor& unknown, const at::Tensor& known, T* dist2, int32_t* idx) {
+    const int64_t frames = unknown.size(0), n = unknown.size(1);
+    const dim3 grid(static_cast<unsigned>((n + kTile - 1) / kTile),
+                    static_cast<unsigned>(std::min<int64_t>(frames, 65535)));
+    find_three_kernel<<<grid, kTile, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        unknown.const_data_ptr<T>(), known.const_data_ptr<T>(), n, known.size(1), frames, dist2, idx);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_three_nn<CudaThreeNn>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND
-
-#include "three_nn_host.h"

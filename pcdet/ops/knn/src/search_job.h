@@ -1,4 +1,4 @@
-// One frame of a search, and its results.
+// One frame's part of a search: its queries, its base rows, and where the results go.
 #pragma once
 
 #include <algorithm>
@@ -8,13 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "loops.h"
+#include "simd_kernels.h"
 
 namespace pcdet::cpu {
 
 // The queries and base rows, where the results go, and the number of the first base row.
 template <typename T>
-struct Frame {
+struct SearchJob {
   const T *query, *base;  // (Q, C), (M, C)
   int64_t num_queries, num_base, channels, k, first_row;
   T* dist2;      // (Q, k)
@@ -48,7 +48,7 @@ struct Frame {
 };
 
 template <>
-inline void Frame<double>::write(int64_t q, const double* distances, const int32_t* rows, int64_t count) const {
+inline void SearchJob<double>::write(int64_t q, const double* distances, const int32_t* rows, int64_t count) const {
   thread_local std::vector<std::pair<double, int32_t>> pairs;
   pairs.resize(count);
   for (int64_t i = 0; i < count; ++i) pairs[i] = {distances[i], rows[i]};
@@ -59,7 +59,7 @@ inline void Frame<double>::write(int64_t q, const double* distances, const int32
 }
 
 template <>
-inline void Frame<float>::write(int64_t q, const float* distances, const int32_t* rows, int64_t count) const {
+inline void SearchJob<float>::write(int64_t q, const float* distances, const int32_t* rows, int64_t count) const {
   constexpr int64_t kQuadratic = 24 * kPlaces;  // up to so many candidates counting is faster than sorting
   const int64_t wanted = std::min(count, k);
   if (count <= kQuadratic) {

@@ -26,7 +26,7 @@ OURS = "pcdet"
 LONG_MS = 10.0  # from here on, starting a call on a GPU and waiting for it do not count
 
 
-class Contest:
+class Benchmark:
     """Collects rows ``case, contender, ms`` and prints them; absent contenders are named once, with the reason.
 
     Args:

@@ -1,4 +1,4 @@
-// The loops of knn that gain from the widest vectors there are; loops.cpp compiles each for several processors.
+// The loops of knn that the compiler can vectorise; simd_kernels.cpp compiles each for several processors.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// Compiled by PCDET_WIDE for the baseline, AVX2 and AVX-512; see loops.h for what each does.
-#include "loops.h"
+// Plain loops for PCDET_WIDE: the compiler vectorises each for the baseline, AVX2 and AVX-512. See simd_kernels.h for
+// what each does, and knn.cpp for why scan.h does it otherwise.
+#include "simd_kernels.h"
 
 #include <pcdet/simd.h>
 

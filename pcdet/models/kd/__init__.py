@@ -14,7 +14,7 @@ from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.taps import check_learns
 from pcdet.models.kd.features.teacher_batch import TeacherInput, teacher_input
 from pcdet.models.kd.init.weight_slicing import inherit_weights
-from pcdet.models.kd.model_outputs import Pair
+from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.schema import KDConfig, resolve
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg, load_object
 
@@ -56,7 +56,7 @@ def build_distiller(
     return Distiller(
         student,
         teacher,
-        _build_losses(kd.losses, Pair(student, teacher)),
+        _build_losses(kd.losses, ModelPair(student, teacher)),
         Geometry.of(dataset),
         own_input=own_input,
         teacher_mode=kd.teacher.mode,
@@ -97,7 +97,7 @@ def _load_teacher(
     return teacher, own_input
 
 
-def _build_losses(nodes: list[dict], pair: Pair) -> dict[str, nn.Module]:
+def _build_losses(nodes: list[dict], pair: ModelPair) -> dict[str, nn.Module]:
     """Label -> loss; ConfigError with what every constructor complains about, and where."""
     losses, problems = {}, []
     for i, (label, node) in enumerate(zip(_labels(nodes), nodes, strict=True)):

@@ -13,8 +13,9 @@ from easydict import EasyDict
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.description import describe
 from pcdet.models.kd.features.grid import Geometry
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
 from pcdet.models.kd.schema import resolve
+from pcdet.models.kd.step import Step
 from pcdet.registry import KD_LOSSES, build_from_cfg
 
 PILLAR = [
@@ -90,7 +91,7 @@ class Case:
             loss |= {"REWEIGHT": None, "DISTANCE": "dist", "WEIGHT": 5e-4}
         return loss
 
-    def view(self, feature):
+    def outputs(self, feature):
         """A batch that holds the feature as a detector would leave it."""
         if self.tap == "point_features":
             frames, _, points = feature.shape
@@ -108,7 +109,7 @@ class Case:
             }
         else:
             batch = {"batch_size": len(feature)}
-        return View(self.detector, batch, {self.tap: feature}, GEOMETRY)
+        return ModelOutputs(self.detector, batch, {self.tap: feature}, GEOMETRY)
 
 
 def run(case, dtype):
@@ -123,7 +124,8 @@ def run(case, dtype):
         module.bn.bias.data.copy_(given["bn.bias"])
     loss.train()
     student = case.feature("student").to(dtype).requires_grad_()
-    value, _ = loss(case.view(student), case.view(case.feature("teacher").to(dtype)))
+    outputs = case.outputs(student), case.outputs(case.feature("teacher").to(dtype))
+    value, _ = loss(Step(*outputs, outputs[0].batch))
     value = loss.weight * value
     value.backward()
     return value, student.grad, loss

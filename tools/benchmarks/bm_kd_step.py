@@ -39,7 +39,8 @@ from pcdet.models.kd.diagnostics import thinned_out
 from pcdet.models.kd.features.taps import Taps
 from pcdet.models.kd.graphs import neighbours
 from pcdet.models.kd.losses import point_distiller
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
+from pcdet.models.kd.step import Step
 
 CONFIGS = {"default": "kd/pointpillar_4x_paper.yaml", "official": "kd/pointpillar_4x_official.yaml"}
 FRAMES, POINTS = 2, 20_000
@@ -88,18 +89,20 @@ def distillation(distiller, batch: dict) -> Callable[[], None]:
     def leaf(value):
         return value.detach().requires_grad_() if isinstance(value, Tensor) and value.requires_grad else value
 
-    own, head, labels = dict(batch), distiller.student.dense_head, list(distiller.losses)
+    student_batch, head, labels = dict(batch), distiller.student.dense_head, list(distiller.losses)
     with Taps(distiller.student, distiller._taps("student", labels)) as taps:
-        distiller.student(own)
-    tapped = {name: leaf(value) for name, value in taps.complete(own).items()}
+        distiller.student(student_batch)
+    tapped = {name: leaf(value) for name, value in taps.complete(student_batch).items()}
     head.forward_ret_dict = {name: leaf(value) for name, value in head.forward_ret_dict.items()}
-    own = {name: leaf(value) for name, value in own.items()}
+    student_batch = {name: leaf(value) for name, value in student_batch.items()}
     seen = distiller._run_teacher(batch, labels)
 
     def call() -> None:
         distiller.zero_grad()
-        teacher = View(seen.detector, seen.batch, seen.taps, seen.geometry)  # remembers nothing of the last call
-        loss, _ = distiller._kd_losses(labels, View(distiller.student, own, tapped, distiller.geometry), teacher)
+        # New ones for each call, which remember nothing of the last.
+        teacher = ModelOutputs(seen.detector, seen.batch, seen.taps, seen.geometry)
+        student = ModelOutputs(distiller.student, student_batch, tapped, distiller.geometry)
+        loss, _ = distiller._kd_losses(labels, Step(student, teacher, batch))
         loss.backward()
 
     return call
@@ -121,13 +124,13 @@ def full_matrix_knn(query: Tensor, base: Tensor, k: int, query_frame: Tensor, ba
 
 
 @dataclass(frozen=True)
-class PlainDescription:
-    """``Description`` with (1, C', G, K) tensors of edges, of graphs that miss no neighbour."""
+class PlainEmbedding:
+    """``EdgeEmbedding`` with (1, C', G, K) tensors of edges, of graphs that miss no neighbour."""
 
     edges: Tensor
 
     @classmethod
-    def of(cls, adapter, rows: Tensor, centres: Tensor, graph, *, edge: str, pool: str) -> PlainDescription:
+    def of(cls, adapter, rows: Tensor, centres: Tensor, graph, *, edge: str, pool: str) -> PlainEmbedding:
         """What ``adapter`` makes of every edge."""
         assert (edge, pool) == ("concat", "none")
         idx = graph.idx
@@ -141,11 +144,11 @@ class PlainDescription:
             edges = functional.batch_norm(edges, None, None, norm.weight, norm.bias, training=True).relu()
         return cls(edges)
 
-    def squares(self, other: PlainDescription) -> Tensor:
+    def squared_distance(self, other: PlainEmbedding) -> Tensor:
         """(G,) sum of the squared differences."""
         return (self.edges - other.edges).square().sum(dim=(0, 1, 3))
 
-    def entries(self) -> int:
+    def numel(self) -> int:
         """How many numbers describe each graph."""
         return self.edges.shape[1] * self.edges.shape[3]
 
@@ -153,7 +156,7 @@ class PlainDescription:
         """(G, C') the mean over the edges."""
         return self.edges[0].mean(dim=2).T
 
-    def some_rows(self) -> Tensor:
+    def sample_rows(self) -> Tensor:
         """(n, C') some thousand edges."""
         edges = self.edges[0].flatten(1)
         return edges[:, thinned_out(edges.shape[1], edges.device)].T
@@ -163,7 +166,7 @@ def plain_step(distiller, batch: dict) -> float:
     """``step`` with plain PyTorch in place of our ops."""
     with ExitStack() as changed:
         changed.enter_context(patch.object(neighbours, "knn", full_matrix_knn))
-        changed.enter_context(patch.object(point_distiller, "Description", PlainDescription))
+        changed.enter_context(patch.object(point_distiller, "EdgeEmbedding", PlainEmbedding))
         table = patch.object(point_distiller, "edge_graph", lambda idx, *_, **__: SimpleNamespace(idx=idx))
         changed.enter_context(table)
         return step(distiller, batch)

@@ -14,7 +14,7 @@ from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.tap_specs import check_learns, kind_of_tap
 from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.init.weight_slicing import inherit_weights
-from pcdet.models.kd.model_outputs import Pair
+from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.schema import KDConfig, resolve
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg
 
@@ -54,7 +54,7 @@ def build_distiller(
     return Distiller(
         student,
         teacher,
-        _build_losses(kd.losses, Pair(student, teacher)),
+        _build_losses(kd.losses, ModelPair(student, teacher)),
         Geometry.of(dataset),
         own_input=own_input,
         teacher_mode=kd.teacher.mode,
@@ -64,7 +64,7 @@ def build_distiller(
     )
 
 
-def _build_losses(nodes: list[dict], pair: Pair) -> dict[str, nn.Module]:
+def _build_losses(nodes: list[dict], pair: ModelPair) -> dict[str, nn.Module]:
     """Label -> loss; ConfigError with what every constructor complains about, and where."""
     losses, problems = {}, []
     for i, (label, node) in enumerate(zip(_labels(nodes), nodes, strict=True)):

@@ -13,7 +13,8 @@ from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.taps import Taps
 from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.losses.base import KDLoss
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
+from pcdet.models.kd.step import Step
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -112,7 +113,7 @@ class Distiller(nn.Module):
     def forward(self, batch_dict: dict[str, Any]) -> Any:
         """One training step's losses, or the student's predictions in eval mode.
 
-        Reads what the student and the teacher read; the given dictionary is left as it was.
+        Reads what the student and the teacher read; ``batch_dict`` is left as it was.
 
         Returns:
             ret_dict with "loss" (the student's plus the weighted KD losses), tb_dict with the student's entries and
@@ -122,12 +123,12 @@ class Distiller(nn.Module):
             return self.student(batch_dict)
         active = self._active()
         teacher = self._run_teacher(batch_dict, active)
-        own_batch = dict(batch_dict)
+        student_batch = dict(batch_dict)
         with Taps(self.student, self._taps("student", active)) as taps:
-            ret_dict, tb_dict, disp_dict = self.student(own_batch)
-        student = View(self.student, own_batch, taps.complete(own_batch), self.geometry)
+            ret_dict, tb_dict, disp_dict = self.student(student_batch)
+        student = ModelOutputs(self.student, student_batch, taps.complete(student_batch), self.geometry)
         with torch.autocast(ret_dict["loss"].device.type, enabled=False):
-            kd_loss, logs = self._kd_losses(active, student, teacher)
+            kd_loss, logs = self._kd_losses(active, Step(student, teacher, batch_dict))
         logs["kd/total"] = kd_loss.detach()
         logs = _to_floats(logs)
         self._watch(logs)
@@ -144,21 +145,24 @@ class Distiller(nn.Module):
         return tuple(dict.fromkeys(taps))
 
     @torch.no_grad()
-    def _run_teacher(self, batch_dict: dict[str, Any], labels: Sequence[str]) -> View:
-        """The teacher up to these losses' last tap, on its own copy of the dictionary: modules write into theirs."""
+    def _run_teacher(self, batch_dict: dict[str, Any], labels: Sequence[str]) -> ModelOutputs:
+        """The student's batch -> the teacher's outputs, up to the last tap of these losses.
+
+        The teacher gets a dictionary of its own, since modules write into theirs.
+        """
         names = self._taps("teacher", labels)
         if not names:
-            return View(self.teacher, dict(batch_dict), {}, self._teacher_geometry)
-        own_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
-        given = set(own_batch)
+            return ModelOutputs(self.teacher, dict(batch_dict), {}, self._teacher_geometry)
+        teacher_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
+        input_keys = set(teacher_batch)
         with Taps(self.teacher, names, stop=True) as taps:
-            own_batch = self.teacher.forward_features(own_batch)
-        seen = taps.complete(own_batch)
+            teacher_batch = self.teacher.forward_features(teacher_batch)
+        seen = taps.complete(teacher_batch)
         # The maps in between are let go before the student needs the memory; coordinates say where rows stand.
-        kept = {key: value for key, value in own_batch.items() if key in given or key.endswith("_coords")}
-        return View(self.teacher, kept, seen, self._teacher_geometry)
+        kept = {key: value for key, value in teacher_batch.items() if key in input_keys or key.endswith("_coords")}
+        return ModelOutputs(self.teacher, kept, seen, self._teacher_geometry)
 
-    def _kd_losses(self, labels: Sequence[str], student: View, teacher: View) -> tuple[Tensor, dict[str, Any]]:
+    def _kd_losses(self, labels: Sequence[str], step: Step) -> tuple[Tensor, dict[str, Any]]:
         """The weighted sum of these losses, and everything to log."""
         diagnose = bool(self.log_every) and self._iteration % self.log_every == 0
         self._iteration += 1
@@ -169,7 +173,7 @@ class Distiller(nn.Module):
             loss = self.losses[label]
             factor = loss.schedule.at(*self._epoch)
             weight = loss.weight * factor
-            value, details = loss(student, teacher, diagnose=diagnose)
+            value, details = loss(step, diagnose=diagnose)
             total = total + weight * value
             logs[f"kd/{label}"] = weight * value.detach()
             logs.update({f"kd/{label}/{key}": detail for key, detail in details.items()})

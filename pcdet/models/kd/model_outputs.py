@@ -1,4 +1,4 @@
-"""One side of a distillation step: what a detector's forward left behind, in the forms that losses ask for."""
+"""What a loss asks of a detector: ``ModelOutputs`` after its forward, and of both while it is built: ``ModelPair``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.matching import check_kinds
 from pcdet.models.kd.features.tap_specs import MAPS, channels_of_tap, check_places, find_spec, kind_of_tap
 from pcdet.models.kd.features.taps import tensor_of
-from pcdet.models.kd.graphs.sampling import COUNTS, importance, inside_boxes
+from pcdet.models.kd.graphs.sampling import COUNTS
 from pcdet.registry import ConfigError
 
 
 @dataclass(frozen=True)
-class View:
-    """A detector after its forward.
+class ModelOutputs:
+    """A detector's taps and batch after its forward -> features and predictions.
 
     Attributes:
         detector: the teacher or the student.
@@ -90,12 +90,7 @@ class View:
             return scores.flatten()
         grid = self.geometry.map_grid(height, width)
         cells, _ = grid.cells_at(feature.xyz)
-        return scores.flatten()[grid.flat(feature.frame, cells)]
-
-    def foreground(self, feature: Feature) -> Tensor | None:
-        """(M,) True inside a ground-truth box, or None for a batch without boxes."""
-        boxes = self.batch.get("gt_boxes")
-        return None if boxes is None else inside_boxes(feature.xyz, feature.frame, boxes)
+        return scores.flatten()[grid.flat(feature.batch_idx, cells)]
 
     def _prediction(self, layer: str, key: str) -> Tensor:
         tapped = self.taps.get(f"dense_head.{layer}")
@@ -110,32 +105,9 @@ class View:
         return found
 
 
-class RowImportance:
-    """Importance of a feature's rows by the teacher's measures, each computed once.
-
-    Args:
-        teacher: after its forward.
-        feature: one of its taps, whole.
-        rows: (n,) those that are asked for; None for all.
-    """
-
-    def __init__(self, teacher: View, feature: Feature, rows: Tensor | None = None):
-        self._teacher, self._feature, self._rows = teacher, feature, rows
-        self._known: dict[str, Tensor] = {}
-
-    def of(self, by: str) -> Tensor:
-        """(n,) importance by one of ``sampling.Measure``."""
-        if by not in self._known:
-            score = self._teacher.score_at(self._feature) if by == "score" else None
-            foreground = self._teacher.foreground(self._feature) if by == "foreground" else None
-            value = importance(by, self._feature, score, foreground)
-            self._known[by] = value if self._rows is None else value[self._rows]
-        return self._known[by]
-
-
 @dataclass(frozen=True)
-class Pair:
-    """Both detectors at build time, as a loss's constructor needs them.
+class ModelPair:
+    """Both detectors before any forward: what the constructor of a loss asks.
 
     Attributes:
         student: the student.
@@ -150,7 +122,7 @@ class Pair:
         return channels_of_tap(self.student, student_tap), channels_of_tap(self.teacher, teacher_tap)
 
     def check_rows(self, student_tap: str, teacher_tap: str, *measures: str) -> None:
-        """For a loss whose rows meet: ValueError if it is known before the first step that they will not.
+        """ValueError if it is known before the first step that the rows of two taps cannot be matched.
 
         Args:
             student_tap: read as rows.

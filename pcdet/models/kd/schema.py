@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from pcdet.models.kd.presets import TEACHER_MODE
 from pcdet.registry import KD_LOSSES, ConfigError, parse_node
@@ -85,20 +85,20 @@ def resolve(node: Mapping, kind_of: Callable[[str], str], *, path: str = "KD") -
     Raises:
         ConfigError: with every wrong, missing or ill-typed key.
     """
-    given = parse_node(node, KDConfig, path=path)
-    nodes = [_plain(loss) for loss in given.losses]
+    block = parse_node(node, KDConfig, path=path)
+    nodes = [_plain(loss) for loss in block.losses]
     problems = [f"{path}.LOSSES[{i}].{problem}" for i, node in enumerate(nodes) for problem in _tap_problems(node)]
     if problems:
         raise ConfigError(problems)
-    losses = [_expand(one, given.preset, kind_of) for node in nodes for one in _per_tap(node)]
+    losses = [_expand(one, block.preset, kind_of) for node in nodes for one in _per_tap(node)]
     presets = [loss.get("PRESET", "default") for loss in losses]
-    mode = given.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
+    mode = block.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
     resolved = {
-        "TEACHER": {"CFG": given.teacher.cfg, "CKPT": given.teacher.ckpt, "MODE": mode},
-        "INIT": {"NAME": given.init.name},
+        "TEACHER": {"CFG": block.teacher.cfg, "CKPT": block.teacher.ckpt, "MODE": mode},
+        "INIT": {"NAME": block.init.name},
         "LOSSES": losses,
-        "LOG_EVERY": given.log_every,
-        "TARGET_VAR_WARN": given.target_var_warn,
+        "LOG_EVERY": block.log_every,
+        "TARGET_VAR_WARN": block.target_var_warn,
     }
     return parse_node(resolved, KDConfig, path=path), resolved
 
@@ -137,19 +137,19 @@ def _expand(node: dict[str, Any], block_preset: str, kind_of: Callable[[str], st
         node = _merge(presets[name][kind_of(node["FEATURE"])], node)
         if len(presets) > 1:
             node["PRESET"] = name
-    return {"NAME": node.pop("NAME"), **_with_defaults(cls.__init__, node)}
+    return {"NAME": node.pop("NAME"), **_with_defaults(cls, node)}
 
 
-def _with_defaults(constructor: Any, node: Mapping) -> dict[str, Any]:
-    """``node`` with the default of every key that it leaves out, in the order of a constructor's signature."""
-    hints = get_type_hints(constructor)
+def _with_defaults(cls: type, node: Mapping) -> dict[str, Any]:
+    """``node`` with the default of every key that it leaves out, in the order of a loss's signature."""
     written = {}
-    for name, parameter in inspect.signature(constructor).parameters.items():
+    for name, parameter in inspect.signature(cls).parameters.items():
         key = name.upper()
         value = node.get(key, parameter.default)
         if value is inspect.Parameter.empty:
             continue
-        schema = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
+        annotation = parameter.annotation  # a type: ``losses.base.KDLoss`` has resolved it
+        schema = next((t for t in (annotation, *get_args(annotation)) if is_dataclass(t)), None)
         if isinstance(value, Mapping) and schema is not None:
             value = parse_node(value, schema, path=key)
         written[key] = _plain(asdict(value)) if is_dataclass(value) else value

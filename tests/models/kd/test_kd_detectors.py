@@ -9,7 +9,7 @@ from kd_pairs import kd_terms, pp
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
 from pcdet.models.kd.features.grid import Geometry
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
 from pcdet.registry import ConfigError
 
 GRID = Geometry.of(VOXELS)
@@ -113,8 +113,8 @@ def test_by_default_the_points_behind_a_cell_of_second_decide_its_weight(feature
     distiller = distil(student, teacher, facts, [STAGES | {"FEATURE": feature}])
     loss, seen = distiller.losses["PointDistiller"], []
     original = loss._weights
-    loss._weights = lambda values, wanted, graphs, *rest: (
-        seen.append((values.of("num_points")[graphs.rows], original(values, wanted, graphs, *rest))) or seen[-1][1]
+    loss._weights = lambda importance, target, graphs, *rest: (
+        seen.append((importance("num_points")[graphs.rows], original(importance, target, graphs, *rest))) or seen[-1][1]
     )
     logs = kd_terms(distiller(batch)[1])
     for points, weight in zip(*(part.split(30) for part in seen[0]), strict=True):
@@ -191,12 +191,12 @@ def test_rows_that_cannot_meet_or_be_counted_are_refused_when_the_distiller_is_b
 
 def test_a_map_is_read_only_where_there_are_maps():
     """A hook of one's own may have put anything into the batch; a layer of the second stage is no map."""
-    view = View(
+    outputs = ModelOutputs(
         None, {"batch_size": 2}, {"roi_head.layer": torch.zeros(2, 3, 4, 4), "own": torch.zeros(2, 3, 4, 4)}, GRID
     )
-    assert view.feature("own").frame_sizes() == [16, 16]
+    assert outputs.feature("own").frame_sizes() == [16, 16]
     with pytest.raises(ConfigError, match=r"rows of tap 'roi_head.layer' \[2, 3, 4, 4\] stand is not known"):
-        view.feature("roi_head.layer")
+        outputs.feature("roi_head.layer")
 
 
 @pytest.mark.parametrize(

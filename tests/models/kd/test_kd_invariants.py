@@ -9,11 +9,12 @@ from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp
 
 from pcdet.models.kd.features.feature import Feature
 from pcdet.models.kd.features.grid import Geometry
-from pcdet.models.kd.graphs.embedding import Description
+from pcdet.models.kd.graphs.embedding import EdgeEmbedding
 from pcdet.models.kd.graphs.neighbours import GraphConfig, build_graphs
 from pcdet.models.kd.graphs.sampling import SampleConfig
 from pcdet.models.kd.losses import point_distiller
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
+from pcdet.models.kd.step import Step
 from pcdet.ops.edge_conv.reference import edge_conv
 
 EVERYTHING = [
@@ -170,13 +171,13 @@ def per_frame_terms(loss_node, batches):
     distiller.student.eval()
     values = []
     for batch in batches:
-        views = []
+        outputs = []
         for model in (distiller.student, distiller.teacher):
             out = model.forward_features(dict(batch))
             taps = {k: out[k] for k in ("pillar_features", "spatial_features_2d")}
-            views.append(View(model, out, taps, distiller.geometry))
+            outputs.append(ModelOutputs(model, out, taps, distiller.geometry))
         with torch.no_grad():
-            values.append(float(distiller.losses["PointDistiller"](*views)[0]))
+            values.append(float(distiller.losses["PointDistiller"](Step(*outputs, batch))[0]))
     return values
 
 
@@ -201,7 +202,7 @@ def test_batch_flat_sampling_lets_frames_compete_and_per_frame_sampling_does_not
     flat = build_graphs(feature.as_one_frame(), feature.count, sampling, graph)
     assert flat.sizes == [4] and int(flat.centres.max()) < 6  # all from the dense frame
     per_frame = build_graphs(feature, feature.count, sampling, graph)
-    assert torch.equal(feature.frame[per_frame.idx], feature.frame[per_frame.centres][:, None].expand(-1, 6))
+    assert torch.equal(feature.batch_idx[per_frame.idx], feature.batch_idx[per_frame.centres][:, None].expand(-1, 6))
 
 
 # ------------------------------------------------------------------------------------- 5, 6, 8: values and gradients
@@ -226,11 +227,11 @@ def test_a_shuffled_student_differs_from_its_teacher(batch):
     )
     out = distiller.teacher.forward_features(dict(batch))
     shuffled = out["pillar_features"][torch.randperm(len(out["pillar_features"]))]
-    views = [
-        View(distiller.student, out, {"pillar_features": x}, distiller.geometry)
+    outputs = [
+        ModelOutputs(distiller.student, out, {"pillar_features": x}, distiller.geometry)
         for x in (shuffled, out["pillar_features"])
     ]
-    assert float(distiller.losses["PointDistiller"](*views)[0].detach()) > 1e-3
+    assert float(distiller.losses["PointDistiller"](Step(*outputs, batch))[0].detach()) > 1e-3
 
 
 def test_weights_have_a_mean_of_one_and_the_effective_size_is_logged(batch):
@@ -325,11 +326,11 @@ def train_adapters(node, related, steps=300):
     batch = {"batch_size": 1, "voxel_coords": coords, "voxel_num_points": torch.full((200,), 32.0)}
     distiller = distil(node | {"SAMPLE": {"NUM": 100}, "GRAPH": {"K": 8}})
     loss = distiller.losses["PointDistiller"]
-    views = [View(None, batch, {"pillar_features": x}, distiller.geometry) for x in (given, taught)]
+    outputs = [ModelOutputs(None, batch, {"pillar_features": x}, distiller.geometry) for x in (given, taught)]
     optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-2)
     first = last = None
     for i in range(steps):
-        value, last = loss(*views, diagnose=i in (0, steps - 1))
+        value, last = loss(Step(*outputs, batch), diagnose=i in (0, steps - 1))
         first = first or last
         optimizer.zero_grad()
         value.backward()
@@ -369,8 +370,8 @@ def test_official_preset_equals_an_independent_restatement_of_the_formula(batch)
     given = distiller.student.forward_features(dict(batch))["pillar_features"].detach()
     # distinct counts, so that the selection is not a matter of ties
     batch["voxel_num_points"] = torch.randperm(len(given)).float() / 40 + 1
-    views = [View(None, batch, {"pillar_features": x}, distiller.geometry) for x in (given, taught)]
-    value = 2 * loss(*views)[0].detach()
+    outputs = [ModelOutputs(None, batch, {"pillar_features": x}, distiller.geometry) for x in (given, taught)]
+    value = 2 * loss(Step(*outputs, batch))[0].detach()
 
     count = batch["voxel_num_points"]
     centres = count.topk(60).indices
@@ -389,8 +390,8 @@ def test_official_preset_equals_an_independent_restatement_of_the_formula(batch)
 # ------------------------------------------------------------------------------------ without and with tensors of edges
 
 
-class WithEdges(Description):
-    """A description that holds every edge, made by the readable edge convolution."""
+class WithEdges(EdgeEmbedding):
+    """An embedding that holds every edge, made by the readable edge convolution."""
 
     @classmethod
     def of(cls, adapter, rows, centres, graph, *, edge, pool):
@@ -401,10 +402,10 @@ class WithEdges(Description):
         made = edge_conv(*inputs, edge=edge, norm=bn, activation=act, reduce=pool)
         return cls(made, graph, None if pool == "none" else made)
 
-    def squares(self, other):
+    def squared_distance(self, other):
         return (self.edges - other.edges).square().flatten(1).sum(dim=1)
 
-    def entries(self):
+    def numel(self):
         there = self.graph.degree.clamp(min=1) if self.pooled is None else 1
         return self.edges.shape[-1] * there
 
@@ -414,7 +415,7 @@ class WithEdges(Description):
     def mean(self):
         return self.edges if self.pooled is not None else self.edges.mean(dim=1)
 
-    def some_rows(self):
+    def sample_rows(self):
         return self.edges.flatten(0, -2)
 
 
@@ -438,8 +439,8 @@ def test_the_loss_without_edges_equals_the_one_with_them(batch, edge, keys, monk
     # more neighbours than there are rows, so that some are missing
     node = PILLARS | keys | {"GRAPH": {"K": 250, "EDGE": edge} | keys.get("GRAPH", {})}
     results = []
-    for kind in (Description, WithEdges):
-        monkeypatch.setattr(point_distiller, "Description", kind)
+    for kind in (EdgeEmbedding, WithEdges):
+        monkeypatch.setattr(point_distiller, "EdgeEmbedding", kind)
         distiller = distil(node).double()
         wide = {k: v.double() if torch.is_tensor(v) else v for k, v in batch.items()}
         value = step(distiller, wide)["kd/PointDistiller"]

@@ -13,7 +13,8 @@ from pcdet.engine.optim import build_optimizer
 from pcdet.models.kd import build_distiller
 from pcdet.models.kd.features.taps import Taps
 from pcdet.models.kd.features.teacher_batch import teacher_input
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
+from pcdet.models.kd.step import Step
 
 PILLARS = pp.dataset_facts((0.0, -2.56, -3.0, 5.12, 2.56, 1.0))
 SMALL = {"NAME": "PointDistiller", "SAMPLE": {"NUM": 30}, "GRAPH": {"K": 8}}
@@ -141,9 +142,9 @@ def test_another_frame_does_not_change_a_frames_own_terms(case):
         labels = list(distiller.losses)
         with torch.no_grad(), Taps(distiller.student, distiller._taps("student", labels)) as taps:
             out = distiller.student.forward_features(dict(own))
-        student = View(distiller.student, out, taps.complete(out), distiller.geometry)
-        teacher = distiller._run_teacher(own, labels)
-        values.append([float(loss(student, teacher)[0].detach()) for loss in distiller.losses.values()])
+        student = ModelOutputs(distiller.student, out, taps.complete(out), distiller.geometry)
+        own_step = Step(student, distiller._run_teacher(own, labels), own)
+        values.append([float(loss(own_step)[0].detach()) for loss in distiller.losses.values()])
     for label, a, b, both in zip(distiller.losses, *values, strict=True):
         assert a > 0 and b > 0 and both == pytest.approx((a + b) / 2, rel=1e-4), label
 

@@ -8,9 +8,9 @@ from kd_pairs import pp
 
 from pcdet.models.kd.features.feature import Feature, Voxels
 from pcdet.models.kd.features.grid import Geometry
-from pcdet.models.kd.features.matching import meet
+from pcdet.models.kd.features.matching import match_rows
 from pcdet.models.kd.features.taps import Taps
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
 
 KITTI_VOXELS = Geometry(point_cloud_range=(0, -40, -3, 70.4, 40, 1), grid_size=(1408, 1600, 40))
 KITTI_PILLARS = Geometry(point_cloud_range=(0, -39.68, -3, 69.12, 39.68, 1), grid_size=(432, 496, 1))
@@ -58,7 +58,7 @@ def seconds_taps():
     names = ("multi_scale_3d_features.x_conv3", "backbone_3d.conv3", "encoded_spconv_tensor", "spatial_features")
     with Taps(model, names) as taps, torch.no_grad():
         out = model.forward_features(dict(batch))
-    return batch, View(model, out, taps.complete(out), Geometry.of(VOXELS))
+    return batch, ModelOutputs(model, out, taps.complete(out), Geometry.of(VOXELS))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def seconds_taps():
     ],
 )
 def test_points_behind_a_row_are_those_of_all_voxels_in_its_cell(seconds_taps, tap, strides):
-    batch, view = seconds_taps
-    feature = view.feature(tap)
+    batch, outputs = seconds_taps
+    feature = outputs.feature(tap)
     expected: dict[tuple, float] = {}
     for (frame, z, y, x), count in zip(batch["voxel_coords"].tolist(), batch["voxel_num_points"].tolist(), strict=True):
         z, y, x = (int(v) // s for v, s in zip((z, y, x), strides, strict=True))
@@ -81,7 +81,7 @@ def test_points_behind_a_row_are_those_of_all_voxels_in_its_cell(seconds_taps, t
     cells = np.floor((feature.xyz.numpy() - np.array(NEAR[:3])) / size).astype(int)[:, ::-1]
     found = {
         (frame, *cell): count
-        for frame, cell, count in zip(feature.frame.tolist(), cells.tolist(), feature.count.tolist(), strict=True)
+        for frame, cell, count in zip(feature.batch_idx.tolist(), cells.tolist(), feature.count.tolist(), strict=True)
         if count
     }
     assert found == expected
@@ -96,17 +96,17 @@ def test_cells_of_a_sparse_layer_are_as_many_voxels_as_its_strides_say(height):
     model, batch = network(second_cfg(0.125), facts, seed=0).eval(), voxel_batch()
     with Taps(model, names) as taps, torch.no_grad():
         out = model.forward_features(dict(batch), last="backbone_3d")
-    view = View(model, out, taps.complete(out), Geometry.of(facts))
+    outputs = ModelOutputs(model, out, taps.complete(out), Geometry.of(facts))
     expected = [(1, 1), (2, 2), (4, 4), (8, 8), (8, 16), (4, 4), (8, 16)]  # along x, z
     for name, (x, z) in zip(names, expected, strict=True):
-        assert view.feature(name).grid.size == pytest.approx((0.05 * x, 0.05 * x, 0.1 * z)), name
+        assert outputs.feature(name).grid.size == pytest.approx((0.05 * x, 0.05 * x, 0.1 * z)), name
 
 
 def test_a_sparse_tensor_is_read_by_key_and_by_path(seconds_taps):
-    _, view = seconds_taps
-    by_key, by_path = view.feature("multi_scale_3d_features.x_conv3"), view.feature("backbone_3d.conv3")
+    _, outputs = seconds_taps
+    by_key, by_path = outputs.feature("multi_scale_3d_features.x_conv3"), outputs.feature("backbone_3d.conv3")
     assert torch.equal(by_key.x, by_path.x) and torch.equal(by_key.cells, by_path.cells)
-    tensor = view.taps["backbone_3d.conv3"]
+    tensor = outputs.taps["backbone_3d.conv3"]
     row = 7
     where = tensor.indices[by_key.rows[row]].tolist()
     assert torch.equal(by_key.x[row], tensor.features[by_key.rows[row]])
@@ -127,36 +127,36 @@ def voxels(coords, geometry=None, order=None):
 
 def test_the_same_cells_meet_whatever_order_they_are_held_in():
     coords = [[0, 0, 1, 2], [0, 0, 3, 3], [1, 0, 0, 5], [1, 0, 7, 7]]
-    met = meet(voxels(coords), voxels(coords, order=[2, 0, 3, 1]))
-    assert met.teacher_rows is None and met.logs == {}
-    assert torch.equal(met.student.x, met.teacher.x)
+    matched = match_rows(voxels(coords), voxels(coords, order=[2, 0, 3, 1]))
+    assert matched.teacher_rows is None and matched.logs == {}
+    assert torch.equal(matched.student.x, matched.teacher.x)
 
 
 def test_cells_that_only_one_side_has_are_left_out_and_the_share_is_told():
     student = voxels([[0, 0, 1, 2], [0, 0, 3, 3], [1, 0, 0, 5], [1, 0, 7, 7]])
     teacher = voxels([[0, 0, 1, 2], [0, 0, 4, 3], [1, 0, 7, 7], [1, 0, 7, 6]])
-    met = meet(student, teacher)
-    assert met.student.x.tolist() == met.teacher.x.tolist() == [[2, 1], [7, 7]]
-    assert met.student.frame.tolist() == met.teacher.frame.tolist() == [0, 1]
-    assert float(met.logs["matched"]) == 0.5
+    matched = match_rows(student, teacher)
+    assert matched.student.x.tolist() == matched.teacher.x.tolist() == [[2, 1], [7, 7]]
+    assert matched.student.batch_idx.tolist() == matched.teacher.batch_idx.tolist() == [0, 1]
+    assert float(matched.logs["matched"]) == 0.5
 
 
 def test_voxels_of_another_size_meet_the_one_that_holds_their_centre():
     fine = Geometry(point_cloud_range=(0, 0, 0, 8, 8, 1), grid_size=(16, 16, 1))
     student = voxels([[0, 0, 3, 5], [0, 0, 2, 4], [1, 0, 15, 0]], fine)
-    met = meet(student, voxels([[0, 0, 1, 2], [1, 0, 7, 1]]))
-    assert met.teacher.x.tolist() == [[2, 1], [2, 1]] and met.student.x.tolist() == [[4, 2], [5, 3]]
+    matched = match_rows(student, voxels([[0, 0, 1, 2], [1, 0, 7, 1]]))
+    assert matched.teacher.x.tolist() == [[2, 1], [2, 1]] and matched.student.x.tolist() == [[4, 2], [5, 3]]
 
 
 def test_nothing_in_common_is_no_rows():
-    met = meet(voxels([[0, 0, 1, 2]]), voxels([[1, 0, 1, 2]]))
-    assert len(met.student) == len(met.teacher) == 0 and float(met.share) == 0
+    matched = match_rows(voxels([[0, 0, 1, 2]]), voxels([[1, 0, 1, 2]]))
+    assert len(matched.student) == len(matched.teacher) == 0 and float(matched.share) == 0
 
 
 def position_map(geometry, height, width, frames=2):
     """A map that holds its cells' positions: x, y and the frame."""
     feature = Feature.from_bev(torch.zeros(frames, 1, height, width), geometry)
-    values = torch.cat([feature.xyz[:, :2], feature.frame[:, None].float()], dim=1)
+    values = torch.cat([feature.xyz[:, :2], feature.batch_idx[:, None].float()], dim=1)
     return Feature.from_bev(values.view(frames, height, width, 3).permute(0, 3, 1, 2), geometry)
 
 
@@ -169,20 +169,20 @@ def position_map(geometry, height, width, frames=2):
     ],
 )
 def test_maps_of_other_ranges_and_cells_meet_where_they_stand(student, teacher, share):
-    met = meet(position_map(*student), position_map(*teacher))
-    given, wanted = met.student.x, met.teacher.x
-    torch.testing.assert_close(wanted[:, 2], given[:, 2])
+    matched = match_rows(position_map(*student), position_map(*teacher))
+    student_rows, teacher_rows = matched.student.x, matched.teacher.x
+    torch.testing.assert_close(teacher_rows[:, 2], student_rows[:, 2])
     # A map that is linear in the position is interpolated exactly between the teacher's outer centres.
     geometry, height, width = teacher
     grid = geometry.map_grid(height, width)
     low, high, size = (torch.tensor(v[:2]) for v in (grid.low, grid.high, grid.size))
-    between = given[:, :2].clamp(low + size / 2, high - size / 2)
-    torch.testing.assert_close(wanted[:, :2], between, rtol=0, atol=1e-3)
-    part = torch.arange(0, len(given), 997)
-    torch.testing.assert_close(met.teacher.take(part), wanted[part])
-    torch.testing.assert_close(met.teacher.select(part).x, wanted[part])
-    assert float(met.share) == pytest.approx(share)
-    assert torch.equal(met.teacher.xyz, met.student.xyz)
+    between = student_rows[:, :2].clamp(low + size / 2, high - size / 2)
+    torch.testing.assert_close(teacher_rows[:, :2], between, rtol=0, atol=1e-3)
+    part = torch.arange(0, len(student_rows), 997)
+    torch.testing.assert_close(matched.teacher.take(part), teacher_rows[part])
+    torch.testing.assert_close(matched.teacher.select(part).x, teacher_rows[part])
+    assert float(matched.share) == pytest.approx(share)
+    assert torch.equal(matched.teacher.xyz, matched.student.xyz)
 
 
 def test_a_rectangle_of_a_map_is_read_from_it_row_by_row():
@@ -199,9 +199,9 @@ def test_other_points_meet_the_nearest_of_their_frame():
         return Feature.from_points(rows[:, 1:2], rows, 2)
 
     student = points([[0, 1.0, 0, 0], [0, 5.0, 0, 0], [1, 2.0, 0, 0]])
-    assert meet(student, points([[0, 1.0, 0, 0], [0, 5.0, 0, 0], [1, 2.0, 0, 0]])).teacher_rows is None
-    met = meet(student, points([[0, 4.0, 0, 0], [0, 1.5, 0, 0], [1, 9.0, 0, 0]]))
-    assert met.teacher.x.flatten().tolist() == [1.5, 4.0, 9.0]
+    assert match_rows(student, points([[0, 1.0, 0, 0], [0, 5.0, 0, 0], [1, 2.0, 0, 0]])).teacher_rows is None
+    matched = match_rows(student, points([[0, 4.0, 0, 0], [0, 1.5, 0, 0], [1, 9.0, 0, 0]]))
+    assert matched.teacher.x.flatten().tolist() == [1.5, 4.0, 9.0]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_other_points_meet_the_nearest_of_their_frame():
 )
 def test_what_cannot_meet_in_the_first_step_is_an_error(student, teacher, message):
     with pytest.raises(ValueError, match=message):
-        meet(student(), teacher())
+        match_rows(student(), teacher())
 
 
 def test_voxels_without_counts_are_no_voxels():

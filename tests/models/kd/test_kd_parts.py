@@ -16,16 +16,15 @@ from pcdet.models.kd.graphs.adapters import EdgeAdapter
 from pcdet.models.kd.graphs.sampling import (
     ReweightConfig,
     effective_sample_size,
-    importance,
+    importance_scores,
     inside_boxes,
     sample,
     softmax_weights,
 )
-from pcdet.models.kd.losses import KDLoss
-from pcdet.models.kd.model_outputs import Pair, View
-from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
+from pcdet.models.kd.model_outputs import ModelOutputs, ModelPair
+from pcdet.models.kd.step import Step
 from pcdet.ops.edge_conv import edge_graph, reduced
-from pcdet.registry import KD_LOSSES, ConfigError
+from pcdet.registry import ConfigError
 
 GEOMETRY = Geometry(point_cloud_range=(0.0, -4.0, -3.0, 8.0, 4.0, 1.0), grid_size=(8, 8, 1))
 
@@ -93,7 +92,7 @@ def test_channels_are_read_off_the_modules():
     assert channels_of_tap(model, "spatial_features") == 16
     assert channels_of_tap(model, "spatial_features_2d") == 48
     assert channels_of_tap(model, "backbone_2d.blocks.2") == 32
-    assert Pair(detector(), model).channels("spatial_features_2d", "spatial_features_2d") == (24, 48)
+    assert ModelPair(detector(), model).channels("spatial_features_2d", "spatial_features_2d") == (24, 48)
     with pytest.raises(ValueError, match="cannot tell how many channels 'voxels'"):
         channels_of_tap(model, "voxels")
     with pytest.raises(ValueError, match="has no dense_head"):
@@ -107,7 +106,7 @@ def test_channels_are_read_off_the_modules():
 def test_voxels_stand_at_their_centres_in_canonical_order():
     coords = torch.tensor([[1, 0, 7, 0], [0, 0, 2, 5], [0, 0, 0, 3]]).float()
     feature = Feature.from_voxels(torch.arange(3.0)[:, None], coords, GEOMETRY, 2, torch.tensor([3.0, 2.0, 1.0]))
-    assert feature.frame.tolist() == [0, 0, 1]
+    assert feature.batch_idx.tolist() == [0, 0, 1]
     assert feature.x.flatten().tolist() == [2, 1, 0]
     assert feature.count.tolist() == [1, 2, 3]
     assert feature.xyz.tolist() == [[3.5, -3.5, -1.0], [5.5, -1.5, -1.0], [0.5, 3.5, -1.0]]
@@ -121,12 +120,12 @@ def test_cells_of_a_map_are_read_with_their_gradients(memory_format, index):
     dense = torch.randn(2, 3, 4, 4).contiguous(memory_format=memory_format).requires_grad_()
     feature = Feature.from_bev(dense, GEOMETRY)
     index = None if index is None else torch.tensor(index)
-    given = feature.take(index)
-    wanted = dense.permute(0, 2, 3, 1).reshape(-1, 3)[slice(None) if index is None else index]
-    assert torch.equal(given, wanted)
-    weight = torch.randn_like(given)
+    rows = feature.take(index)
+    expected = dense.permute(0, 2, 3, 1).reshape(-1, 3)[slice(None) if index is None else index]
+    assert torch.equal(rows, expected)
+    weight = torch.randn_like(rows)
     torch.testing.assert_close(
-        torch.autograd.grad((given * weight).sum(), dense)[0], torch.autograd.grad((wanted * weight).sum(), dense)[0]
+        torch.autograd.grad((rows * weight).sum(), dense)[0], torch.autograd.grad((expected * weight).sum(), dense)[0]
     )
     assert feature.dense is dense and feature.frame_sizes() == [16, 16]
 
@@ -138,7 +137,7 @@ def test_cells_of_a_map_know_where_they_are_and_how_many_points_they_hold():
     assert feature.count.nonzero().flatten().tolist() == [0, 16 + 15] and feature.count.max() == 7
     grid = GEOMETRY.map_grid(4, 4)
     cells, inside = grid.cells_at(feature.xyz)
-    assert inside.all() and grid.flat(feature.frame, cells).tolist() == list(range(32))
+    assert inside.all() and grid.flat(feature.batch_idx, cells).tolist() == list(range(32))
 
 
 def test_points_and_sparse_tensors_become_features():
@@ -148,10 +147,12 @@ def test_points_and_sparse_tensors_become_features():
     tensor = SimpleNamespace(
         features=torch.ones(1, 2), indices=torch.tensor([[0, 1, 1, 1]], dtype=torch.int32), spatial_shape=[2, 4, 4]
     )
-    view = View(None, {"batch_size": 1}, {"x_conv2": tensor}, GEOMETRY)
-    assert view.feature("x_conv2").xyz.tolist() == [[3.0, -1.0, 0.0]]
-    view = View(None, {"batch_size": 2, "point_coords": points}, {"point_features": torch.zeros(2, 1)}, GEOMETRY)
-    assert view.feature("point_features").num_frames == 2
+    outputs = ModelOutputs(None, {"batch_size": 1}, {"x_conv2": tensor}, GEOMETRY)
+    assert outputs.feature("x_conv2").xyz.tolist() == [[3.0, -1.0, 0.0]]
+    outputs = ModelOutputs(
+        None, {"batch_size": 2, "point_coords": points}, {"point_features": torch.zeros(2, 1)}, GEOMETRY
+    )
+    assert outputs.feature("point_features").num_frames == 2
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,10 @@ def test_points_and_sparse_tensors_become_features():
         (lambda: Feature.from_voxels(torch.zeros(3, 2), torch.zeros(2, 4), GEOMETRY, 1), "a set of voxels needs"),
         (lambda: Feature.from_points(torch.zeros(3, 2), torch.zeros(3, 3), 1), "a set of points needs"),
         (lambda: Feature.from_bev(torch.zeros(3, 2), GEOMETRY), r"shape \(B, C, H, W\), got \[3, 2\]"),
-        (lambda: View(None, {"batch_size": 1}, {"x": {}}, GEOMETRY).feature("x"), "tap 'x' gives dict, not a tensor"),
+        (
+            lambda: ModelOutputs(None, {"batch_size": 1}, {"x": {}}, GEOMETRY).feature("x"),
+            "tap 'x' gives dict, not a tensor",
+        ),
     ],
 )
 def test_wrong_shapes_are_named(build, message):
@@ -188,20 +192,24 @@ def a_feature(count=None, rows=6):
 
 def test_every_measure_of_importance():
     feature = a_feature(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 0.0]))
-    assert importance("num_points", feature).tolist() == [1, 2, 3, 4, 5, 0]
-    assert importance("log_points", feature)[[0, 5]].tolist() == [0, 0]
-    assert importance("channel_max", feature).tolist() == [3, 1, 2, 8, 0, 1]
-    assert importance("channel_l2", feature)[3].item() == 10
+    assert importance_scores("num_points", feature).tolist() == [1, 2, 3, 4, 5, 0]
+    assert importance_scores("log_points", feature)[[0, 5]].tolist() == [0, 0]
+    assert importance_scores("channel_max", feature).tolist() == [3, 1, 2, 8, 0, 1]
+    assert importance_scores("channel_l2", feature)[3].item() == 10
     score = torch.rand(6)
-    assert torch.equal(importance("score", feature, score=score), score)
+    assert torch.equal(importance_scores("score", feature, score=score), score)
     inside = torch.tensor([False, True, False, False, True, False])
-    assert importance("foreground", feature, foreground=inside).argsort(descending=True).tolist()[:3] == [1, 4, 3]
-    assert importance("random", feature).shape == (6,)
+    assert importance_scores("foreground", feature, foreground=inside).argsort(descending=True).tolist()[:3] == [
+        1,
+        4,
+        3,
+    ]
+    assert importance_scores("random", feature).shape == (6,)
     for by, what in (("score", "a dense head"), ("foreground", "gt_boxes")):
         with pytest.raises(ValueError, match=f"BY: {by} needs {what}"):
-            importance(by, feature)
+            importance_scores(by, feature)
     with pytest.raises(ValueError, match="needs the number of points"):
-        importance("num_points", a_feature())
+        importance_scores("num_points", a_feature())
 
 
 def test_sampling_takes_the_best_the_worst_or_half_of_each_of_every_frame():
@@ -298,8 +306,8 @@ def test_no_pivots_cost_nothing_even_where_the_sum_of_a_half_precision_map_overf
     shapes = {"dense_head.conv_cls": (2, 18, 32, 32), "dense_head.conv_box": (2, 42, 32, 32)}
     taps = {k: torch.full(shape, -9.0, dtype=torch.float16, requires_grad=True) for k, shape in shapes.items()}
     assert all(t.sum().isinf() for t in taps.values())
-    view = View(distiller.student, batch, taps, distiller.geometry)
-    value, logs = distiller.losses["PivotalLogit"](view, view)
+    outputs = ModelOutputs(distiller.student, batch, taps, distiller.geometry)
+    value, logs = distiller.losses["PivotalLogit"](Step(outputs, outputs, batch))
     value.backward()
     assert value.item() == 0 and logs["pivots"] == 0
     assert all(not t.grad.any() for t in taps.values())
@@ -312,24 +320,6 @@ def test_pivots_by_score_are_capped_and_weighted(batch):
     assert tb_dict["kd/PivotalLogit"] == pytest.approx(
         tb_dict["kd/PivotalLogit/cls"] + tb_dict["kd/PivotalLogit/reg"], rel=1e-5
     )
-
-
-def test_a_loss_of_ones_own_needs_a_class_and_a_name(batch, monkeypatch):
-    """The example of docs/KD.md."""
-
-    class ChannelMeans(KDLoss):
-        def __init__(self, *, feature: str, weight: float = 1.0, schedule: ScheduleConfig = CONSTANT, pair: Pair):
-            super().__init__(weight=weight, schedule=schedule)
-            self.feature = feature
-            self.student_taps = self.teacher_taps = (feature,)
-
-        def forward(self, student: View, teacher: View, *, diagnose: bool = False):
-            given, wanted = (side.feature(self.feature).x.mean(dim=0) for side in (student, teacher))
-            return (given - wanted).square().mean(), {}
-
-    monkeypatch.setitem(KD_LOSSES._classes, "ChannelMeans", ChannelMeans)
-    distiller = distil({"NAME": "ChannelMeans", "FEATURE": "spatial_features", "WEIGHT": 2.0}, teacher=detector(seed=3))
-    assert distiller(batch)[1]["kd/ChannelMeans"] > 0
 
 
 def test_global_step_is_the_students(batch):

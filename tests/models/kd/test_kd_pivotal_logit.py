@@ -9,7 +9,8 @@ from easydict import EasyDict
 from kd_pairs import LOGITS, detector, distil, pp
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.models.kd.model_outputs import View
+from pcdet.models.kd.model_outputs import ModelOutputs
+from pcdet.models.kd.step import Step
 
 BETA = 1 / 9
 CFGS = Path(__file__).resolve().parents[3] / "tools" / "cfgs"
@@ -133,11 +134,11 @@ def test_other_pivots_and_weights_follow_the_same_formula(batch, pivot, by_score
 def parts_of(distiller, batch):
     """(class part, box part) of a step whose norms use running statistics, so that only the loss couples frames."""
     distiller.student.eval().dense_head.train()  # a head in training assigns its targets
-    views = []
+    outputs = []
     with torch.no_grad():
         for model in (distiller.student, distiller.teacher):
-            views.append(View(model, model.forward_features(dict(batch)), {}, distiller.geometry))
-        logs = distiller.losses["PivotalLogit"](*views)[1]
+            outputs.append(ModelOutputs(model, model.forward_features(dict(batch)), {}, distiller.geometry))
+        logs = distiller.losses["PivotalLogit"](Step(*outputs, batch))[1]
     return float(logs["cls"]), float(logs["reg"])
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.features.grid import Geometry, Grid
+from pcdet.ops.edge_conv.terms import full_precision
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Voxels:
     """The occupied voxels of a batch.
 
     Attributes:
-        coords: (V, 4) int64 [frame, z, y, x].
+        coords: (V, 4) int64 [batch_idx, z, y, x].
         count: (V,) floats, points in each.
     """
 
@@ -43,7 +44,7 @@ class Feature:
     Attributes:
         source: (M', C) rows as the network holds them, or a (B, C, H, W) map, whose rows are its cells, row by row.
         rows: (M,) int64, where row i of this feature is in ``source``; None where they are in order already.
-        frame: (M,) int64, non-decreasing.
+        batch_idx: (M,) int64, non-decreasing: the frame of each row.
         num_frames: B; frames without rows count.
         xyz: (M, 3) metres, LiDAR frame.
         count: (M,) LiDAR points behind each row, or None where that is not known.
@@ -54,7 +55,7 @@ class Feature:
 
     source: Tensor
     rows: Tensor | None
-    frame: Tensor
+    batch_idx: Tensor
     num_frames: int
     xyz: Tensor
     count: Tensor | None = None
@@ -63,7 +64,7 @@ class Feature:
     around: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.batch_idx)
 
     @property
     def channels(self) -> int:
@@ -98,11 +99,11 @@ class Feature:
         if self.around is not None:
             cells, weights = self.around if index is None else (part[index] for part in self.around)
             corners = zip(cells.unbind(1), weights.split(1, dim=1), strict=True)
-            return sum(weight * _full(_cells_of(self.source, cell)) for cell, weight in corners)
+            return sum(weight * full_precision(_cells_of(self.source, cell)) for cell, weight in corners)
         rows = index if self.rows is None else self.rows if index is None else self.rows[index]
         if self.source.dim() == 4:
-            return _full(_cells_of(self.source, rows))
-        return _full(self.source if rows is None else self.source.index_select(0, rows))
+            return full_precision(_cells_of(self.source, rows))
+        return full_precision(self.source if rows is None else self.source.index_select(0, rows))
 
     def select(self, index: Tensor | None) -> Feature:
         """The rows ``index`` (n,), frame by frame, as a feature of their own; itself for None."""
@@ -111,7 +112,7 @@ class Feature:
         return replace(
             self,
             rows=index if self.rows is None else self.rows[index],
-            frame=self.frame[index],
+            batch_idx=self.batch_idx[index],
             xyz=self.xyz[index],
             count=None if self.count is None else self.count[index],
             cells=None if self.cells is None else self.cells[index],
@@ -120,11 +121,11 @@ class Feature:
 
     def frame_sizes(self) -> list[int]:
         """Rows of every frame."""
-        return torch.bincount(self.frame, minlength=self.num_frames).tolist()
+        return torch.bincount(self.batch_idx, minlength=self.num_frames).tolist()
 
     def as_one_frame(self) -> Feature:
         """The same rows with all frames taken for one."""
-        return replace(self, frame=torch.zeros_like(self.frame), num_frames=1)
+        return replace(self, batch_idx=torch.zeros_like(self.batch_idx), num_frames=1)
 
     # ------------------------------------------------------------------------------------------------ constructors
 
@@ -136,7 +137,7 @@ class Feature:
 
         Args:
             x: (M, C).
-            coords: (M, 4) [frame, z, y, x] cells of the voxel grid, of any number type.
+            coords: (M, 4) [batch_idx, z, y, x] cells of the voxel grid, of any number type.
             geometry: the grid.
             num_frames: B.
             count: (M,) points per voxel.
@@ -153,7 +154,7 @@ class Feature:
         voxels: Voxels | None = None,
         strides: Sequence[int] | None = None,
     ) -> Feature:
-        """Rows of an spconv ``SparseConvTensor`` (``features``, ``indices`` [frame, z, y, x], ``spatial_shape``).
+        """Rows of an spconv ``SparseConvTensor`` (``features``, ``indices`` [batch_idx, z, y, x], ``spatial_shape``).
 
         Args:
             tensor: the sparse tensor.
@@ -171,7 +172,7 @@ class Feature:
     def _from_cells(cls, x: Tensor, coords: Tensor, grid: Grid, num_frames: int, count: Tensor | None) -> Feature:
         if x.dim() != 2 or coords.shape != (len(x), 4):
             raise ValueError(
-                "a set of voxels needs x (M, C) and coords (M, 4) [frame, z, y, x], "
+                "a set of voxels needs x (M, C) and coords (M, 4) [batch_idx, z, y, x], "
                 f"got {list(x.shape)} and {list(coords.shape)}"
             )
         cells, rows = grid.flat(coords[:, 0], coords[:, 1:]).sort(stable=True)
@@ -179,7 +180,7 @@ class Feature:
         return cls(
             source=x,
             rows=rows,
-            frame=coords[:, 0].contiguous(),
+            batch_idx=coords[:, 0].contiguous(),
             num_frames=num_frames,
             xyz=grid.centres(coords[:, 1:]),
             count=None if count is None else count[rows].float(),
@@ -193,17 +194,19 @@ class Feature:
 
         Args:
             x: (M, C).
-            coords: (M, 4) [frame, x, y, z], metres.
+            coords: (M, 4) [batch_idx, x, y, z], metres.
             num_frames: B.
         """
         if x.dim() != 2 or coords.shape != (len(x), 4):
             raise ValueError(
-                "a set of points needs x (M, C) and coords (M, 4) [frame, x, y, z], "
+                "a set of points needs x (M, C) and coords (M, 4) [batch_idx, x, y, z], "
                 f"got {list(x.shape)} and {list(coords.shape)}"
             )
         rows = coords[:, 0].argsort(stable=True)
         coords = coords[rows]
-        return cls(source=x, rows=rows, frame=coords[:, 0].long(), num_frames=num_frames, xyz=coords[:, 1:4].float())
+        return cls(
+            source=x, rows=rows, batch_idx=coords[:, 0].long(), num_frames=num_frames, xyz=coords[:, 1:4].float()
+        )
 
     @classmethod
     def from_bev(cls, dense: Tensor, geometry: Geometry, voxels: Voxels | None = None) -> Feature:
@@ -223,17 +226,13 @@ class Feature:
         feature = cls(
             source=dense,
             rows=None,
-            frame=torch.arange(frames, device=dense.device).repeat_interleave(height * width),
+            batch_idx=torch.arange(frames, device=dense.device).repeat_interleave(height * width),
             num_frames=frames,
             xyz=grid.centres(cells).repeat(frames, 1),
             grid=grid,
             cells=torch.arange(frames * height * width, device=dense.device),
         )
         return feature if voxels is None else replace(feature, count=_points_per_row(feature, voxels, geometry))
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _cells_of(dense: Tensor, index: Tensor | None) -> Tensor:
@@ -262,9 +261,9 @@ def _points_per_row(feature: Feature, voxels: Voxels, geometry: Geometry) -> Ten
     return voxels.count.new_zeros(len(feature)).index_add_(0, row[found], voxels.count[found])
 
 
-def rows_of(ascending: Tensor, wanted: Tensor) -> Tensor:
+def rows_of(ascending: Tensor, numbers: Tensor) -> Tensor:
     """(n,) where each number stands in (M,) ascending numbers, -1 for those that do not."""
     if len(ascending) == 0:
-        return torch.full_like(wanted, -1)
-    at = torch.searchsorted(ascending, wanted).clamp(max=len(ascending) - 1)
-    return torch.where(ascending[at] == wanted, at, -1)
+        return torch.full_like(numbers, -1)
+    at = torch.searchsorted(ascending, numbers).clamp(max=len(ascending) - 1)
+    return torch.where(ascending[at] == numbers, at, -1)

@@ -77,10 +77,10 @@ class Grid:
         low, size = (torch.tensor(v, dtype=torch.float32, device=cells.device) for v in (self.low, self.size))
         return low + (cells.flip(1).float() + 0.5) * size
 
-    def flat(self, frame: Tensor, cells: Tensor) -> Tensor:
-        """(M,) frame and (M, 3) cells [z, y, x], int64 -> (M,) one number for each cell of each frame, in order."""
+    def flat(self, batch_idx: Tensor, cells: Tensor) -> Tensor:
+        """(M,) batch_idx and (M, 3) cells [z, y, x], int64 -> (M,) one number for each cell of each frame, in order."""
         depth, height, width = self.shape
-        return ((frame * depth + cells[:, 0]) * height + cells[:, 1]) * width + cells[:, 2]
+        return ((batch_idx * depth + cells[:, 0]) * height + cells[:, 1]) * width + cells[:, 2]
 
     def cells_at(self, xyz: Tensor) -> tuple[Tensor, Tensor]:
         """The cells that hold positions.
@@ -98,11 +98,11 @@ class Grid:
         cells = ((xyz - low) / size).floor().long().clamp(min=0).minimum(last)
         return cells.flip(1), ((xyz >= low) & (xyz <= high)).all(dim=1)
 
-    def cells_around(self, frame: Tensor, xyz: Tensor) -> tuple[Tensor, Tensor]:
+    def cells_around(self, batch_idx: Tensor, xyz: Tensor) -> tuple[Tensor, Tensor]:
         """The four cells of a map around positions, for bilinear interpolation; constant beyond the outer centres.
 
         Args:
-            frame: (M,) int64.
+            batch_idx: (M,) int64, the frame of each position.
             xyz: (M, 3) metres.
 
         Returns:
@@ -113,12 +113,12 @@ class Grid:
         at = (xyz[:, :2] - low) / size - 0.5
         first = at.floor()
         share = at - first
-        layer = torch.zeros_like(frame)
+        layer = torch.zeros_like(batch_idx)
         cells, weights = [], []
         for dy in (0, 1):
             for dx in (0, 1):
                 corner = (first.long() + torch.tensor([dx, dy], device=xyz.device)).clamp(min=0).minimum(last)
-                cells.append(self.flat(frame, torch.stack([layer, corner[:, 1], corner[:, 0]], dim=1)))
+                cells.append(self.flat(batch_idx, torch.stack([layer, corner[:, 1], corner[:, 0]], dim=1)))
                 along_x, along_y = (share[:, i] if step else 1 - share[:, i] for i, step in enumerate((dx, dy)))
                 weights.append(along_x * along_y)
         return torch.stack(cells, dim=1), torch.stack(weights, dim=1)

@@ -1,4 +1,4 @@
-"""What a teacher on a grid of its own is built for and fed with: its voxels, made of the student's points."""
+"""The batches of a teacher whose grid differs from the student's: its voxels, made of the student's points."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class TeacherInput:
-    """A teacher's own view of the student's batches.
+    """Turns the student's batches into the teacher's.
 
     Attributes:
         facts: what the teacher is built for.
@@ -52,30 +52,30 @@ class TeacherInput:
     def __call__(self, batch_dict: dict[str, Any]) -> dict[str, Any]:
         """A copy of the batch with the teacher's voxels.
 
-        Reads: ``points`` (N, 1 + C) [frame, x, y, z, ...], as they are after augmentation; ``batch_size``.
-        Writes: ``voxels`` (V, P, C), ``voxel_coords`` (V, 4) [frame, z, y, x], ``voxel_num_points`` (V,).
+        Reads: ``points`` (N, 1 + C) [batch_idx, x, y, z, ...], as they are after augmentation; ``batch_size``.
+        Writes: ``voxels`` (V, P, C), ``voxel_coords`` (V, 4) [batch_idx, z, y, x], ``voxel_num_points`` (V,).
         """
-        own = {key: value for key, value in batch_dict.items() if not key.startswith("voxel")}
+        teacher_batch = {key: value for key, value in batch_dict.items() if not key.startswith("voxel")}
         if self.voxelizer is None:
-            return own
-        points = own.get("points")
+            return teacher_batch
+        points = teacher_batch.get("points")
         if points is None:
             raise ConfigError(
                 "KD.TEACHER.CFG: the teacher's voxels differ from the student's and are made of the batch's points, "
                 "but the batch has none; keep 'points' in it, or give the teacher the student's DATA_PROCESSOR"
             )
-        frames = _frames_of(points, int(own["batch_size"]))
-        parts = [self._voxels(frame, index) for index, frame in enumerate(frames)]
+        frames = _frames_of(points, int(teacher_batch["batch_size"]))
+        parts = [self._voxels(frame, batch_idx) for batch_idx, frame in enumerate(frames)]
         for key, values in zip(("voxels", "voxel_coords", "voxel_num_points"), zip(*parts, strict=True), strict=True):
-            own[key] = torch.cat(values)
-        return own
+            teacher_batch[key] = torch.cat(values)
+        return teacher_batch
 
-    def _voxels(self, points: Tensor, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _voxels(self, points: Tensor, batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         step = self.voxelizer
         voxels, coords, count = voxelize(
             points.contiguous(), step.voxel_size, step.point_cloud_range, step.max_points, step.max_voxels
         )
-        coords = torch.nn.functional.pad(coords.float(), (1, 0), value=frame)
+        coords = torch.nn.functional.pad(coords.float(), (1, 0), value=batch_idx)
         return voxels, coords, count.float()
 
 
@@ -93,11 +93,11 @@ def teacher_input(
     Raises:
         ConfigError: the teacher needs points that the student's batches do not have.
     """
-    data, given = cfg.get("DATA_CONFIG"), student_cfg.get("DATA_CONFIG")
-    if not data or not given:
+    data, student_data = cfg.get("DATA_CONFIG"), student_cfg.get("DATA_CONFIG")
+    if not data or not student_data:
         return None
-    _check_points(data, given, logger or logging.getLogger("pcdet"))
-    if _layout(data) == _layout(given):
+    _check_points(data, student_data, logger or logging.getLogger("pcdet"))
+    if _layout(data) == _layout(student_data):
         return None
     encoder = dataset.point_feature_encoder
     limits = np.array(data["POINT_CLOUD_RANGE"], dtype=np.float32)
@@ -124,9 +124,10 @@ def teacher_input(
     return TeacherInput(facts, next((step for step in steps if hasattr(step, "max_voxels")), None))
 
 
-def _check_points(data: Mapping, given: Mapping, logger: logging.Logger) -> None:
+def _check_points(data: Mapping, student_data: Mapping, logger: logging.Logger) -> None:
     """ConfigError if the teacher cannot read the student's points; a warning if it was made for more or fewer."""
-    columns, sampled = (_columns(data), _columns(given)), (_num_points(data), _num_points(given))
+    columns = _columns(data), _columns(student_data)
+    sampled = _num_points(data), _num_points(student_data)
     problems = []
     if columns[0] and columns[0] != columns[1]:
         problems.append(

@@ -1,4 +1,7 @@
-"""What turns edges into the descriptions that are compared: the dynamic graph convolution of the paper, and none."""
+"""Edge adapters: layers that turn the edges of each side into vectors that can be compared.
+
+The paper's is a dynamic graph convolution. "none" compares the edges themselves.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pcdet.ops.edge_conv import EdgeGraph, EdgeTerms, linear_terms, normed, plai
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What describes the edges of each side.
+    """The adapters of both sides.
 
     Attributes:
         teacher: "none", the edges themselves; "frozen", a random linear_bn_relu that is never trained; "linear" and
@@ -32,17 +35,23 @@ class AdapterConfig:
         if self.dim is not None and self.dim < 1:
             raise ValueError(f"DIM: must be at least 1 or null, got {self.dim}")
 
+    def out_channels(self, student_channels: int, teacher_channels: int) -> int:
+        """Channels of the rows of both sides -> channels in which their edges are compared."""
+        if self.teacher == "none":
+            return 2 * teacher_channels
+        return self.dim or (2 * student_channels if self.student == "none" else student_channels)
+
 
 ONTO_TEACHER = AdapterConfig()
 
 
 class EdgeAdapter(nn.Module):
-    """Edges (x_j, x_i) -> their description.
+    """Edges (x_j, x_i) -> a vector for each.
 
     Args:
         kind: "none", "frozen", "linear" or "linear_bn_relu".
         in_channels: C of the rows.
-        out_channels: C' of the description; 2 C for "none".
+        out_channels: C' of the vectors; 2 C for "none".
         affine: of the batch norm, unless frozen.
     """
 
@@ -64,7 +73,7 @@ class EdgeAdapter(nn.Module):
             self.requires_grad_(False)
 
     def forward(self, x_base: Tensor, x_query: Tensor, graph: EdgeGraph, *, edge: str) -> EdgeTerms:
-        """(M, C), (G, C) -> the description of every edge, as tables that no edge has been made of yet."""
+        """(M, C) rows and (G, C) centres -> a vector for every edge, as the two tables whose rows it sums."""
         if self.kind == "none":
             return plain_terms(x_base, x_query, edge=edge)
         weight = self.conv.weight.to(x_base.dtype)

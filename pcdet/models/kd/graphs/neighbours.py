@@ -80,9 +80,9 @@ def build_graphs(teacher: Feature, value: Tensor, sampling: SampleConfig, graph:
     base = None
     if graph.candidates is not None:
         base, centres = _candidates(value, frame_sizes, centres, graph.candidates)
-    base_frame = teacher.frame if base is None else teacher.frame[base]
+    batch_idx = teacher.batch_idx if base is None else teacher.batch_idx[base]
     points = _coordinates(teacher, base, graph.space)
-    idx = knn(points[centres], points, graph.k, base_frame[centres], base_frame)[1]
+    idx = knn(points[centres], points, graph.k, batch_idx[centres], batch_idx)[1]
     return LocalGraphs(base=base, centres=centres, idx=idx, sizes=sizes)
 
 

@@ -72,7 +72,9 @@ class ReweightConfig:
             raise ValueError(f"TEMPERATURE: must be above 0, got {self.temperature}")
 
 
-def importance(by: str, feature: Feature, score: Tensor | None = None, foreground: Tensor | None = None) -> Tensor:
+def importance_scores(
+    by: str, feature: Feature, score: Tensor | None = None, foreground: Tensor | None = None
+) -> Tensor:
     """(M,) how much each row matters.
 
     Args:
@@ -90,15 +92,15 @@ def importance(by: str, feature: Feature, score: Tensor | None = None, foregroun
             raise ValueError(f"BY: {by} needs the number of points behind each row, unknown here; try channel_l2")
         return feature.count if by == "num_points" else feature.count.clamp(min=1).log()
     if by == "score":
-        return _given(score, by)
+        return _present(score, by)
     if by == "random":
-        return torch.rand(len(feature), device=feature.frame.device)
+        return torch.rand(len(feature), device=feature.batch_idx.device)
     x = feature.dense if feature.dense is not None else feature.x
     x = x.detach()
     value = x.amax(dim=1) if by == "channel_max" else torch.linalg.vector_norm(x, dim=1)
     value = value.flatten().float() if value.dtype in (torch.float16, torch.bfloat16) else value.flatten()
     if by == "foreground":
-        return _given(foreground, by) + 0.5 * value / (1 + value)
+        return _present(foreground, by) + 0.5 * value / (1 + value)
     return value
 
 
@@ -144,16 +146,16 @@ def effective_sample_size(weight: Tensor, frame_sizes: list[int]) -> Tensor:
     return torch.stack(sizes).mean() if sizes else weight.new_zeros(())
 
 
-def inside_boxes(xyz: Tensor, frame: Tensor, gt_boxes: Tensor) -> Tensor:
+def inside_boxes(xyz: Tensor, batch_idx: Tensor, gt_boxes: Tensor) -> Tensor:
     """(M,) True where a row stands on the ground area of a box of its frame.
 
     Args:
         xyz: (M, 3) metres, LiDAR frame.
-        frame: (M,) int64, non-decreasing.
+        batch_idx: (M,) int64, non-decreasing: the frame of each row.
         gt_boxes: (B, T, 7 or more) [x, y, z, dx, dy, dz, heading, ...]; rows of zeros are padding.
     """
     parts = []
-    sizes = torch.bincount(frame, minlength=len(gt_boxes)).tolist()
+    sizes = torch.bincount(batch_idx, minlength=len(gt_boxes)).tolist()
     for rows, boxes in zip(xyz.split(sizes), gt_boxes, strict=True):
         boxes = boxes[boxes[:, 3] > 0]
         offset = rows[:, None, :2] - boxes[None, :, :2]
@@ -164,7 +166,7 @@ def inside_boxes(xyz: Tensor, frame: Tensor, gt_boxes: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _given(value: Tensor | None, by: str) -> Tensor:
+def _present(value: Tensor | None, by: str) -> Tensor:
     if value is None:
         raise ValueError(f"BY: {by} needs {'a dense head' if by == 'score' else 'gt_boxes'}, which is missing here")
     return value.float() if value.dtype in (torch.bool, torch.float16, torch.bfloat16) else value

@@ -1,8 +1,11 @@
 """One file per distillation method; importing this package registers them all in ``KD_LOSSES``."""
 
 from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.losses.feature_loss import FeatureLoss
 from pcdet.models.kd.losses.fitnet import FitNet
+from pcdet.models.kd.losses.map_loss import MapLoss
 from pcdet.models.kd.losses.pivotal_logit import PivotalLogit
 from pcdet.models.kd.losses.point_distiller import PointDistiller
+from pcdet.models.kd.losses.prediction_loss import PredictionLoss
 
-__all__ = ["FitNet", "KDLoss", "PivotalLogit", "PointDistiller"]
+__all__ = ["FeatureLoss", "FitNet", "KDLoss", "MapLoss", "PivotalLogit", "PointDistiller", "PredictionLoss"]

@@ -1,33 +1,45 @@
-"""The contract of a distillation loss."""
+"""KDLoss: what every distillation loss has, and the keys that it passes on to a method's own class.
+
+A method derives from one of three, by what it compares: ``FeatureLoss``, ``MapLoss`` or ``PredictionLoss``.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.features.feature import Feature
-from pcdet.models.kd.model_outputs import View
-from pcdet.models.kd.schedule import ScheduleConfig
+from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
+from pcdet.models.kd.step import Step
 
 
 class KDLoss(nn.Module):
-    """A distance between what a student and a teacher show in their taps.
+    """A distillation step -> a distance between the student and the teacher, and what to log beside it.
+
+    A subclass with keys of its own names them in its constructor and passes the others on as ``**common``; its
+    signature, from which the YAML is read, then has both.
+
+    Args:
+        weight: of the loss in the sum.
+        schedule: of the weight over the epochs.
 
     Attributes:
         PRESETS: preset -> kind of feature -> keys of the YAML node. Methods that do not read a feature use kind "".
         student_taps: what the loss reads of the student.
         teacher_taps: what it reads of the teacher.
-
-    A YAML may list several taps under FEATURE; each is a loss of its own by the time a constructor runs.
     """
 
     INJECTED: ClassVar[tuple[str, ...]] = ("pair",)
     PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping]]] = {}
 
-    def __init__(self, *, weight: float, schedule: ScheduleConfig):
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = inspect.Signature(_parameters(cls))
+
+    def __init__(self, *, weight: float = 1.0, schedule: ScheduleConfig = CONSTANT):
         super().__init__()
         if not weight >= 0:
             raise ValueError(f"WEIGHT must be at least 0, got {weight}")
@@ -36,15 +48,24 @@ class KDLoss(nn.Module):
         self.student_taps: tuple[str, ...] = ()
         self.teacher_taps: tuple[str, ...] = ()
 
-    def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss before its weight, and what to log beside it.
+    def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss before its weight, and what to log.
 
         Args:
-            student: after its training forward, with gradients.
-            teacher: after its forward, without.
+            step: the outputs of both models.
             diagnose: also compute the diagnostics that cost time.
         """
         raise NotImplementedError
+
+    def is_waited_for(self) -> bool:
+        """Whether other processes wait for this one's part of a synchronised norm's statistics and their gradients."""
+        return self.training and any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())
+
+
+def zero_of(*tensors: Tensor) -> Tensor:
+    """0 with a path to these outputs of the student, for a batch in which there is nothing to compare."""
+    # float32 first: in float16 the sum of a large tensor overflows, and infinity times zero is NaN
+    return sum(tensor.float().sum() for tensor in tensors) * 0
 
 
 def frame_mean(per_row: Tensor, sizes: list[int]) -> Tensor:
@@ -59,6 +80,20 @@ def frame_mean(per_row: Tensor, sizes: list[int]) -> Tensor:
     return (per_row * torch.cat(share)).sum() if share else per_row.sum()
 
 
-def zero_of(feature: Feature) -> Tensor:
-    """0 with a path to the network, for a batch in which there is nothing to compare."""
-    return feature.source.float().sum() * 0
+def rows_a_frame(sizes: list[int]) -> Tensor:
+    """Mean number of rows in the frames that have any, for the log."""
+    return torch.tensor(sum(sizes) / max(1, sum(size > 0 for size in sizes)))
+
+
+def _parameters(cls: type[KDLoss]) -> list[inspect.Parameter]:
+    """A constructor's parameters, after those of its base class where it passes ``**common`` on to it."""
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    types = get_type_hints(owner.__init__, include_extras=True)
+    found, inherited = {}, []
+    for name, parameter in list(inspect.signature(owner.__init__).parameters.items())[1:]:  # without self
+        if parameter.kind is parameter.VAR_KEYWORD:
+            inherited = _parameters(owner.__mro__[1])
+        else:
+            annotation = types.get(name, parameter.annotation)
+            found[name] = parameter.replace(annotation=annotation, kind=parameter.KEYWORD_ONLY)
+    return [parameter for parameter in inherited if parameter.name not in found] + list(found.values())

@@ -8,28 +8,21 @@ The preset ``official`` reproduces that code, ``paper`` the text; docs/KD.md lis
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcdet.models.kd.diagnostics import explained_variance, target_variance
-from pcdet.models.kd.features.matching import meet
-from pcdet.models.kd.features.taps import head_taps
+from pcdet.models.kd.features.matching import MatchedFeatures
 from pcdet.models.kd.graphs.adapters import ONTO_TEACHER, AdapterConfig, EdgeAdapter
-from pcdet.models.kd.graphs.embedding import Description
+from pcdet.models.kd.graphs.embedding import EdgeEmbedding
 from pcdet.models.kd.graphs.neighbours import NEAR_IN_SPACE, GraphConfig, LocalGraphs, build_graphs
-from pcdet.models.kd.graphs.sampling import (
-    MOST_POINTS,
-    ReweightConfig,
-    SampleConfig,
-    effective_sample_size,
-    softmax_weights,
-)
-from pcdet.models.kd.losses.base import KDLoss, frame_mean, zero_of
-from pcdet.models.kd.model_outputs import Pair, RowImportance, View
+from pcdet.models.kd.graphs.sampling import ReweightConfig, effective_sample_size, softmax_weights
+from pcdet.models.kd.losses.base import frame_mean, rows_a_frame, zero_of
+from pcdet.models.kd.losses.feature_loss import FeatureLoss, Importance
+from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.presets import POINT_DISTILLER
-from pcdet.models.kd.schedule import CONSTANT, ScheduleConfig
 from pcdet.ops.edge_conv import edge_graph
 from pcdet.registry import KD_LOSSES
 
@@ -37,23 +30,19 @@ NO_VARIANCE = 1e-12  # a target that never varied has not lost anything
 
 
 @KD_LOSSES.register
-class PointDistiller(KDLoss):
-    """Matches local graph features at sampled voxels, points or BEV cells.
+class PointDistiller(FeatureLoss):
+    """Distance between the local graphs of sampled voxels, points or BEV cells.
 
     Args:
-        feature: tap: a batch_dict key (pillar_features, spatial_features_2d, point_features) or a module path.
-        teacher_feature: the teacher's tap where it differs.
         preset: what the keys that are not given are: "default", "official" or "paper".
-        weight: of the loss in the sum.
-        schedule: of the weight over the epochs.
-        sample: graph centres.
-        graph: their neighbours.
+        graph: neighbours of the graph centres, which are the rows that ``sample`` takes.
         reweight: of the centres; None: all the same.
-        adapter: descriptions of the edges.
+        adapter: turns the edges of both sides into vectors of one width.
         distance: "mse", weighted mean of squared differences; "norm", weighted mean over the centres of the Euclidean
             norm of all their differences (the paper's equation 2); "dist", one norm of all differences, unweighted
             (the released code without reweighting).
         pair: both detectors.
+        **common: see ``FeatureLoss``.
     """
 
     PRESETS = POINT_DISTILLER
@@ -61,70 +50,51 @@ class PointDistiller(KDLoss):
     def __init__(
         self,
         *,
-        feature: str | list[str],
-        teacher_feature: str | list[str] | None = None,
         preset: Literal["default", "official", "paper"] = "default",
-        weight: float = 1.0,
-        schedule: ScheduleConfig = CONSTANT,
-        sample: SampleConfig = MOST_POINTS,
         graph: GraphConfig = NEAR_IN_SPACE,
         reweight: ReweightConfig | None = None,
         adapter: AdapterConfig = ONTO_TEACHER,
         distance: Literal["mse", "norm", "dist"] = "mse",
-        pair: Pair,
+        pair: ModelPair,
+        **common: Any,
     ):
-        super().__init__(weight=weight, schedule=schedule)
-        self.feature = feature
-        self.teacher_feature = teacher_feature or feature
-        self.sample, self.graph, self.reweight, self.distance = sample, graph, reweight, distance
-        self.student_taps = (self.feature,)
-        self.teacher_taps = (self.teacher_feature,)
-        measures = (sample.by,) if reweight is None else (sample.by, reweight.by)
-        if "score" in measures:
-            self.teacher_taps += head_taps(pair.teacher, "conv_cls")
-        student_channels, teacher_channels = pair.channels(self.feature, self.teacher_feature)
-        pair.check_rows(self.feature, self.teacher_feature, *measures)
-        if adapter.teacher == "none":
-            dim = 2 * teacher_channels
-        else:
-            dim = adapter.dim or (2 * student_channels if adapter.student == "none" else student_channels)
-        self.teacher_adapter = EdgeAdapter(adapter.teacher, teacher_channels, dim, affine=adapter.affine)
-        self.student_adapter = EdgeAdapter(adapter.student, student_channels, dim, affine=adapter.affine)
+        super().__init__(pair=pair, **common)
+        self.graph, self.reweight, self.distance = graph, reweight, distance
+        if reweight is not None:
+            self.read_importance(reweight.by, pair)
+        width = adapter.out_channels(self.student_channels, self.teacher_channels)
+        self.teacher_adapter = EdgeAdapter(adapter.teacher, self.teacher_channels, width, affine=adapter.affine)
+        self.student_adapter = EdgeAdapter(adapter.student, self.student_channels, width, affine=adapter.affine)
         # Kept in the checkpoint, so that a collapse is seen against the start of the training and not of the resume.
         self.register_buffer("initial_target_var", torch.tensor(-1.0))
 
-    def forward(self, student: View, teacher: View, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """See the base class. Logs nodes, ess, target_var, target_var_ratio; if they apply, explained and matched."""
-        taught = teacher.feature(self.teacher_feature)
-        met = meet(student.feature(self.feature), taught)
-        source, target, num_frames = met.student, met.teacher, taught.num_frames
-        values = RowImportance(teacher, taught, met.teacher_rows)
+    def compare(
+        self, matched: MatchedFeatures, importance: Importance, *, diagnose: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See the base class. Logs nodes, ess, target_var, target_var_ratio and, if it applies, explained."""
+        student, teacher, num_frames = matched.student, matched.teacher, matched.teacher.num_frames
         if not self.graph.per_frame:
-            source, target = source.as_one_frame(), target.as_one_frame()
-        graphs = build_graphs(target, values.of(self.sample.by), self.sample, self.graph)
+            student, teacher = student.as_one_frame(), teacher.as_one_frame()
+        graphs = build_graphs(teacher, importance(self.sample.by), self.sample, self.graph)
         nothing = len(graphs.centres) == 0
-        if nothing and not self._is_waited_for():
-            return zero_of(source), {"nodes": torch.zeros(()), **met.logs}
-        rows = source.take(graphs.base), target.take(graphs.base)
-        graph = edge_graph(graphs.idx, len(rows[0]), gradients=torch.is_grad_enabled())
-        given, wanted = (
-            Description.of(adapter, x, graphs.centres, graph, edge=self.graph.edge, pool=self.graph.pool)
-            for adapter, x in zip((self.student_adapter, self.teacher_adapter), rows, strict=True)
+        if nothing and not self.is_waited_for():
+            return zero_of(student.source), {"nodes": rows_a_frame(graphs.sizes)}
+        student_rows, teacher_rows = student.take(graphs.base), teacher.take(graphs.base)
+        edges = edge_graph(graphs.idx, len(student_rows), gradients=torch.is_grad_enabled())
+        embedding, target = (
+            EdgeEmbedding.of(adapter, rows, graphs.centres, edges, edge=self.graph.edge, pool=self.graph.pool)
+            for adapter, rows in ((self.student_adapter, student_rows), (self.teacher_adapter, teacher_rows))
         )
-        per_node = self._distance(given, wanted)
-        weight = self._weights(values, wanted, graphs, per_node.dtype, num_frames)
-        loss = per_node.sum() if self.distance == "dist" else frame_mean(per_node * weight, graphs.sizes)
+        per_centre = self._distance(embedding, target)
+        weight = self._weights(importance, target, graphs, per_centre.dtype, num_frames)
+        loss = per_centre.sum() if self.distance == "dist" else frame_mean(per_centre * weight, graphs.sizes)
         if nothing:
-            return loss, {"nodes": torch.zeros(()), **met.logs}
-        return loss, self._logs(wanted, weight, rows[1][graphs.centres], graphs, diagnose) | met.logs
-
-    def _is_waited_for(self) -> bool:
-        """Whether other processes wait for this one's part of a synchronised norm's statistics and their gradients."""
-        return self.training and any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())
+            return loss, {"nodes": rows_a_frame(graphs.sizes)}
+        return loss, self._logs(target, weight, teacher_rows[graphs.centres], graphs, diagnose)
 
     @torch.no_grad()
     def _weights(
-        self, values: RowImportance, wanted: Description, graphs: LocalGraphs, dtype: torch.dtype, num_frames: int
+        self, importance: Importance, target: EdgeEmbedding, graphs: LocalGraphs, dtype: torch.dtype, num_frames: int
     ) -> Tensor:
         """(G,) weight of every centre."""
         centres = graphs.centres
@@ -133,32 +103,33 @@ class PointDistiller(KDLoss):
         if self.reweight.by == "batch_size":
             return centres.new_full((len(centres),), float(num_frames), dtype=dtype)
         if self.reweight.by == "graph_max":
-            value = wanted.largest()
+            value = target.largest()
         else:
-            value = values.of(self.reweight.by)[graphs.rows]
+            value = importance(self.reweight.by)[graphs.rows]
         return softmax_weights(value.to(dtype), graphs.sizes, self.reweight.temperature)
 
-    def _distance(self, given: Description, wanted: Description) -> Tensor:
+    def _distance(self, embedding: EdgeEmbedding, target: EdgeEmbedding) -> Tensor:
         """(G,) distance of every centre, or (1,) of all for "dist"."""
-        squares = given.squares(wanted)
+        squares = embedding.squared_distance(target)
         if self.distance == "mse":
-            return squares / given.entries()
+            return squares / embedding.numel()
         squares = squares.sum()[None] if self.distance == "dist" else squares
         positive = squares > 0
         return torch.where(positive, squares, 1).sqrt() * positive  # the root's slope at 0 is taken for 0
 
     def _logs(
-        self, wanted: Description, weight: Tensor, taught: Tensor, graphs: LocalGraphs, diagnose: bool
+        self, target: EdgeEmbedding, weight: Tensor, teacher_rows: Tensor, graphs: LocalGraphs, diagnose: bool
     ) -> dict[str, Tensor]:
-        variance = target_variance(wanted.some_rows())
+        """What to log of the centres, whose rows of the teacher's feature are ``teacher_rows``."""
+        variance = target_variance(target.sample_rows())
         with torch.no_grad():
             self.initial_target_var.copy_(torch.where(self.initial_target_var < 0, variance, self.initial_target_var))
         logs = {
-            "nodes": torch.tensor(len(weight) / max(1, sum(s > 0 for s in graphs.sizes))),
+            "nodes": rows_a_frame(graphs.sizes),
             "ess": effective_sample_size(weight, graphs.sizes),
             "target_var": variance,
             "target_var_ratio": (variance + NO_VARIANCE) / (self.initial_target_var + NO_VARIANCE),
         }
         if diagnose and self.teacher_adapter.kind != "none":
-            logs["explained"] = explained_variance(wanted.mean().detach(), taught)
+            logs["explained"] = explained_variance(target.mean().detach(), teacher_rows)
         return logs

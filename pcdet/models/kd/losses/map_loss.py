@@ -1,0 +1,72 @@
+"""MapLoss: the base of methods that compare two whole maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pcdet.models.kd.features.tap_specs import MAPS, kind_of_tap
+from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.model_outputs import ModelPair
+from pcdet.models.kd.step import Step
+from pcdet.ops.edge_conv.terms import full_precision
+
+
+class MapLoss(KDLoss):
+    """A distance between two maps on one grid. A method defines ``compare_maps``.
+
+    Args:
+        feature: tap: a batch_dict key (spatial_features_2d) or a module path. Of several in a YAML, each makes a loss
+            of its own.
+        teacher_feature: the teacher's tap where it differs.
+        pair: both detectors.
+        **common: see ``KDLoss``.
+
+    Attributes:
+        student_channels: of the student's map; adapters are sized by it.
+        teacher_channels: of the teacher's.
+    """
+
+    def __init__(
+        self,
+        *,
+        feature: str | list[str],
+        teacher_feature: str | list[str] | None = None,
+        pair: ModelPair,
+        **common: Any,
+    ):
+        super().__init__(**common)
+        self.feature = feature
+        self.teacher_feature = teacher_feature or feature
+        self.student_taps = (self.feature,)
+        self.teacher_taps = (self.teacher_feature,)
+        self.student_channels, self.teacher_channels = pair.channels(self.feature, self.teacher_feature)
+        pair.check_rows(self.feature, self.teacher_feature)
+        for model, tap in ((pair.student, self.feature), (pair.teacher, self.teacher_feature)):
+            kind = kind_of_tap(model, tap)
+            if kind not in MAPS:
+                raise ValueError(
+                    f"{type(self).__name__} compares maps, but tap {tap!r} is a set of {kind}s; tap a map "
+                    "(spatial_features, spatial_features_2d, backbone_2d.blocks.0)"
+                )
+
+    def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """See the base class. The mean over the frames; logs nothing.
+
+        Raises:
+            ValueError: the two maps do not have the same cells.
+        """
+        matched = step.matched(self.feature, self.teacher_feature)
+        student, teacher = matched.student, matched.teacher
+        if student.dense is None or teacher.dense is None:
+            raise ValueError(
+                f"{type(self).__name__} compares maps cell by cell, but tap {self.feature!r} has {student.grid}, and "
+                f"the teacher's {self.teacher_feature!r} has {teacher.grid}; tap maps of the same range and stride, or "
+                "use a loss on rows (FitNet, PointDistiller), which are matched by position"
+            )
+        return self.compare_maps(full_precision(student.dense), full_precision(teacher.dense)).mean(), {}
+
+    def compare_maps(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, C', H, W) maps, float32 at least -> (B,) the distance of each frame."""
+        raise NotImplementedError

@@ -15,6 +15,7 @@ from pcdet.models.kd.geometry import Geometry
 from pcdet.models.kd.init import inherit_weights
 from pcdet.models.kd.taps import check_learns
 from pcdet.models.kd.teacher_input import TeacherInput
+from pcdet.models.kd.training_state import StoredDistiller
 from pcdet.models.kd.view import Pair
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg
 
@@ -51,7 +52,7 @@ def build_distiller(
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
     if kd.init.name == "slice":
         logger.info("student begins with slices of the teacher: %d tensors", inherit_weights(student, teacher))
-    return Distiller(
+    return StoredDistiller(
         student,
         teacher,
         _build_losses(kd.losses, Pair(student, teacher)),

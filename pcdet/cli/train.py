@@ -28,6 +28,7 @@ from pcdet.engine.evaluate import forget_evaluations
 from pcdet.engine.optim import build_optimizer, build_scheduler
 from pcdet.engine.runtime import FIXED_SEED, choose_seed, parallelize, read_seed, seed_process
 from pcdet.engine.trainer import Trainer, TrainSettings
+from pcdet.models.kd.training_state import check_kind
 from pcdet.utils import safe_files
 from pcdet.utils.commu_utils import call_on_main
 
@@ -105,6 +106,8 @@ def train(session: Session, build_model: BuildModel, distil: bool) -> None:
     resume_from, state = find_state(session)
     if state is not None:
         check_form(state, resume_from)  # before its seed is used
+        if state.get("optimizer_state") is not None:
+            check_kind(state, resume_from, distil)
     seed = choose_seed(args.seed, args.fix_random_seed, state)
     seed_process(seed, deterministic=args.fix_random_seed)
     train_set, trainer = make_trainer(session, build_model, epochs, seed)

@@ -18,8 +18,8 @@ from pcdet import api
 from pcdet.cli import train
 from pcdet.cli.ending import run
 from pcdet.config import ConfigError, cfg_from_yaml_file, find_config_file
-from pcdet.engine.checkpoint import OtherLossesError, checkpoint_state
 from pcdet.models.kd import build_distiller
+from pcdet.models.kd.training_state import OtherLossesError
 
 # A loss that owns nothing leaves no trace in a checkpoint.
 GO_ON = (
@@ -96,4 +96,4 @@ def state_of_losses(file: Path, cfg: Mapping, dataset: Any) -> Mapping | None:
     if other.get("MODEL") != cfg.MODEL or teacher.get("CFG") != cfg.KD.TEACHER.CFG:
         return None
     other.KD.TEACHER = cfg.KD.TEACHER
-    return checkpoint_state(build_student_with_teacher(other, dataset, logging.Logger("unheard")))["kd_state"]
+    return build_student_with_teacher(other, dataset, logging.Logger("unheard")).extra_state()["kd_state"]

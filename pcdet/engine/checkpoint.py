@@ -2,10 +2,12 @@
 
 Keys: ``epoch`` (finished epochs), ``it`` (finished iterations), ``model_state``, ``optimizer_state`` and ``version`` as
 in OpenPCDet; ``scheduler_state``, ``scaler_state``, ``rng_state`` (of rank 0), ``seed`` and ``iters_per_epoch`` are
-ours. ``kd_state`` holds what a distiller owns beside its student: it is there, if empty, in every checkpoint of a
-distillation and in no other; ``teacher_fingerprint`` stands beside it where a loss needs the teacher. ``best``, in
-``checkpoint_best.pth`` alone, says by which metric, value and epoch it is the best. Everything is a tensor, a number, a
-string or a plain container, so ``torch.load(weights_only=True)`` reads it.
+ours. ``best``, in ``checkpoint_best.pth`` alone, says by which metric, value and epoch it is the best. Everything is a
+tensor, a number, a string or a plain container, so ``torch.load(weights_only=True)`` reads it.
+
+A model may be more than the detector that it trains. It then has ``detector``, which is evaluated and stored as
+``model_state``; ``extra_state()``, the further entries of its checkpoints; ``load_extra_state(state, name, logger)``,
+which takes them back, or raises CheckpointError and leaves the model as it was; and ``all_modules()``.
 """
 
 from __future__ import annotations
@@ -27,11 +29,10 @@ from pcdet.utils import safe_files
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 from pcdet.utils.safe_files import WriteError
 from pcdet.utils.spconv_utils import find_all_spconv_keys
-from pcdet.utils.weights import compare_weights, to_spconv2, weights_fingerprint
+from pcdet.utils.weights import compare_weights, to_spconv2
 
 __all__ = [
     "CheckpointError",
-    "OtherLossesError",
     "checkpoint_state",
     "load_checkpoint",
     "read_checkpoint",
@@ -39,16 +40,7 @@ __all__ = [
     "unwrap",
 ]
 
-STUDENT = "student."
 OTHER_COPY = "use another copy (the weights alone: --pretrained_model)"
-
-
-class OtherLossesError(CheckpointError):
-    """A distillation's checkpoint whose student fits, but not what its losses own, kept as ``kd_state``."""
-
-    def __init__(self, message: str, kd_state: Mapping[str, torch.Tensor]):
-        super().__init__(message)
-        self.kd_state = kd_state
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -56,14 +48,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
-def is_distiller(model: nn.Module) -> bool:
-    """Whether a model, or what DistributedDataParallel holds, is a student with a teacher."""
-    return hasattr(unwrap(model), "student")
-
-
 def plain_detector(model: nn.Module) -> nn.Module:
-    """What is evaluated and stored: the student of a distiller, or the model itself."""
-    return unwrap(model).student if is_distiller(model) else unwrap(model)
+    """What is evaluated and stored: the ``detector`` of a model that is more, or the model itself."""
+    return getattr(unwrap(model), "detector", unwrap(model))
 
 
 def checkpoint_state(
@@ -76,7 +63,7 @@ def checkpoint_state(
     """A dictionary ready to be saved, on the CPU, with the generators' states as they are now.
 
     Args:
-        model: a detector, a distiller, or either within DistributedDataParallel.
+        model: a detector, a model that holds one, or either within DistributedDataParallel.
         optimizer: its state is stored where one is given.
         epoch: finished epochs.
         it: finished iterations.
@@ -93,11 +80,8 @@ def checkpoint_state(
     }
     if model is not None:
         state["model_state"] = plain(plain_detector(model).state_dict())
-        if is_distiller(model):
-            own = {k: v for k, v in unwrap(model).state_dict().items() if not k.startswith(STUDENT)}
-            state["kd_state"] = plain(own)
-            if unwrap(model).teacher is not None:
-                state["teacher_fingerprint"] = weights_fingerprint(unwrap(model).teacher)
+        if hasattr(unwrap(model), "extra_state"):
+            state |= plain(unwrap(model).extra_state())
     for name, part in parts.items():
         if hasattr(part, "state_dict"):
             state[f"{name}_state"] = plain(part.state_dict())
@@ -158,17 +142,15 @@ def load_checkpoint(
 
     Args:
         state: a checkpoint's dictionary, or its file.
-        model: a detector or a distiller; a distiller's adapters come from ``kd_state``.
-        optimizer: gets ``optimizer_state``. Without one only the weights are taken, a distilled student's by a plain
-            detector too; with one the training goes on, and must be of the same kind.
+        model: a detector, or a model that holds one; that takes its further entries too.
+        optimizer: gets ``optimizer_state``. Without one only the weights are taken; with one the training goes on.
         scheduler: gets ``scheduler_state`` likewise.
         scaler: gets ``scaler_state`` likewise.
         name: the file, for messages, where ``state`` is a dictionary.
         logger: told what was loaded.
 
     Raises:
-        CheckpointError: where the file cannot be read, an entry is missing, is of another kind or does not fit, or a
-            plain training would go on from a distillation or the other way round.
+        CheckpointError: where the file cannot be read, or an entry is missing, is of another kind or does not fit.
     """
     if not isinstance(state, dict):
         name, state = state, read_checkpoint(state)
@@ -176,18 +158,14 @@ def load_checkpoint(
     if state.get("model_state") is None:
         raise CheckpointError(f"{name} has no model_state; it holds {', '.join(map(str, state)) or 'nothing'}")
     check_form(state, name)
-    if optimizer is not None:
-        if state.get("optimizer_state") is None:
-            raise CheckpointError(
-                f"{name} has no optimizer_state, so training cannot go on from it; "
-                "to start anew from its weights use --pretrained_model"
-            )
-        _check_kind(unwrap(model), state, name)
+    if optimizer is not None and state.get("optimizer_state") is None:
+        raise CheckpointError(
+            f"{name} has no optimizer_state, so training cannot go on from it; "
+            "to start anew from its weights use --pretrained_model"
+        )
     layout = _load_model(unwrap(model), state, name, logger)
     if optimizer is not None:
         _load_optimizer(optimizer, _in_our_layout(state["optimizer_state"], optimizer, unwrap(model), layout), name)
-    if logger is not None and _teacher_has_changed(unwrap(model), state):
-        logger.warning(f"{name} was distilled from a teacher with other weights; the student goes on with this one's")
     for part, key in ((scheduler, "scheduler_state"), (scaler, "scaler_state")):
         if part is not None and state.get(key):
             with naming_entry(name, key):
@@ -211,10 +189,9 @@ def check_form(state: Mapping, name: object) -> None:
         value = state.get(key)
         if value is not None and (not isinstance(value, numbers.Integral) or value < 0):
             raise _misformed(name, key, "a whole number from 0 on", value)
-    for key in ("model_state", "kd_state"):
-        weights = state.get(key)
-        if weights is not None and not (_is_dict(weights) and all(map(torch.is_tensor, weights.values()))):
-            raise _misformed(name, key, "tensors by name", weights)
+    weights = state.get("model_state")
+    if weights is not None and not (_is_dict(weights) and all(map(torch.is_tensor, weights.values()))):
+        raise _misformed(name, "model_state", "tensors by name", weights)
     for key in ("scheduler_state", "scaler_state", "rng_state"):
         if state.get(key) is not None and not _is_dict(state[key]):
             raise _misformed(name, key, "a dictionary", state[key])
@@ -272,50 +249,18 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
 
 
-def _check_kind(model: nn.Module, state: dict, name) -> None:
-    """Raises CheckpointError where one of model and checkpoint is a distillation's and the other is not.
-
-    Both trainings of one file write into one folder unless told otherwise, and a distiller whose losses have no weights
-    has the tensors of a plain detector: nothing else tells a control from the distilled student.
-    """
-    distilled = "kd_state" in state
-    if distilled == is_distiller(model):
-        return
-    kinds = "a distillation", "a training without a teacher"
-    theirs, ours = kinds if distilled else kinds[::-1]
-    raise CheckpointError(
-        f"{name} is of {theirs}, this is {ours}, which cannot go on from it; give this one a folder of its own with "
-        "--extra_tag or --output_dir (the weights alone: --pretrained_model)"
-    )
-
-
-def _teacher_has_changed(model: nn.Module, state: dict) -> bool:
-    before = state.get("teacher_fingerprint")
-    if before is None or not is_distiller(model) or model.teacher is None:
-        return False
-    return before != weights_fingerprint(model.teacher)
-
-
 def _load_model(model: nn.Module, state: dict, name, logger: logging.Logger | None) -> str | None:
     """Loads the weights and returns the layout of the file's sparse convolutions, None without any."""
-    weights, kd_state = state["model_state"], state.get("kd_state") or {}
-    if is_distiller(model):
-        weights = {**{STUDENT + key: value for key, value in weights.items()}, **kd_state}
-    report = compare_weights(model, weights)
-    problems = report.problems()
-    misfits = {*report.missing, *report.unexpected, *report.wrong_shape}
-    if is_distiller(model) and misfits and not any(key.startswith(STUDENT) for key in misfits):
-        raise OtherLossesError(
-            f"{name} was distilled with other losses, so training cannot go on from it (the student's weights alone: "
-            "--pretrained_model)\n  " + "\n  ".join(problems),
-            kd_state,
-        )
-    if problems:
+    detector = plain_detector(model)
+    report = compare_weights(detector, state["model_state"])
+    if problems := report.problems():
         raise CheckpointError(
             f"{name} does not fit the model, so training cannot go on from it (weights alone: --pretrained_model)\n  "
             + "\n  ".join(problems)
         )
-    model.load_state_dict(report.fitting, strict=False)
+    if hasattr(model, "load_extra_state"):
+        model.load_extra_state(state, name, logger)
+    detector.load_state_dict(report.fitting, strict=False)
     (layout,) = report.layouts
     if layout is not None and layout.doubts() and logger is not None:
         logger.warning(f"{name}: {layout.doubts()}")

@@ -122,12 +122,12 @@ def _name(dtype: torch.dtype | None) -> str:
 
 
 def use_channels_last(model: nn.Module) -> nn.Module:
-    """The model with the weights of its 2D convolutions, and of its teacher's, in channels-last memory.
+    """The model with the weights of its 2D convolutions in channels-last memory.
 
-    Feature maps follow the weights. Other tensors of four dimensions, such as anchors, keep their layout.
+    A model with parts that are no submodules names them by a method ``all_modules()``. Feature maps follow the weights.
+    Other tensors of four dimensions, such as anchors, keep their layout.
     """
-    for part in (model, getattr(model, "teacher", None)):
-        for module in part.modules() if part is not None else ():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                module.to(memory_format=torch.channels_last)
+    for module in getattr(model, "all_modules", model.modules)():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(memory_format=torch.channels_last)
     return model

@@ -1,7 +1,7 @@
 """The training loop: a model, a loader, an optimizer, a schedule, and hooks for everything else.
 
-The model returns OpenPCDet's ``(ret_dict, tb_dict, disp_dict)`` with ``ret_dict['loss']``; detectors and distillers are
-such models, and the loop knows no difference between them.
+The model returns OpenPCDet's ``(ret_dict, tb_dict, disp_dict)`` with ``ret_dict['loss']``; detectors are such
+models, and so is what trains a detector and more (:mod:`pcdet.engine.checkpoint`): the loop knows no difference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 
 from pcdet.engine.checkpoint import (
     checkpoint_state,
-    is_distiller,
     load_checkpoint,
     naming_entry,
     plain_detector,
@@ -53,7 +52,7 @@ class TrainSettings:
 
     Attributes:
         epochs: of the whole training.
-        grad_norm_clip: largest norm of the detector's gradient, and of that of what a distiller trains beside it.
+        grad_norm_clip: largest norm of the detector's gradient, and of that of what is trained beside it.
         precision: of the forward pass.
         merged: the loader holds all epochs' batches in one (its length is their sum).
         seed: kept in checkpoints.
@@ -264,12 +263,13 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------------- internals
 
     def _parameters_to_clip(self) -> list[list[nn.Parameter]]:
-        """The detector's parameters, and those that a distiller trains beside it."""
+        """The detector's parameters, and those that are trained beside it."""
         # in one norm, large gradients of adapters, which no detector keeps, would shorten the detector's steps
         every = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if not is_distiller(self.model):
+        detector = plain_detector(self.model)
+        if detector is unwrap(self.model):
             return [every]
-        detectors = {id(p) for p in plain_detector(self.model).parameters()}
+        detectors = {id(p) for p in detector.parameters()}
         own = [p for p in every if id(p) not in detectors]
         return [[p for p in every if id(p) in detectors], *([own] if own else [])]
 

@@ -13,14 +13,10 @@ from test_trainer import StopAt, make_trainer
 from torch import nn
 from toy import OPTIMIZATION, ToyDistiller, ToyModel
 
-from pcdet.engine.checkpoint import (
-    OtherLossesError,
-    checkpoint_state,
-    load_checkpoint,
-    save_checkpoint,
-)
+from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint, save_checkpoint
 from pcdet.engine.hooks import Checkpoint, Hook
 from pcdet.engine.optim import build_optimizer, build_scheduler
+from pcdet.models.kd.training_state import OtherLossesError, check_kind
 from pcdet.utils import safe_files
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 from pcdet.utils.safe_files import WriteError
@@ -87,14 +83,11 @@ def test_a_control_does_not_go_on_from_a_distillation_nor_the_other_way_round(ad
     distiller, optimizer, _ = trained(ToyDistiller(adapter))
     distilled = checkpoint_state(distiller, optimizer, 1, 2)
     assert bool(distilled["kd_state"]) == adapter
-    plain = ToyModel()
-    before = {name: value.clone() for name, value in plain.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(distilled, plain, build_optimizer(plain, OPTIMIZATION), name="kd.pth")
+        check_kind(distilled, "kd.pth", distilled=False)
     said = str(caught.value)
     assert said.startswith("kd.pth is of a distillation, this is a training without a teacher, which cannot go on from")
     assert "--extra_tag or --output_dir" in said and "--pretrained_model" in said
-    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
 
     control, optimizer, _ = trained(ToyModel())
     again, state = ToyDistiller(adapter), checkpoint_state(control, optimizer, 1, 2)

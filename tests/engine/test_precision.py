@@ -92,19 +92,18 @@ def test_weights_are_laid_out_as_chosen(layout, last):
     assert conv.weight.is_contiguous(memory_format=torch.channels_last) is last
 
 
-def test_channels_last_reaches_convolutions_and_the_teachers_but_no_other_tensor():
+def test_channels_last_reaches_convolutions_of_all_modules_but_no_other_tensor():
     class Model(nn.Sequential):
         def __init__(self):
             super().__init__(nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3))
             self.register_buffer("anchors", torch.zeros(2, 3, 4, 5))
-            self._hidden = (nn.Conv2d(4, 4, 3),)
+            self.hidden = (nn.Conv2d(4, 4, 3),)  # in a tuple, hence no submodule
 
-        @property
-        def teacher(self):
-            return self._hidden[0]
+        def all_modules(self):
+            return [*self.modules(), *self.hidden]
 
     model = use_channels_last(Model())
-    for weight in (model[0].weight, model[1].weight, model.teacher.weight):
+    for weight in (model[0].weight, model[1].weight, model.hidden[0].weight):
         assert weight.is_contiguous(memory_format=torch.channels_last)
     assert model.anchors.is_contiguous()
     assert model(torch.zeros(1, 4, 5, 5)).is_contiguous(memory_format=torch.channels_last)

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from pcdet.models.kd.training_state import TrainingState
+
 OPTIMIZATION = {
     "BATCH_SIZE_PER_GPU": 2, "NUM_EPOCHS": 2, "OPTIMIZER": "adam_onecycle", "LR": 0.01, "WEIGHT_DECAY": 0.01,
     "GRAD_NORM_CLIP": 10,
@@ -94,7 +96,7 @@ class ToyModel(nn.Module):
         return {"loss": loss}, {"rpn_loss": loss.detach(), "pos": 3}, {}
 
 
-class ToyDistiller(nn.Module):
+class ToyDistiller(TrainingState, nn.Module):
     """A student, an adapter of the distiller's own, a teacher that is no submodule, and ``set_epoch``."""
 
     def __init__(self, adapter=True, teacher=None):

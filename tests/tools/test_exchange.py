@@ -10,6 +10,7 @@ from commands import run
 from easydict import EasyDict
 from models import pointrcnn, seconds
 
+from pcdet.cli import train
 from pcdet.config import cfg_from_yaml_file
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint, save_checkpoint
 from pcdet.engine.optim import build_optimizer
@@ -190,7 +191,7 @@ def test_train_and_test_take_openpcdets_file_as_it_is(second_file, tools, tmp_pa
     assert (out / "eval/epoch_7862/val/default/result.pkl").is_file()
 
 
-def test_a_wrong_class_count_is_refused_and_taken_in_part_on_request(second_file, tools, tool, tmp_path, caplog):
+def test_a_wrong_class_count_is_refused_and_taken_in_part_on_request(second_file, tools, tmp_path, caplog):
     model, _ = _network(second_file, num_class=1)
     path = openpcdets(model, build_optimizer(model, OPTIMIZATION), tmp_path / "car_1.pth", spconv=1)
     common = ["--cfg_file", second_file, "--output_dir", tmp_path, "--workers", "0", "--device", "cpu"]
@@ -203,5 +204,5 @@ def test_a_wrong_class_count_is_refused_and_taken_in_part_on_request(second_file
     assert all(line in log for line in said)
     cfg = cfg_from_yaml_file(second_file, EasyDict())
     with caplog.at_level(logging.INFO):  # what train.py --pretrained_model does, asked or not
-        tool("train").build_detector(cfg, _facts(cfg), logging.getLogger("any"), pretrained=path)
+        train.build_detector(cfg, _facts(cfg), logging.getLogger("any"), pretrained=path)
     assert all(line in caplog.text for line in said)

@@ -1,4 +1,4 @@
-"""What a loss asks of a detector: ``ModelOutputs`` after its forward, and of both while it is built: ``ModelPair``."""
+"""ModelOutputs: what a detector leaves for the losses. ModelPair: both detectors, while a loss is built."""
 
 from __future__ import annotations
 

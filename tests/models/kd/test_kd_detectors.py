@@ -177,7 +177,7 @@ def test_a_norm_or_relu_of_a_sparse_backbone_is_refused_for_the_sparse_layer_aro
         ),
     ],
 )
-def test_rows_that_cannot_meet_or_be_counted_are_refused_when_the_distiller_is_built(detector, node, message):
+def test_rows_that_cannot_be_matched_or_counted_are_refused_when_the_distiller_is_built(detector, node, message):
     if detector == "pointrcnn":
         student, teacher, facts = point_rcnn(0.125), point_rcnn(0.25), POINTS
     else:

@@ -1,4 +1,4 @@
-"""Where rows stand, how many points lie behind them, and which rows of two detectors meet."""
+"""Where rows stand, how many points lie behind them, and which rows of two detectors match."""
 
 import numpy as np
 import pytest
@@ -125,7 +125,7 @@ def voxels(coords, geometry=None, order=None):
     return Feature.from_voxels(coords[:, [3, 2]].float(), coords, geometry, 2)
 
 
-def test_the_same_cells_meet_whatever_order_they_are_held_in():
+def test_the_same_cells_are_matched_whatever_order_they_are_held_in():
     coords = [[0, 0, 1, 2], [0, 0, 3, 3], [1, 0, 0, 5], [1, 0, 7, 7]]
     matched = match_rows(voxels(coords), voxels(coords, order=[2, 0, 3, 1]))
     assert matched.teacher_rows is None and matched.logs == {}
@@ -141,7 +141,7 @@ def test_cells_that_only_one_side_has_are_left_out_and_the_share_is_told():
     assert float(matched.logs["matched"]) == 0.5
 
 
-def test_voxels_of_another_size_meet_the_one_that_holds_their_centre():
+def test_voxels_of_another_size_match_the_one_that_holds_their_centre():
     fine = Geometry(point_cloud_range=(0, 0, 0, 8, 8, 1), grid_size=(16, 16, 1))
     student = voxels([[0, 0, 3, 5], [0, 0, 2, 4], [1, 0, 15, 0]], fine)
     matched = match_rows(student, voxels([[0, 0, 1, 2], [1, 0, 7, 1]]))
@@ -168,7 +168,7 @@ def position_map(geometry, height, width, frames=2):
         ((KITTI_VOXELS, 200, 176), (KITTI_PILLARS, 248, 216), (198 / 200) * (173 / 176)),
     ],
 )
-def test_maps_of_other_ranges_and_cells_meet_where_they_stand(student, teacher, share):
+def test_maps_of_other_ranges_and_cells_match_where_they_stand(student, teacher, share):
     matched = match_rows(position_map(*student), position_map(*teacher))
     student_rows, teacher_rows = matched.student.x, matched.teacher.x
     torch.testing.assert_close(teacher_rows[:, 2], student_rows[:, 2])
@@ -193,7 +193,7 @@ def test_a_rectangle_of_a_map_is_read_from_it_row_by_row():
     assert torch.equal(part.take(torch.tensor([1, 3])), whole.x[[7, 20]])
 
 
-def test_other_points_meet_the_nearest_of_their_frame():
+def test_other_points_match_the_nearest_of_their_frame():
     def points(rows):
         rows = torch.tensor(rows)
         return Feature.from_points(rows[:, 1:2], rows, 2)
@@ -226,7 +226,7 @@ def test_other_points_meet_the_nearest_of_their_frame():
         ),
     ],
 )
-def test_what_cannot_meet_in_the_first_step_is_an_error(student, teacher, message):
+def test_what_cannot_be_matched_in_the_first_step_is_an_error(student, teacher, message):
     with pytest.raises(ValueError, match=message):
         match_rows(student(), teacher())
 

@@ -1,4 +1,4 @@
-"""KDLoss: what every distillation loss has, and the keys that it passes on to a method's own class.
+"""KDLoss: what every distillation loss has, and the keys that all of them take.
 
 A method derives from one of three, by what it compares: ``FeatureLoss``, ``MapLoss`` or ``PredictionLoss``.
 """

@@ -12,47 +12,28 @@ from pcdet.models.kd.diagnostics import target_variance
 from pcdet.models.kd.features.matching import MatchedFeatures
 from pcdet.models.kd.features.taps import head_taps
 from pcdet.models.kd.graphs.sampling import MOST_POINTS, SampleConfig, sample
-from pcdet.models.kd.losses.base import KDLoss, frame_mean, rows_a_frame, zero_of
+from pcdet.models.kd.losses.base import frame_mean, rows_a_frame, zero_of
+from pcdet.models.kd.losses.tap_loss import TapLoss
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.step import Step
 
 Importance = Callable[[str], Tensor]  # measure -> (n,) importance of the matched rows
 
 
-class FeatureLoss(KDLoss):
+class FeatureLoss(TapLoss):
     """A distance between the rows of two taps that stand at the same place.
 
     A method defines ``compare_rows``, its distance between sampled rows, or ``compare`` where it needs all of them.
 
     Args:
-        feature: tap: a batch_dict key (pillar_features, spatial_features_2d, point_features) or a module path. Of
-            several in a YAML, each makes a loss of its own.
-        teacher_feature: the teacher's tap where it differs.
         sample: which rows take part.
         pair: both detectors.
-        **common: see ``KDLoss``.
-
-    Attributes:
-        student_channels: of the student's tap; adapters are sized by it.
-        teacher_channels: of the teacher's.
+        **common: see ``TapLoss``.
     """
 
-    def __init__(
-        self,
-        *,
-        feature: str | list[str],
-        teacher_feature: str | list[str] | None = None,
-        sample: SampleConfig = MOST_POINTS,
-        pair: ModelPair,
-        **common: Any,
-    ):
-        super().__init__(**common)
-        self.feature = feature
-        self.teacher_feature = teacher_feature or feature
+    def __init__(self, *, sample: SampleConfig = MOST_POINTS, pair: ModelPair, **common: Any):
+        super().__init__(pair=pair, **common)
         self.sample = sample
-        self.student_taps = (self.feature,)
-        self.teacher_taps = (self.teacher_feature,)
-        self.student_channels, self.teacher_channels = pair.channels(self.feature, self.teacher_feature)
         self.read_importance(sample.by, pair)
 
     def read_importance(self, measure: str, pair: ModelPair) -> None:

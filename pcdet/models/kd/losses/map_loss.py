@@ -7,42 +7,22 @@ from typing import Any
 from torch import Tensor
 
 from pcdet.models.kd.features.tap_specs import MAPS, kind_of_tap
-from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.losses.tap_loss import TapLoss
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.step import Step
 from pcdet.ops.edge_conv.terms import full_precision
 
 
-class MapLoss(KDLoss):
+class MapLoss(TapLoss):
     """A distance between two maps on one grid. A method defines ``compare_maps``.
 
     Args:
-        feature: tap: a batch_dict key (spatial_features_2d) or a module path. Of several in a YAML, each makes a loss
-            of its own.
-        teacher_feature: the teacher's tap where it differs.
         pair: both detectors.
-        **common: see ``KDLoss``.
-
-    Attributes:
-        student_channels: of the student's map; adapters are sized by it.
-        teacher_channels: of the teacher's.
+        **common: see ``TapLoss``.
     """
 
-    def __init__(
-        self,
-        *,
-        feature: str | list[str],
-        teacher_feature: str | list[str] | None = None,
-        pair: ModelPair,
-        **common: Any,
-    ):
-        super().__init__(**common)
-        self.feature = feature
-        self.teacher_feature = teacher_feature or feature
-        self.student_taps = (self.feature,)
-        self.teacher_taps = (self.teacher_feature,)
-        self.student_channels, self.teacher_channels = pair.channels(self.feature, self.teacher_feature)
-        pair.check_rows(self.feature, self.teacher_feature)
+    def __init__(self, *, pair: ModelPair, **common: Any):
+        super().__init__(pair=pair, **common)
         for model, tap in ((pair.student, self.feature), (pair.teacher, self.teacher_feature)):
             kind = kind_of_tap(model, tap)
             if kind not in MAPS:

@@ -6,6 +6,7 @@ every interpreter does. A test whose claim is about the start itself runs ``subp
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -21,6 +22,7 @@ import time
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 # What commands import late: the first optimizer of a process imports torch._dynamo.
@@ -33,13 +35,12 @@ class Command:
     """A command that runs or has run.
 
     Attributes:
-        stdout: a stream of what it prints, on stdout and stderr alike.
-        returncode: its exit status, minus the signal that ended it; None while it runs.
+        stdout: a stream of what it prints, on stdout and stderr alike; None where that goes to a file.
+        returncode: its exit status, minus the signal that ended it; None as long as nobody knows that it has ended.
     """
 
-    def __init__(self, interpreter: WarmPython, pid: int, output: int):
-        self._interpreter, self.pid, self.returncode = interpreter, pid, None
-        self.stdout = open(output, encoding="utf-8", errors="replace")
+    def __init__(self, interpreter: WarmPython, pid: int, stdout: IO[str] | None):
+        self._interpreter, self.pid, self.stdout, self.returncode = interpreter, pid, stdout, None
 
     def send_signal(self, number: int) -> None:
         """Sends a signal to the command."""
@@ -55,12 +56,19 @@ class Command:
             self.returncode = self._interpreter.exit_status(self.pid, timeout)
         return self.returncode
 
+    def poll(self) -> int | None:
+        """Its exit status if it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
     def __enter__(self) -> Command:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stdout.close()
-        if self.returncode is None:
+        if self.stdout is not None:
+            self.stdout.close()
+        if self.poll() is None:
             self.kill()
             self.wait()
 
@@ -83,10 +91,22 @@ class WarmPython:
                 pass_fds=[theirs.fileno()],
             )  # fmt: skip
 
-    def start(self, args: Iterable, *, cwd: Path | str, env: Mapping[str, str] | None = None) -> Command:
-        """Starts ``python <args>``: a script, ``-m module`` or ``-c code``, with their arguments."""
+    def start(
+        self, args: Iterable, *, cwd: Path | str, env: Mapping[str, str] | None = None, output: Path | None = None
+    ) -> Command:
+        """Starts ``python <args>``: a script, ``-m module`` or ``-c code``, with their arguments.
+
+        Args:
+            args: what stands behind ``python``.
+            cwd: the command's folder.
+            env: its environment; this process's if left out.
+            output: a file for what it prints, instead of the stream ``stdout``.
+        """
         request = {"args": [str(arg) for arg in args], "cwd": str(cwd), "env": dict(os.environ if env is None else env)}
-        ours, theirs = os.pipe()
+        if output is None:
+            ours, theirs = os.pipe()
+        else:
+            ours, theirs = None, os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [theirs])
         finally:
@@ -95,7 +115,8 @@ class WarmPython:
         message = self._receive()
         while "started" not in message:
             message = self._receive()
-        return Command(self, message["started"], ours)
+        stdout = None if ours is None else open(ours, encoding="utf-8", errors="replace")
+        return Command(self, message["started"], stdout)
 
     def exit_status(self, pid: int, timeout: float) -> int:
         """The exit status of a command, as :meth:`Command.wait` gives it."""

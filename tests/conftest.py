@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+from support import warm_python
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,3 +49,9 @@ def device(request) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_interpreter_ends():
+    yield
+    warm_python.close_shared()

@@ -1,8 +1,7 @@
-"""Run by test_ddp.py under torchrun: gradients, evaluation of few frames, a stopped and resumed training."""
+"""Called by test_ddp.py in every rank: gradients, evaluation of few frames, a stopped and resumed training."""
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -99,14 +98,10 @@ def resumed_is_the_same(info, out):
     return same
 
 
-def main(out):
-    info = init_dist("pytorch", "cpu")
+def work(rank, port, out):
+    out, info = Path(out), init_dist("pytorch", "cpu")
     facts = {"gradients": gradients(info.rank, info.world_size), "results": results(out)}
     if info.world_size == 2:
         facts["same"] = resumed_is_the_same(info, out)
-    (out / f"rank{info.rank}.json").write_text(json.dumps(facts))
+    (out / f"rank{rank}.json").write_text(json.dumps(facts))
     end_dist()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

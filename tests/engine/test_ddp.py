@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
-from ddp_worker import gradients, results
-from test_dist import HERE, torchrun
+from ddp_worker import gradients, results, work
+from support.ranks import call_in_ranks
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,7 @@ def alone(tmp_path_factory):
 def several(request, tmp_path_factory):
     """(facts by rank, folder) of several processes."""
     out = tmp_path_factory.mktemp(f"ddp{request.param}")
-    done = torchrun(HERE / "ddp_worker.py", str(out), processes=request.param)
-    assert done.returncode == 0, done.stderr[-3000:]
+    call_in_ranks(work, str(out), ranks=request.param)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(request.param)], out
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.ranks import free_port
 
 from pcdet.engine.dist import DistInfo, end_dist, init_dist, split_batch_size
 from pcdet.engine.runtime import parallelize
@@ -140,14 +141,6 @@ def test_slurms_variables_are_understood(no_launcher, tmp_path):
         assert parallelize(model, torch.device("cpu")) is model
     finally:
         end_dist()
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
 
 
 def test_more_processes_than_gpus_are_refused(no_launcher):

@@ -1,10 +1,8 @@
 """A synchronised norm over the edges of two processes is a plain norm over all of them in one."""
 
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
+from support.ranks import call_in_ranks
 from torch import distributed, nn
 
 from pcdet.ops.edge_conv import edge_conv
@@ -67,10 +65,7 @@ def work(rank, port, folder):
 def found(tmp_path_factory):
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(port, str(folder)), nprocs=2, join=True)
+    call_in_ranks(work, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from support.ranks import environment_of, free_port
 
 from soak import faults
 from soak.process import TOOLS, Fork, fork, tool_call
@@ -133,19 +133,6 @@ def with_fault(call, fault: dict | None, folder: Path):
         call()
 
     return faulty
-
-
-def environment_of(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torchrun tells a rank."""
-    facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
-    return {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in facts.items()}}
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def write_scenes(folder: Path) -> None:

@@ -6,17 +6,18 @@ and it ends as an interpreter does, so that a thread that never ends shows as a 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
+
+from support.interpreter_end import run_and_end
 
 from pcdet.utils.parent_death import die_with_parent
 
@@ -149,9 +150,8 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _become(call: Callable[[], None], log: Path, environment: Mapping[str, str]) -> None:
-    """The life of a fork; does not return."""
-    code = 1
+def _become(call: Callable[[], None], log: Path, environment: Mapping[str, str]) -> NoReturn:
+    """The life of a fork."""
     try:
         os.setpgid(0, 0)
         die_with_parent()  # a soak that dies leaves no training behind
@@ -163,27 +163,7 @@ def _become(call: Callable[[], None], log: Path, environment: Mapping[str, str])
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         sys.stdout = sys.stderr = stream
-        code = _exit_code(call)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading._shutdown()  # waits for threads, as the interpreter's end does
-        atexit._run_exitfuncs()
     except BaseException:
         traceback.print_exc()
-        code = 1
-    finally:
-        os._exit(code)
-
-
-def _exit_code(call: Callable[[], None]) -> int:
-    try:
-        call()
-    except SystemExit as stop:
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
+        os._exit(1)
+    run_and_end(call)

@@ -1,10 +1,9 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
@@ -33,16 +32,13 @@ def ckpt(kitti, tmp_path_factory):
     return path
 
 
-def run_demo(*args):
-    command = [sys.executable, "demo.py", "--cfg_file", CFG, "--device", "cpu", *map(str, args)]
-    return subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, timeout=300)
+def run_demo(*args, code=0, fresh=False):
+    return run(["demo.py", "--cfg_file", CFG, "--device", "cpu", *args], cwd=TOOLS, code=code, fresh=fresh)
 
 
 def test_demo_writes_boxes_and_pictures_of_every_cloud(kitti, ckpt, tmp_path):
-    done = run_demo(
-        "--ckpt", ckpt, "--data_path", kitti / "training/velodyne", "--out", tmp_path, "--score_thresh", 0.4
-    )
-    assert done.returncode == 0, done.stderr
+    clouds = kitti / "training/velodyne"
+    run_demo("--ckpt", ckpt, "--data_path", clouds, "--out", tmp_path, "--score_thresh", 0.4, fresh=True)
     names = [f"{frame:06d}{ending}" for frame in (0, 1) for ending in (".json", "_bev.png", "_image.png")]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
     found = json.loads((tmp_path / "000001.json").read_text())
@@ -52,17 +48,14 @@ def test_demo_writes_boxes_and_pictures_of_every_cloud(kitti, ckpt, tmp_path):
 
 
 def test_demo_names_a_missing_cloud_without_a_traceback(ckpt, tmp_path):
-    done = run_demo("--ckpt", ckpt, "--data_path", tmp_path / "nowhere", "--out", tmp_path)
-    assert done.returncode == 1
-    assert "there is no file or folder" in done.stderr and "Traceback" not in done.stderr
+    text = run_demo("--ckpt", ckpt, "--data_path", tmp_path / "nowhere", "--out", tmp_path, code=1)
+    assert "there is no file or folder" in text and "Traceback" not in text
 
 
 def test_demo_asks_for_a_checkpoint():
-    done = run_demo("--data_path", "x")
-    assert done.returncode == 2 and "--ckpt" in done.stderr
+    assert "--ckpt" in run_demo("--data_path", "x", code=2)
 
 
 def test_demo_ends_with_a_message_where_a_flag_cannot_be_followed(ckpt, tmp_path):
-    done = run_demo("--ckpt", ckpt, "--data_path", tmp_path, "--out", tmp_path, "--threads", 0)
-    assert done.returncode == 1
-    assert "threads must be at least 1, got 0" in done.stderr and "Traceback" not in done.stderr
+    text = run_demo("--ckpt", ckpt, "--data_path", tmp_path, "--out", tmp_path, "--threads", 0, code=1)
+    assert "threads must be at least 1, got 0" in text and "Traceback" not in text

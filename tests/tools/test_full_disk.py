@@ -3,9 +3,9 @@
 import re
 import signal
 import subprocess
-import sys
 
 import pytest
+from commands import start
 
 FLAGS = ["--workers", "0", "--device", "cpu", "--seed", "3", "--logger_iter_interval", "1", "--skip_eval"]
 
@@ -37,9 +37,7 @@ def train_on(small_disk, cfg_file, tools, epochs, then):
     """(exit status, output) of a training whose disk is full from its second epoch on; ``then`` is called there."""
     folder, fill = small_disk
     command = ["train.py", "--cfg_file", cfg_file, "--output_dir", folder / "out", *FLAGS, "--epochs", epochs]
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=tools, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with start(command, cwd=tools) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
@@ -47,8 +45,9 @@ def train_on(small_disk, cfg_file, tools, epochs, then):
                 fill()
                 then(process)
                 break
-        rest = process.communicate(timeout=120)[0]
-    return process.returncode, "".join(lines) + rest
+        rest = process.stdout.read()
+        code = process.wait(120)
+    return code, "".join(lines) + rest
 
 
 def test_the_training_ends_and_the_missing_last_checkpoint_is_the_error(small_disk, cfg_file, tools):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from commands import run
+from commands import run, start
 from easydict import EasyDict
 
 from pcdet.cli import test, train_kd, training_evaluation
@@ -39,7 +39,8 @@ def run_script(name, args, *, tools, code=0):
 def trained(cfg_file, tools, tmp_path_factory):
     """(output folder, log) of four epochs without an interruption."""
     out = tmp_path_factory.mktemp("trained")
-    return out, run(["train.py", "--cfg_file", cfg_file, "--output_dir", out, *FLAGS, "--save_to_file"], cwd=tools)
+    command = ["train.py", "--cfg_file", cfg_file, "--output_dir", out, *FLAGS, "--save_to_file"]
+    return out, run(command, cwd=tools, fresh=True)
 
 
 def test_training_leaves_openpcdets_files_and_lines(trained, cfg_file):
@@ -103,13 +104,13 @@ def test_a_finished_training_says_so_and_ends(trained, cfg_file, tools):
 
 def test_a_killed_training_goes_on_to_the_same_weights(trained, cfg_file, tools, tmp_path):
     command = ["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, *FLAGS, "--skip_eval"]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=tools, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "Train:" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stdout.read()
-    code = process.wait(60)
+    with start(command, cwd=tools) as process:
+        for line in process.stdout:
+            if "Train:" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+        code = process.wait(60)
     if code == 0:
         pytest.fail(f"training ended before the signal came: {rest}")
     assert code == 128 + signal.SIGTERM and "Saved" in rest
@@ -138,13 +139,12 @@ def test_a_killed_training_leaves_its_folder_free_and_goes_on_from_the_newest_go
 ):
     """Killed with loader workers, which live on for seconds; its half-written files and the damaged newest are told."""
     command = ["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path, *FLAGS, "--workers", "2"]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=tools, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "Train:" in line:
-            process.kill()
-            break
-    process.wait(60)
-    process.stdout.close()
+    with start(command, cwd=tools) as process:
+        for line in process.stdout:
+            if "Train:" in line:
+                process.kill()
+                break
+        process.wait(60)
     shutil.copy(trained[0] / "ckpt/checkpoint_epoch_2.pth", tmp_path / "ckpt")
     (tmp_path / "ckpt/checkpoint_epoch_3.pth").write_bytes(b"cut short")
     (tmp_path / "ckpt/latest_model.pth.partial-1-0a1b2c3d").write_bytes(b"half")
@@ -173,7 +173,8 @@ def test_another_training_in_the_folder_has_results_of_its_own(cfg_file, tools, 
 
 def test_weights_go_to_safetensors_and_back_and_are_evaluated_alike(trained, cfg_file, tools, tmp_path):
     ckpt = trained[0] / "ckpt/checkpoint_epoch_4.pth"
-    run(["export_weights.py", "--ckpt", ckpt, "--out", tmp_path / "s.safetensors", "--config", "tiny"], cwd=tools)
+    command = ["export_weights.py", "--ckpt", ckpt, "--out", tmp_path / "s.safetensors", "--config", "tiny"]
+    run(command, cwd=tools, fresh=True)
     run(["export_weights.py", "--ckpt", tmp_path / "s.safetensors", "--out", tmp_path / "b.pth"], cwd=tools)
     expected, found = (torch.load(file, weights_only=True) for file in (ckpt, tmp_path / "b.pth"))
     assert (found["epoch"], found["it"], found["config"]) == (4, 8, "tiny")
@@ -194,7 +195,7 @@ def test_a_checkpoint_is_evaluated_alone(trained, cfg_file, tools):
     out, log = trained
     ckpt = out / "ckpt/checkpoint_epoch_4.pth"
     command = ["test.py", "--cfg_file", cfg_file, "--output_dir", out, "--workers", "1", "--device", "cpu"]
-    again = run([*command, "--ckpt", ckpt, "--infer_time", "--batch_size", "1"], cwd=tools)
+    again = run([*command, "--ckpt", ckpt, "--infer_time", "--batch_size", "1"], cwd=tools, fresh=True)
     result = out / "eval/epoch_4/val/default"
     assert (result / "result.pkl").is_file() and any(result.glob("log_eval_*.txt"))
     assert "ms a batch, 2 batches" in again

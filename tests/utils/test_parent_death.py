@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child with its parent")
@@ -113,17 +114,15 @@ def wait_for(condition, seconds):
 
 def start(tmp_path, code, *launcher):
     """A program that has started two children, and their numbers."""
-    script, pids = tmp_path / "program.py", tmp_path / "pids"
+    script, pids, output = tmp_path / "program.py", tmp_path / "pids", tmp_path / "output"
     script.write_text(WAIT + code)
     pids.mkdir()
     path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    program = subprocess.Popen(
-        [sys.executable, *launcher, str(script)], stdout=subprocess.DEVNULL, stderr=(tmp_path / "errors").open("w"),
-        env={**os.environ, "PYTHONPATH": path, "PIDS": str(pids), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": path, "PIDS": str(pids), "OMP_NUM_THREADS": "1"}
+    program = warm_python.shared().start([*launcher, script], cwd=tmp_path, env=environment, output=output)
     wait_for(lambda: len(list(pids.iterdir())) == 2 or program.poll() is not None, 100)
     children = [int(file.name) for file in pids.iterdir()]
-    assert len(children) == 2, (tmp_path / "errors").read_text()[-2000:]
+    assert len(children) == 2, output.read_text()[-2000:]
     assert all(map(is_running, children)), "it tells running processes from others"
     return program, children
 
@@ -158,9 +157,10 @@ def test_workers_end_with_a_killed_main_process(tmp_path, code):
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_outlive_the_thread_that_started_them(tmp_path, method):
     (tmp_path / "ahead.py").write_text(AHEAD)
-    done = subprocess.run([sys.executable, str(tmp_path / "ahead.py"), method], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=120)  # fmt: skip
-    assert done.stdout == f"{sum(range(8))}\n", done.stderr[-2000:]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with warm_python.shared().start([tmp_path / "ahead.py", method], cwd=tmp_path, env=environment) as program:
+        assert program.stdout.read() == f"{sum(range(8))}\n"
+        assert program.wait(120) == 0
 
 
 def test_ranks_end_with_a_killed_torchrun(tmp_path):

@@ -3,12 +3,10 @@
 With a synchronised norm on the edges, each waits for the other's part of the statistics.
 """
 
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
 from kd_pairs import FACTS, LOGITS, MAP, PILLARS, distil, pp
+from support.ranks import call_in_ranks
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -44,9 +42,6 @@ def train(rank: int, port: int, folder: str, synchronised: bool):
 @pytest.mark.slow
 @pytest.mark.parametrize("synchronised", [False, True])
 def test_two_processes_keep_equal_weights_when_one_meets_empty_frames(tmp_path, synchronised):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(train, args=(port, str(tmp_path), synchronised), nprocs=2, join=True)
+    call_in_ranks(train, str(tmp_path), synchronised)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert torch.equal(first, second) and bool(first.isfinite().all())

@@ -96,7 +96,7 @@ def test_a_default_of_ones_own_replaces_the_base_classs(own_losses):
     assert kd.losses[0]["WEIGHT"] == 3.0 and kd.losses[0]["SAMPLE"]["BY"] == "num_points"
     assert distil(FIT | {"NAME": "Heavy"}).losses["Heavy"].weight == 3.0
     with pytest.raises(ConfigError, match=r"LOSSES\[0\].WEIGTH: Heavy has no such key; did you mean WEIGHT"):
-        resolve({"LOSSES": [{"NAME": "Heavy", "FEATURE": "x", "WEIGTH": 1.0}]})
+        resolve({"LOSSES": [{"NAME": "Heavy", "FEATURE": "x", "WEIGTH": 1.0}]}, lambda tap: "map")
 
 
 def test_frames_are_averaged_and_rows_within_them(own_losses):

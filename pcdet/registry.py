@@ -21,7 +21,6 @@ Nothing of pcdet is imported here: a registry names the package that fills it, a
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -46,10 +45,12 @@ from pcdet.registry_types import (
     parse_node,
     place,
     shown,
+    signature_of,
 )
 
 __all__ = [
     "BASE_KEY",
+    "MISSING",
     "NAME_KEY",
     "Above",
     "AtLeast",
@@ -65,6 +66,7 @@ __all__ = [
     "known_keys",
     "nearest_name",
     "parse_node",
+    "parameters_of",
     "place",
 ]
 
@@ -222,7 +224,7 @@ def build_from_cfg(node: Mapping, registry: Registry, *, path: str = "", **injec
     """
     cls = find_class(node, registry, path)
     names = injected_into(cls, (*injected, *registry.injected))
-    parameters = inspect.signature(cls).parameters
+    parameters = signature_of(cls)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     injected = {key: value for key, value in injected.items() if takes_all or key in parameters}
     if "model_cfg" in parameters:
@@ -250,7 +252,7 @@ def check_node(node: Any, registry: Registry, *, path: str = "", injected: Itera
         cls = find_class(node, registry, path)
     except ConfigError as error:
         return error.problems
-    if "model_cfg" in inspect.signature(cls).parameters:
+    if "model_cfg" in signature_of(cls):
         return []
     bound = bind(node, cls, path, (*injected, *registry.injected), (NAME_KEY, BASE_KEY))
     rules = getattr(cls, "rules", None)
@@ -268,7 +270,7 @@ def arguments_of(node: Any, registry: Registry) -> SimpleNamespace | None:
         cls = find_class(node, registry, "")
     except ConfigError:
         return None  # the check of the nodes tells why
-    if "model_cfg" in inspect.signature(cls).parameters:
+    if "model_cfg" in signature_of(cls):
         return None
     bound = bind(node, cls, "", registry.injected, (NAME_KEY, BASE_KEY))
     return None if bound.wrong else _with_defaults(bound.values, cls, registry)

@@ -13,7 +13,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 NAME_KEY = "NAME"
@@ -131,12 +131,45 @@ def parameters_of(cls: type, injected: frozenset[str] = frozenset()) -> dict[str
     if dataclasses.is_dataclass(cls):
         hints = typing.get_type_hints(cls, include_extras=True)
         return {f.name: Parameter(hints[f.name], _default_of(f)) for f in dataclasses.fields(cls) if f.init}
-    scope = getattr(inspect.unwrap(cls.__init__), "__globals__", {})
     return {
-        name: Parameter(Any if name in injected else _resolve(p.annotation, scope, f"{cls.__name__}.{name}"), p.default)
-        for name, p in inspect.signature(cls).parameters.items()
+        name: Parameter(Any if name in injected else _resolve(p.annotation, f"{cls.__name__}.{name}"), p.default)
+        for name, p in signature_of(cls).items()
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
+
+
+def signature_of(cls: Callable) -> dict[str, inspect.Parameter]:
+    """Name -> parameter of a constructor or function, in order; ``*args`` and ``self`` are left out.
+
+    A constructor with ``**common`` has the parameters of the base class's too, before its own. ``**common`` itself is
+    there only where no base class says what it may be.
+    """
+    if not isinstance(cls, type):
+        return dict(inspect.signature(cls).parameters)
+    mro = [base for base in cls.__mro__ if not base.__module__.startswith("torch.")]
+    owner = next(base for base in mro if "__init__" in vars(base))
+    if owner is object:
+        return {}
+    _, *parameters = inspect.signature(owner.__init__).parameters.values()  # without self
+    parameters = [p for p in parameters if p.kind != p.VAR_POSITIONAL]
+    own = {p.name: _with_scope(p, owner.__init__) for p in parameters if p.kind != p.VAR_KEYWORD}
+    rest = {p.name: p for p in parameters if p.kind == p.VAR_KEYWORD}
+    if not rest:
+        return own
+    inherited = signature_of(mro[mro.index(owner) + 1])
+    return {**{name: p for name, p in (inherited or rest).items() if name not in own}, **own}
+
+
+class _Scoped(NamedTuple):
+    """An annotation, and the names that it may use."""
+
+    annotation: Any
+    scope: dict
+
+
+def _with_scope(parameter: inspect.Parameter, constructor: Callable) -> inspect.Parameter:
+    scope = getattr(inspect.unwrap(constructor), "__globals__", {})
+    return parameter.replace(annotation=_Scoped(parameter.annotation, scope))
 
 
 def _default_of(field: dataclasses.Field) -> Any:
@@ -145,8 +178,9 @@ def _default_of(field: dataclasses.Field) -> Any:
     return MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _resolve(annotation: Any, scope: dict, parameter: str) -> Any:
+def _resolve(annotation: Any, parameter: str) -> Any:
     """An annotation as an object; none counts as Any."""
+    annotation, scope = annotation if isinstance(annotation, _Scoped) else (annotation, {})
     if not isinstance(annotation, str):
         return Any if annotation is MISSING else annotation
     try:

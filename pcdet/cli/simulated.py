@@ -22,18 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--far", type=float, default=FARTHEST, help="labelled objects stand up to so many metres ahead")
     parser.add_argument("--images", action="store_true", help="render image_2 as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(argv)
+    options = vars(parser.parse_args(argv))
     try:
-        write_kitti(
-            args.out,
-            frames=args.frames,
-            seed=args.seed,
-            workers=args.workers,
-            images=args.images,
-            val_frames=args.val_frames,
-            far=args.far,
-            progress=not args.quiet,
-        )
+        write_kitti(options.pop("out"), progress=not options.pop("quiet"), **options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

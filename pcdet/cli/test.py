@@ -16,8 +16,9 @@ from pcdet.cli.flags import add_set_flag, common_parser
 from pcdet.cli.folders import timestamp
 from pcdet.cli.session import Session, open_session
 from pcdet.config import ConfigError
+from pcdet.engine.checkpoint_evaluation import repeat_eval_ckpt
 from pcdet.engine.checkpoint_folder import BEST
-from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, repeat_eval_ckpt
+from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
 from pcdet.engine.run_facts import describe_run
 from pcdet.engine.run_record import RunRecord
 from pcdet.engine.runtime import seed_process

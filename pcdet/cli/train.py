@@ -23,8 +23,8 @@ from pcdet.cli.training_evaluation import Evaluation
 from pcdet.cli.training_hooks import keep_best, open_record, training_hooks
 from pcdet.config import find_config_file
 from pcdet.engine.checkpoint import CheckpointError, check_form, plain_detector, read_checkpoint
+from pcdet.engine.checkpoint_evaluation import forget_evaluations
 from pcdet.engine.checkpoint_folder import has_checkpoints, newest_checkpoint
-from pcdet.engine.evaluate import forget_evaluations
 from pcdet.engine.optim import build_optimizer, build_scheduler
 from pcdet.engine.runtime import FIXED_SEED, choose_seed, parallelize, read_seed, seed_process
 from pcdet.engine.trainer import Trainer, TrainSettings

@@ -11,14 +11,8 @@ from pcdet import api
 from pcdet.cli.session import Session
 from pcdet.engine.best import BestCheckpoint
 from pcdet.engine.checkpoint import read_checkpoint
-from pcdet.engine.evaluate import (
-    EvalSettings,
-    eval_one_epoch,
-    evaluated_epochs,
-    list_of_evaluated,
-    mark_evaluated,
-    repeat_eval_ckpt,
-)
+from pcdet.engine.checkpoint_evaluation import evaluated_epochs, list_of_evaluated, mark_evaluated, repeat_eval_ckpt
+from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
 from pcdet.engine.run_record import RunRecord
 from pcdet.engine.tensorboard import TensorBoard
 from pcdet.utils.commu_utils import call_on_main

@@ -1,10 +1,10 @@
-"""Evaluates detectors on a loader's data set, by one process or several, and a folder of checkpoints one by one."""
+"""Evaluates a detector on a loader's data set, by one process or several."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pcdet.engine.checkpoint import unwrap
-from pcdet.engine.checkpoint_folder import checkpoint_epochs
+from pcdet.engine.loaders import like_loader
 from pcdet.engine.precision import Precision
-from pcdet.engine.trainer import like_loader
-from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils, safe_pickle
-from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.common_utils import batch_to_device
 from pcdet.utils.safe_files import WriteError, replacing
-from pcdet.utils.weights import MisfitError
-
-WAIT_SECONDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,184 +114,6 @@ def eval_one_epoch(
         commu_utils.synchronize()
 
 
-def repeat_eval_ckpt(
-    load: Callable[[Path], object],
-    evaluate: Callable[[Path, int, Path], dict[str, float]],
-    ckpt_dir: str | Path,
-    eval_dir: str | Path,
-    *,
-    split: str,
-    start_epoch: int = 0,
-    last_epoch: int | None = None,
-    max_waiting_mins: float = 0,
-    tb_log=None,
-    logger: logging.Logger | None = None,
-    wait_seconds: float = WAIT_SECONDS,
-) -> dict[int, dict[str, float]]:
-    """Evaluates every ``checkpoint_epoch_<N>.pth`` that is not in ``eval_list_<split>.txt`` yet, in order of epochs.
-
-    Ends when nothing is left. With ``max_waiting_mins`` above 0 it looks again every ``wait_seconds`` and ends when no
-    new checkpoint has come for that long. A checkpoint that cannot be read, by whichever process, keeps no other from
-    being evaluated; one that was deleted meanwhile is skipped.
-
-    Args:
-        load: called with a checkpoint on every process: reads it into the model.
-        evaluate: called with (checkpoint, epoch, result folder) once every process has loaded it.
-        ckpt_dir: where the checkpoints are.
-        eval_dir: gets ``eval_list_<split>.txt`` and ``epoch_<N>/<split>``.
-        split: name of the data split.
-        start_epoch: earlier epochs are left out.
-        last_epoch: later ones are left out.
-        max_waiting_mins: how long to wait for further checkpoints.
-        tb_log: gets every metric against the epoch.
-        logger: told what is done.
-        wait_seconds: pause between two looks.
-
-    Returns:
-        Epoch -> what ``evaluate`` returned, for those evaluated now.
-
-    Raises:
-        CheckpointError: once all others are evaluated, for those that cannot be read; at once where weights do not fit.
-    """
-    logger = logger or logging.getLogger("pcdet")
-    eval_dir = Path(eval_dir)
-    record = list_of_evaluated(eval_dir, split)
-    results: dict[int, dict[str, float]] = {}
-    damaged: dict[int, str] = {}
-    deleted: set[int] = set()
-    idle_since = time.monotonic()
-    while True:
-        # rank 0 decides for all: it alone writes the list
-        passed = (*results, *damaged, *deleted)
-        found = commu_utils.call_on_main(
-            lambda passed=passed: _next_checkpoint(ckpt_dir, record, (start_epoch, last_epoch), passed)
-        )
-        if found is not None:
-            epoch, ckpt = found
-            idle_since = time.monotonic()
-            error = _load_everywhere(load, ckpt)
-            if isinstance(error, FileNotFoundError):
-                logger.warning(f"epoch {epoch} is skipped: {ckpt} was deleted before it was read")
-                deleted.add(epoch)
-                continue
-            if error is not None:
-                logger.warning(f"epoch {epoch} is left out: {error}")
-                damaged[epoch] = str(error)
-                continue
-            results[epoch] = evaluate(ckpt, epoch, eval_dir / f"epoch_{epoch}" / split)
-            if commu_utils.is_main_process():
-                for key, value in results[epoch].items():
-                    if tb_log is not None and isinstance(value, (int, float)):
-                        tb_log.add_scalar(key, value, epoch)
-            mark_evaluated(eval_dir, split, epoch)
-            idle_since = time.monotonic()
-            continue
-        waited = commu_utils.broadcast_from_main((time.monotonic() - idle_since) / 60)
-        if waited >= max_waiting_mins:
-            break
-        logger.info(
-            f"Wait {wait_seconds:.0f} seconds for next check (progress: {waited:.1f} / {max_waiting_mins} minutes): "
-            f"{ckpt_dir}"
-        )
-        time.sleep(min(wait_seconds, max((max_waiting_mins - waited) * 60, 0)))
-    if damaged:
-        raise CheckpointError(
-            f"{len(damaged)} of {len(damaged) + len(results)} checkpoints were not evaluated:\n"
-            + "\n".join(damaged.values())
-        )
-    if not results:
-        logger.info(_nothing_left(ckpt_dir, record, (start_epoch, last_epoch)))
-    return results
-
-
-def _load_everywhere(load: Callable[[Path], object], ckpt: Path) -> CheckpointError | FileNotFoundError | None:
-    """Loads a checkpoint on every process and returns what failed first by rank, the same on all; None if nothing did.
-
-    Raises:
-        MisfitError: the weights do not fit.
-        FileNotFoundError: another file than the checkpoint is missing.
-    """
-    failure = None
-    try:
-        load(ckpt)
-    except (CheckpointError, FileNotFoundError) as error:
-        failure = error
-    failure = next((error for error in commu_utils.all_gather(failure) if error is not None), None)
-    if isinstance(failure, MisfitError):
-        raise failure
-    if isinstance(failure, FileNotFoundError) and commu_utils.call_on_main(ckpt.is_file):
-        raise failure
-    return failure
-
-
-def mark_evaluated(eval_dir: str | Path, split: str, epoch: int) -> None:
-    """Notes an epoch in ``eval_list_<split>.txt``; every process calls this, rank 0 writes.
-
-    Raises:
-        WriteError: the list cannot be written; on every process.
-    """
-    record = list_of_evaluated(eval_dir, split)
-
-    def add():
-        before = record.read_bytes() if record.is_file() else b""
-        record.parent.mkdir(parents=True, exist_ok=True)
-        _write_list(record, before + (b"" if not before or before.endswith(b"\n") else b"\n") + b"%d\n" % epoch)
-
-    commu_utils.call_on_main(add)
-
-
-def forget_evaluations(eval_dir: str | Path, epoch: int) -> None:
-    """Takes epochs after ``epoch``, which are trained anew, out of the ``eval_list_<split>.txt`` of a folder.
-
-    Every process calls this. Lists of other folders, such as those of a ``test.py`` that runs beside, are not touched.
-
-    Raises:
-        ConfigError: a list holds something else than epochs; on every process.
-        WriteError: a list cannot be written; on every process.
-    """
-
-    def forget():
-        for record in sorted(Path(eval_dir).glob("eval_list_*.txt")):
-            done = evaluated_epochs(record)
-            kept = [number for number in sorted(done) if number <= epoch]
-            if len(kept) < len(done):
-                _write_list(record, "".join(f"{number}\n" for number in kept).encode())
-
-    commu_utils.call_on_main(forget)
-
-
-def list_of_evaluated(eval_dir: str | Path, split: str) -> Path:
-    """Where the evaluated epochs of a split are listed."""
-    return Path(eval_dir) / f"eval_list_{split}.txt"
-
-
-def _write_list(record: Path, content: bytes) -> None:
-    try:
-        with replacing(record) as stream:
-            stream.write(content)
-    except OSError as error:
-        raise WriteError(
-            f"the list of evaluated epochs {record} cannot be written: {error.strerror or error}; make room, and start "
-            "the same command again"
-        ) from error
-
-
-def evaluated_epochs(record: Path) -> set[int]:
-    """The epochs in an ``eval_list_<split>.txt``; numbers such as ``80.0`` count too.
-
-    Raises:
-        ConfigError: the file holds something else.
-    """
-    if not record.is_file():
-        return set()
-    try:
-        return {int(float(line)) for line in record.read_text(encoding="utf-8").split()}
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"{record} must hold the number of an epoch a line ({error}); correct it, or delete it to start over"
-        ) from error
-
-
 def _detect(model, loader, settings: EvalSettings, text_dir, device, epoch_id) -> _Part:
     """Runs this process's share of the frames."""
     part, dataset = _Part(), loader.dataset
@@ -379,25 +195,3 @@ def _write_result(path: Path, annos: list[dict]) -> None:
         raise WriteError(
             f"the detections {path} cannot be written: {error.strerror or error}; make room, and evaluate again"
         ) from error
-
-
-def _next_checkpoint(
-    ckpt_dir, record: Path, epochs: tuple[int, int | None], done_now: Sequence[int]
-) -> tuple[int, Path] | None:
-    done = evaluated_epochs(record) | set(done_now)
-    return next(((epoch, f) for epoch, f in _between(ckpt_dir, *epochs).items() if epoch not in done), None)
-
-
-def _between(ckpt_dir, first: int, last: int | None) -> dict[int, Path]:
-    found = checkpoint_epochs(ckpt_dir)
-    return {epoch: f for epoch, f in found.items() if epoch >= first and (last is None or epoch <= last)}
-
-
-def _nothing_left(ckpt_dir, record: Path, epochs: tuple[int, int | None]) -> str:
-    there = _between(ckpt_dir, *epochs)
-    if not there:
-        return f"Nothing to evaluate: no checkpoint_epoch_<N>.pth with N >= {epochs[0]} in {ckpt_dir}"
-    return (
-        f"Nothing left to evaluate: all {len(there)} checkpoints of {ckpt_dir} are listed in {record}; delete that "
-        "file to evaluate them again"
-    )

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from pcdet.engine.checkpoint import (
     checkpoint_state,
@@ -27,6 +26,7 @@ from pcdet.engine.checkpoint import (
     unwrap,
 )
 from pcdet.engine.hooks import Hook
+from pcdet.engine.loaders import remaining
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import preserved_rng, set_rng_state
 from pcdet.registry import ConfigError
@@ -358,31 +358,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def remaining(loader: Iterable, skip: int) -> Iterable:
-    """``loader`` without its first ``skip`` batches; a DataLoader does not load what is skipped."""
-    if skip == 0:
-        return loader
-    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
-        return _drop(loader, skip)
-    return like_loader(loader, list(loader.batch_sampler)[skip:])
-
-
-def like_loader(loader: DataLoader, batches: Sequence[Sequence[int]]) -> DataLoader:
-    """A loader of the same data set and settings over given batches of indices."""
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=batches,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
-
-
 def _frames(batch: dict) -> str:
     return ", ".join(map(str, batch.get("frame_id", ["(no frame_id in the batch)"])))
 
@@ -395,10 +370,3 @@ def to_floats(values: dict) -> dict[str, float]:
         stacked = torch.stack([t.to(next(iter(tensors.values())).device) for t in tensors.values()])
         floats.update(zip(tensors, stacked.tolist(), strict=True))
     return {k: floats[k] for k in values if k in floats}
-
-
-def _drop(loader: Iterable, skip: int) -> Iterator:
-    batches = iter(loader)
-    for _ in range(skip):
-        next(batches)
-    yield from batches

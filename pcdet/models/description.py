@@ -6,7 +6,6 @@ all ask this walk; what a module is, its own class says (``models/feature_spec.p
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -191,8 +190,3 @@ def _copy(entries: Entries) -> Entries:
 def _placed(slot: Slot, sentence: str) -> str:
     """A module's sentence with the path of its node in front, unless it begins at the top."""
     return sentence if sentence.startswith(("DATA_CONFIG.", "MODEL.")) else place(f"MODEL.{slot.key}", sentence)
-
-
-def takes(cls: type, parameter: str) -> bool:
-    """Whether a class's constructor has a parameter."""
-    return parameter in inspect.signature(cls).parameters

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 from toy import OPTIMIZATION, ToyDataset, ToyModel
 
 from pcdet.engine.checkpoint import CheckpointError, read_checkpoint
+from pcdet.engine.checkpoint_evaluation import repeat_eval_ckpt
 from pcdet.engine.dist import end_dist, init_dist
-from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, repeat_eval_ckpt
+from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
 from pcdet.engine.hooks import Checkpoint
 from pcdet.engine.optim import build_optimizer, build_scheduler
 from pcdet.engine.run_record import RecordTimes, RunRecord

@@ -12,14 +12,8 @@ from torch.utils.data import DataLoader
 from toy import ToyDataset, ToyModel, make_loader
 
 from pcdet.engine.checkpoint import checkpoint_state, save_checkpoint
-from pcdet.engine.evaluate import (
-    EvalSettings,
-    eval_one_epoch,
-    evaluated_epochs,
-    forget_evaluations,
-    mark_evaluated,
-    repeat_eval_ckpt,
-)
+from pcdet.engine.checkpoint_evaluation import evaluated_epochs, forget_evaluations, mark_evaluated, repeat_eval_ckpt
+from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
 from pcdet.engine.precision import Precision
 from pcdet.registry import ConfigError
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint

@@ -14,10 +14,11 @@ from toy import OPTIMIZATION, ToyDistiller, ToyModel, make_loader
 
 from pcdet.engine.checkpoint import read_checkpoint
 from pcdet.engine.hooks import Checkpoint, EndAugmentation, Evaluate, Hook, Logging
+from pcdet.engine.loaders import remaining
 from pcdet.engine.optim import build_optimizer, build_scheduler
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import seed_process
-from pcdet.engine.trainer import Interrupted, NonFiniteError, Trainer, TrainSettings, remaining, to_floats
+from pcdet.engine.trainer import Interrupted, NonFiniteError, Trainer, TrainSettings, to_floats
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import Processor
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -77,9 +77,12 @@ class _VoxelBackbone(SlotModule):
     """What both backbones share: widths, strided layers and the forward pass.
 
     Args:
-        layers_of: the submanifold layers of a stage, from its channels and the key of its neighbours.
-
-    The others are those of the subclasses.
+        num_filters: channels of the four stages. The first is also that of the layer before them.
+        out_channels: channels of what leaves; 128 unless given.
+        width: factor on those of the two that are not given.
+        last_pad: padding of the last convolution, which halves the height.
+        input_channels: channels of a voxel.
+        grid_size: cells, [x, y, z].
 
     Attributes:
         STAGE_CHANNELS: of the stages at width 1.
@@ -93,12 +96,11 @@ class _VoxelBackbone(SlotModule):
 
     def __init__(
         self,
-        layers_of: Callable[[int, str], list[nn.Module]],
         *,
-        num_filters: list[int] | None,
-        out_channels: int | None,
-        width: float,
-        last_pad: int | list[int],
+        num_filters: list[Count] | None = None,
+        out_channels: Count | None = None,
+        width: Positive = 1.0,
+        last_pad: int | list[int] = 0,
         input_channels: int,
         grid_size: Sequence[int],
     ):
@@ -110,16 +112,20 @@ class _VoxelBackbone(SlotModule):
         # one layer more in height than the grid has: 41 halves to 21, 11, 5, 2
         self.sparse_shape = [int(grid_size[2]) + 1, int(grid_size[1]), int(grid_size[0])]
         self.conv_input = _sparse_layer(spconv.SubMConv3d, input_channels, filters[0], 3, padding=1, indice_key="subm1")
-        self.conv1 = SparseSequential(*layers_of(filters[0], "subm1"))
+        self.conv1 = SparseSequential(*self.stage_layers(filters[0], "subm1"))
         for i, padding in PADDINGS.items():
             before, channels = filters[i - 2 : i]
             keys = {"stride": 2, "padding": padding, "indice_key": f"spconv{i}"}
             down = _sparse_layer(spconv.SparseConv3d, before, channels, 3, **keys)
-            self.add_module(f"conv{i}", SparseSequential(down, *layers_of(channels, f"subm{i}")))
+            self.add_module(f"conv{i}", SparseSequential(down, *self.stage_layers(channels, f"subm{i}")))
         keys = {"stride": (2, 1, 1), "padding": last_pad, "indice_key": "spconv_down2"}
         self.conv_out = _sparse_layer(spconv.SparseConv3d, filters[-1], out_channels, (3, 1, 1), **keys)
         self.num_point_features = out_channels
         self.backbone_channels = dict(zip(STRIDES, filters, strict=True))
+
+    def stage_layers(self, channels: int, key: str) -> list[nn.Module]:
+        """The submanifold layers of a stage, from its channels and the key under which neighbours are found again."""
+        raise NotImplementedError
 
     @classmethod
     def _widths(cls, num_filters: list[int] | None, out_channels: int | None, width: float) -> tuple[list[int], int]:
@@ -198,41 +204,18 @@ class VoxelBackBone8x(_VoxelBackbone):
     """SECOND's backbone: after each strided convolution two submanifold ones.
 
     Args:
-        num_filters: channels of the four stages; [16, 32, 64, 64] unless given. The first is also that of the layer
-            before them.
-        out_channels: channels of what leaves; 128 unless given.
-        width: factor on those of the two that are not given.
-        last_pad: padding of the last convolution, which halves the height.
-        input_channels: channels of a voxel.
-        grid_size: cells, [x, y, z].
+        **common: see the base class; NUM_FILTERS are [16, 32, 64, 64] unless given.
     """
 
     STAGE_CHANNELS = (16, 32, 64, 64)
 
-    def __init__(
-        self,
-        *,
-        num_filters: list[Count] | None = None,
-        out_channels: Count | None = None,
-        width: Positive = 1.0,
-        last_pad: int | list[int] = 0,
-        input_channels: int,
-        grid_size: Sequence[int],
-    ):
-        def layers_of(channels: int, key: str) -> list[nn.Module]:
-            layer = load_spconv().SubMConv3d
-            count = 1 if key == "subm1" else 2
-            return [_sparse_layer(layer, channels, channels, 3, padding=1, indice_key=key) for _ in range(count)]
+    def __init__(self, **common: Any):
+        super().__init__(**common)
 
-        super().__init__(
-            layers_of,
-            num_filters=num_filters,
-            out_channels=out_channels,
-            width=width,
-            last_pad=last_pad,
-            input_channels=input_channels,
-            grid_size=grid_size,
-        )
+    def stage_layers(self, channels: int, key: str) -> list[nn.Module]:
+        """One layer in the first stage, two in the others."""
+        layer, count = load_spconv().SubMConv3d, 1 if key == "subm1" else 2
+        return [_sparse_layer(layer, channels, channels, 3, padding=1, indice_key=key) for _ in range(count)]
 
 
 @BACKBONES_3D.register
@@ -240,42 +223,19 @@ class VoxelResBackBone8x(_VoxelBackbone):
     """The residual backbone of the nuScenes and Waymo models: two residual blocks in each stage.
 
     Args:
-        num_filters: channels of the four stages; [16, 32, 64, 128] unless given.
-        out_channels: channels of what leaves; 128 unless given.
-        width: factor on those of the two that are not given.
         use_bias: of the convolutions in the blocks; those of the strided layers never have one.
-        last_pad: padding of the last convolution, which halves the height.
-        input_channels: channels of a voxel.
-        grid_size: cells, [x, y, z].
+        **common: see the base class; NUM_FILTERS are [16, 32, 64, 128] unless given.
     """
 
     STAGE_CHANNELS = (16, 32, 64, 128)
 
-    def __init__(
-        self,
-        *,
-        num_filters: list[Count] | None = None,
-        out_channels: Count | None = None,
-        width: Positive = 1.0,
-        use_bias: bool | None = None,
-        last_pad: int | list[int] = 0,
-        input_channels: int,
-        grid_size: Sequence[int],
-    ):
-        bias = use_bias is None or use_bias
+    def __init__(self, *, use_bias: bool | None = None, **common: Any):
+        self.block_bias = use_bias is None or use_bias
+        super().__init__(**common)
 
-        def layers_of(channels: int, key: str) -> list[nn.Module]:
-            return [SparseBasicBlock(channels, bias=bias, indice_key=key) for _ in range(2)]
-
-        super().__init__(
-            layers_of,
-            num_filters=num_filters,
-            out_channels=out_channels,
-            width=width,
-            last_pad=last_pad,
-            input_channels=input_channels,
-            grid_size=grid_size,
-        )
+    def stage_layers(self, channels: int, key: str) -> list[nn.Module]:
+        """Two residual blocks."""
+        return [SparseBasicBlock(channels, bias=self.block_bias, indice_key=key) for _ in range(2)]
 
 
 def _strided(spec: FeatureSpec, channels: int, *, kernel: Any, stride: Any, padding: Any) -> FeatureSpec:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn as nn
@@ -23,12 +23,11 @@ from pcdet.models.dense_heads.anchor_head_branch import (
 from pcdet.models.dense_heads.anchor_head_template import (
     AnchorHeadTemplate,
     AnchorLossConfig,
-    DirectionBins,
     LossWeights,
 )
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors
 from pcdet.models.feature_spec import Entries, FeatureSpec, last_width
-from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, Count, build_from_cfg
+from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, Count
 from pcdet.utils import loss_utils
 
 
@@ -54,21 +53,14 @@ class AnchorHeadMulti(AnchorHeadTemplate):
     The anchors are ordered by branch, class, size, rotation, y, x. Branches may have maps of different strides.
 
     Args:
-        class_agnostic: one class for all; the detector then gives ``num_class`` 1.
-        use_direction_classifier: tell the two directions of a box apart by a classifier. False means none (in OpenPCDet
-            the key's mere presence means one).
-        dir_offset, dir_limit_offset, num_dir_bins: see ``DirectionBins``.
         use_multihead: must be True, as it is in OpenPCDet's files.
         separate_multihead: each branch tells its own classes apart; otherwise every branch tells all.
         shared_conv_num_filter: channels of a convolution before the branches; None for none.
         rpn_head_cfgs: the branches; each class stands in one.
         separate_reg_config: separate convolutions in the branches.
-        anchor_generator_config: anchors of each class.
-        target_assigner_config: node of the target assigner, which names the box coder.
-        loss_config: weights of the loss.
         input_channels: channels of ``spatial_features_2d``.
-        num_class, class_names, grid_size, point_cloud_range: what the data set says.
-        predict_boxes_when_training: decode boxes in training too, for a second stage.
+        anchor_generator_config, target_assigner_config, loss_config, class_names, grid_size, **common: see
+            ``AnchorHeadTemplate``.
     """
 
     CHANNEL_KEYS = (
@@ -81,11 +73,6 @@ class AnchorHeadMulti(AnchorHeadTemplate):
     def __init__(
         self,
         *,
-        class_agnostic: bool = False,
-        use_direction_classifier: bool = False,
-        dir_offset: float = 0.0,
-        dir_limit_offset: float = 0.0,
-        num_dir_bins: Count = 2,
         use_multihead: bool = True,
         separate_multihead: bool = False,
         shared_conv_num_filter: Count | None = None,
@@ -95,50 +82,47 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         target_assigner_config: Annotated[dict, TARGET_ASSIGNERS],
         loss_config: MultiHeadLossConfig,
         input_channels: int,
-        num_class: int,
         class_names: Sequence[str],
         grid_size: Sequence[int],
-        point_cloud_range: Sequence[float],
-        predict_boxes_when_training: bool = False,
+        **common: Any,
     ):
         if not use_multihead:
             raise ValueError("USE_MULTIHEAD must be True for AnchorHeadMulti; AnchorHeadSingle has no branches")
-        bins = DirectionBins(num_dir_bins, dir_offset, dir_limit_offset) if use_direction_classifier else None
         groups = _anchors_of_branches(rpn_head_cfgs, anchor_generator_config, class_names)
+        anchors = [config for group in groups for config in group]
         super().__init__(
-            anchor_configs=[config for group in groups for config in group],
+            anchor_generator_config=anchors,
             target_assigner_config=target_assigner_config,
             loss_config=loss_config,
-            directions=bins,
-            num_class=num_class,
             class_names=class_names,
             grid_size=grid_size,
-            point_cloud_range=point_cloud_range,
-            predict_boxes_when_training=predict_boxes_when_training,
+            **common,
         )
         self.separate_multihead = separate_multihead
-        self._build_class_assigners([config for group in groups for config in group], target_assigner_config)
+        self._class_assigners = [self._build_assigner(target_assigner_config, [config]) for config in anchors]
         self.shared_conv = None
         if shared_conv_num_filter is not None:
-            self.shared_conv = nn.Sequential(
-                nn.Conv2d(input_channels, shared_conv_num_filter, 3, padding=1, bias=False),
-                nn.BatchNorm2d(shared_conv_num_filter, eps=BN_EPS, momentum=BN_MOMENTUM),
-                nn.ReLU(inplace=True),
-            )
+            self.shared_conv = _shared_convolution(input_channels, shared_conv_num_filter)
         self.rpn_heads = nn.ModuleList(
-            SingleHead(
-                config,
-                input_channels=shared_conv_num_filter or input_channels,
-                num_class=len(config.head_cls_name) if separate_multihead and num_class > 1 else num_class,
-                num_anchors=sum(anchors.num_per_location for anchors in group),
-                code_size=self.box_coder.code_size,
-                num_dir_bins=num_dir_bins if bins else 0,
-                label_indices=[self.class_names.index(name) + 1 for name in config.head_cls_name],
-                separate_reg=separate_reg_config,
-            )
+            self._branch(config, group, shared_conv_num_filter or input_channels, separate_reg_config)
             for config, group in zip(rpn_head_cfgs, groups, strict=True)
         )
         self._branch_maps = [self._map_of(group, grid_size) for group in groups]
+
+    def _branch(
+        self, config: RPNHeadConfig, anchors: list[AnchorConfig], channels: int, separate: SeparateRegConfig | None
+    ) -> SingleHead:
+        own_classes = self.separate_multihead and self.num_class > 1
+        return SingleHead(
+            config,
+            input_channels=channels,
+            num_class=len(config.head_cls_name) if own_classes else self.num_class,
+            num_anchors=sum(entry.num_per_location for entry in anchors),
+            code_size=self.box_coder.code_size,
+            num_dir_bins=self.directions.num_bins if self.directions else 0,
+            label_indices=[self.class_names.index(name) + 1 for name in config.head_cls_name],
+            separate_reg=separate,
+        )
 
     @classmethod
     def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
@@ -197,18 +181,6 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         self._class_shapes = [tuple(a.shape[:4]) for a in anchors]  # (ny, nx, sizes, rotations)
         table = torch.cat([a.permute(2, 3, 0, 1, 4).flatten(0, 3) for a in anchors])
         self.register_buffer("anchor_table", table, persistent=False)
-
-    def _build_class_assigners(self, configs: Sequence[AnchorConfig], node: dict) -> None:
-        self._class_assigners = [
-            build_from_cfg(
-                node,
-                TARGET_ASSIGNERS,
-                path="MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG",
-                class_names=self.class_names,
-                anchor_configs=[config],
-            )
-            for config in configs
-        ]
 
     @property
     def anchors(self) -> list[Tensor]:
@@ -325,6 +297,14 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             logits, labels = logits[frame, row][:, None], labels[frame, row][:, None]
             loss = loss + surplus * loss_utils.sigmoid_focal_sum(logits, labels, frame_weights[frame])
         return loss
+
+
+def _shared_convolution(input_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(input_channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM),
+        nn.ReLU(inplace=True),
+    )
 
 
 def _anchors_of_branches(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcdet.models.dense_heads.anchor_head_template import AnchorHeadTemplate, AnchorLossConfig, DirectionBins
-from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig
+from pcdet.models.dense_heads.anchor_head_template import AnchorHeadTemplate
 from pcdet.models.feature_spec import Entries, FeatureSpec
-from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, Count
+from pcdet.registry import DENSE_HEADS
 
 PRIOR_PROBABILITY = 0.01  # of an object at an anchor, before training (Lin et al., 2017, section 4.1)
 
@@ -26,52 +24,19 @@ class AnchorHeadSingle(AnchorHeadTemplate):
     """Classes, boxes and directions of all anchors from one map.
 
     Args:
-        class_agnostic: one class for all; the detector then gives ``num_class`` 1.
-        use_direction_classifier: tell the two directions of a box apart by a classifier. False means none (in OpenPCDet
-            the key's mere presence means one).
-        dir_offset, dir_limit_offset, num_dir_bins: see ``DirectionBins``.
-        anchor_generator_config: anchors of each class.
-        target_assigner_config: node of the target assigner, which names the box coder.
-        loss_config: weights of the loss.
         input_channels: channels of ``spatial_features_2d``.
-        num_class, class_names, grid_size, point_cloud_range: what the data set says.
-        predict_boxes_when_training: decode boxes in training too, for a second stage.
+        num_class: number of classes.
+        **common: see ``AnchorHeadTemplate``.
     """
 
-    def __init__(
-        self,
-        *,
-        class_agnostic: bool = False,
-        use_direction_classifier: bool = False,
-        dir_offset: float = 0.0,
-        dir_limit_offset: float = 0.0,
-        num_dir_bins: Count = 2,
-        anchor_generator_config: list[AnchorConfig],
-        target_assigner_config: Annotated[dict, TARGET_ASSIGNERS],
-        loss_config: AnchorLossConfig,
-        input_channels: int,
-        num_class: int,
-        class_names: Sequence[str],
-        grid_size: Sequence[int],
-        point_cloud_range: Sequence[float],
-        predict_boxes_when_training: bool = False,
-    ):
-        bins = DirectionBins(num_dir_bins, dir_offset, dir_limit_offset) if use_direction_classifier else None
-        super().__init__(
-            anchor_configs=anchor_generator_config,
-            target_assigner_config=target_assigner_config,
-            loss_config=loss_config,
-            directions=bins,
-            num_class=num_class,
-            class_names=class_names,
-            grid_size=grid_size,
-            point_cloud_range=point_cloud_range,
-            predict_boxes_when_training=predict_boxes_when_training,
-        )
+    def __init__(self, *, input_channels: int, num_class: int, **common: Any):
+        super().__init__(num_class=num_class, **common)
         per_cell = self.num_anchors_per_location
         self.conv_cls = nn.Conv2d(input_channels, per_cell * num_class, 1)
         self.conv_box = nn.Conv2d(input_channels, per_cell * self.box_coder.code_size, 1)
-        self.conv_dir_cls = nn.Conv2d(input_channels, per_cell * num_dir_bins, 1) if bins else None
+        self.conv_dir_cls = (
+            nn.Conv2d(input_channels, per_cell * self.directions.num_bins, 1) if self.directions else None
+        )
         self.init_weights()
 
     @classmethod

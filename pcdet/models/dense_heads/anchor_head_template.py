@@ -6,15 +6,17 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors, map_size
-from pcdet.models.feature_spec import Entries, SlotModule
+from pcdet.models.feature_spec import Entries
+from pcdet.models.model_utils.head_template import HeadTemplate, check_code_weights
 from pcdet.models.model_utils.precision import full_precision
-from pcdet.registry import TARGET_ASSIGNERS, arguments_of, build_from_cfg, find_class, nearest_name
+from pcdet.registry import TARGET_ASSIGNERS, Count, arguments_of, build_from_cfg, find_class, nearest_name
 from pcdet.utils import loss_utils
 from pcdet.utils.common_utils import limit_period
 
@@ -75,16 +77,26 @@ class DirectionBins:
         return within + self.offset + self.period * bins.to(heading.dtype)
 
 
-class AnchorHeadTemplate(SlotModule):
+class AnchorHeadTemplate(HeadTemplate):
     """Anchors on a BEV map, their targets and losses, and boxes from their predictions.
 
     Subclasses make the predictions in ``forward``, put them into ``forward_ret_dict`` as ``cls_preds``
     (B, H, W, A * C), ``box_preds`` (B, H, W, A * D) and ``dir_cls_preds`` (B, H, W, A * bins) or None, and call
     ``finish``.
 
+    Args:
+        class_agnostic: one class for all; the detector then gives ``num_class`` 1.
+        use_direction_classifier: tell the two directions of a box apart by a classifier. False means none (in OpenPCDet
+            the key's mere presence means one).
+        dir_offset, dir_limit_offset, num_dir_bins: see ``DirectionBins``.
+        anchor_generator_config: anchors of each class.
+        target_assigner_config: node of the target assigner, which names the box coder.
+        loss_config: weights of the loss.
+        num_class, class_names, grid_size, point_cloud_range: what the data set says.
+        predict_boxes_when_training: decode boxes in training too, for a second stage.
+
     Attributes:
         anchor_table: (ny * nx * A, 7 + extra) buffer, absent from ``state_dict()``.
-        forward_ret_dict: predictions of the last forward, and in training its targets.
     """
 
     READS = "spatial_features_2d"
@@ -93,10 +105,14 @@ class AnchorHeadTemplate(SlotModule):
     def __init__(
         self,
         *,
-        anchor_configs: Sequence[AnchorConfig],
-        target_assigner_config: dict,
+        class_agnostic: bool = False,
+        use_direction_classifier: bool = False,
+        dir_offset: float = 0.0,
+        dir_limit_offset: float = 0.0,
+        num_dir_bins: Count = 2,
+        anchor_generator_config: list[AnchorConfig],
+        target_assigner_config: Annotated[dict, TARGET_ASSIGNERS],
         loss_config: AnchorLossConfig,
-        directions: DirectionBins | None,
         num_class: int,
         class_names: Sequence[str],
         grid_size: Sequence[int],
@@ -106,23 +122,26 @@ class AnchorHeadTemplate(SlotModule):
         super().__init__()
         self.num_class = num_class
         self.class_names = list(class_names)
-        self.directions = directions
+        bins = DirectionBins(num_dir_bins, dir_offset, dir_limit_offset)
+        self.directions = bins if use_direction_classifier else None
         self.predict_boxes_when_training = predict_boxes_when_training
-        self.target_assigner = build_from_cfg(
-            target_assigner_config,
+        self.target_assigner = self._build_assigner(target_assigner_config, anchor_generator_config)
+        self.box_coder = self.target_assigner.box_coder
+        self._build_anchors(anchor_generator_config, grid_size, point_cloud_range)
+        check_code_weights(loss_config.loss_weights.code_weights, self.box_coder.code_size)
+        self.loss_weights = loss_config.loss_weights
+        weigh = getattr(loss_utils, loss_config.reg_loss_type)
+        self.reg_loss_func = weigh(code_weights=self.loss_weights.code_weights)
+
+    def _build_assigner(self, node: dict, anchors: Sequence[AnchorConfig]) -> Any:
+        """The target assigner of these anchors."""
+        return build_from_cfg(
+            node,
             TARGET_ASSIGNERS,
             path="MODEL.DENSE_HEAD.TARGET_ASSIGNER_CONFIG",
             class_names=self.class_names,
-            anchor_configs=anchor_configs,
+            anchor_configs=anchors,
         )
-        self.box_coder = self.target_assigner.box_coder
-        self._build_anchors(anchor_configs, grid_size, point_cloud_range)
-        self._build_losses(loss_config)
-        self.forward_ret_dict: dict[str, Tensor | None] = {}
-
-    def __getstate__(self) -> dict:
-        """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
-        return {**self.__dict__, "forward_ret_dict": {}}
 
     def _build_anchors(
         self, configs: Sequence[AnchorConfig], grid_size: Sequence[int], range_: Sequence[float]
@@ -143,16 +162,6 @@ class AnchorHeadTemplate(SlotModule):
         self.num_anchors_per_location = grid.shape[2]
         # of two dimensions, because .to(memory_format=...) rearranges buffers of four
         self.register_buffer("anchor_table", grid.flatten(0, 2), persistent=False)
-
-    def _build_losses(self, config: AnchorLossConfig) -> None:
-        weights = config.loss_weights
-        if len(weights.code_weights) != self.box_coder.code_size:
-            raise ValueError(
-                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {self.box_coder.code_size} items, one for each "
-                f"column of a box code, got {len(weights.code_weights)}"
-            )
-        self.loss_weights = weights
-        self.reg_loss_func = getattr(loss_utils, config.reg_loss_type)(code_weights=weights.code_weights)
 
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:

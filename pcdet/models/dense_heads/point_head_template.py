@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from pcdet.models.feature_spec import SlotModule
+from pcdet.models.model_utils.head_template import HeadTemplate, check_code_weights
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils
 from pcdet.utils import loss_utils
@@ -62,7 +62,7 @@ class PointLossConfig:
     loss_weights: PointLossWeights
 
 
-class PointHeadTemplate(SlotModule):
+class PointHeadTemplate(HeadTemplate):
     """Classes and boxes of single points: targets, losses and decoding.
 
     Subclasses predict in ``forward`` and put ``point_cls_preds`` (B * N, num_class) and ``point_box_preds`` (B * N,
@@ -86,18 +86,9 @@ class PointHeadTemplate(SlotModule):
             )
         self.box_coder = PointResidualCoder(**dataclasses.asdict(coder))
         weights = loss_config.loss_weights
-        if len(weights.code_weights) != self.box_coder.code_size:
-            raise ValueError(
-                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {self.box_coder.code_size} items, one for each "
-                f"column of a box code, got {len(weights.code_weights)}"
-            )
+        check_code_weights(weights.code_weights, self.box_coder.code_size)
         self.loss_weights = weights
         self.reg_loss_func = getattr(loss_utils, loss_config.loss_reg)(code_weights=weights.code_weights)
-        self.forward_ret_dict: dict[str, Tensor] = {}
-
-    def __getstate__(self) -> dict:
-        """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
-        return {**self.__dict__, "forward_ret_dict": {}}
 
     @torch.no_grad()
     def assign_targets(self, point_coords: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:

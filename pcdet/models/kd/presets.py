@@ -39,20 +39,22 @@ _DEFAULT["voxel"] = {**_DEFAULT["pillar"], "REWEIGHT": {"BY": "log_points", "TEM
 
 _TRAINED = {"TEACHER": "linear_bn_relu", "STUDENT": "linear_bn_relu", "DIM": None, "AFFINE": True}
 
+_EDGES_OF_128 = {
+    "K": 128,
+    "SPACE": "feature",
+    "CANDIDATES": None,
+    "EDGE": "concat",
+    "POOL": "none",
+    "PER_FRAME": True,
+}
+
 # RunpeiDong/PointDistiller @ a5dc465, as executed (not as configured): constants of the calls, factor 2 in front.
 _OFFICIAL = {
     # get_voxel_knn: top-N and neighbours over the flattened batch; weights saturate at the most frequent count.
     "pillar": {
         "WEIGHT": 2.0,
         "SAMPLE": {"NUM": 6000, "BY": "num_points", "MODE": "top"},
-        "GRAPH": {
-            "K": 128,
-            "SPACE": "feature",
-            "CANDIDATES": None,
-            "EDGE": "concat",
-            "POOL": "none",
-            "PER_FRAME": False,
-        },
+        "GRAPH": {**_EDGES_OF_128, "PER_FRAME": False},
         "REWEIGHT": {"BY": "num_points", "TEMPERATURE": 0.01},
         "ADAPTER": _TRAINED,
         "DISTANCE": "mse",
@@ -61,7 +63,7 @@ _OFFICIAL = {
     "point": {
         "WEIGHT": 2.0,
         "SAMPLE": {"NUM": 6000, "BY": "channel_max", "MODE": "top"},
-        "GRAPH": {"K": 128, "SPACE": "feature", "CANDIDATES": None, "EDGE": "concat", "POOL": "max", "PER_FRAME": True},
+        "GRAPH": {**_EDGES_OF_128, "POOL": "max"},
         "REWEIGHT": None,
         "ADAPTER": _TRAINED,
         "DISTANCE": "mse",
@@ -70,14 +72,7 @@ _OFFICIAL = {
     "map": {
         "WEIGHT": 2.0,
         "SAMPLE": {"NUM": 256, "BY": "channel_max", "MODE": "top"},
-        "GRAPH": {
-            "K": 128,
-            "SPACE": "feature",
-            "CANDIDATES": None,
-            "EDGE": "concat",
-            "POOL": "none",
-            "PER_FRAME": True,
-        },
+        "GRAPH": _EDGES_OF_128,
         "REWEIGHT": {"BY": "batch_size", "TEMPERATURE": 1.0},
         "ADAPTER": {**_TRAINED, "DIM": 32},
         "DISTANCE": "mse",

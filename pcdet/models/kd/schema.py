@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pcdet.models.kd.presets import TEACHER_MODE
-from pcdet.registry import KD_LOSSES, ConfigError, parse_node
+from pcdet.registry import KD_LOSSES, MISSING, ConfigError, parameters_of, parse_node
 
 Preset = Literal["default", "official", "paper"]
 
@@ -143,13 +142,12 @@ def _expand(node: dict[str, Any], block_preset: str, kind_of: Callable[[str], st
 def _with_defaults(cls: type, node: Mapping) -> dict[str, Any]:
     """``node`` with the default of every key that it leaves out, in the order of a loss's signature."""
     written = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
+    for name, parameter in parameters_of(cls).items():
         key = name.upper()
         value = node.get(key, parameter.default)
-        if value is inspect.Parameter.empty:
+        if value is MISSING:
             continue
-        annotation = parameter.annotation  # a type: ``losses.base.KDLoss`` has resolved it
-        schema = next((t for t in (annotation, *get_args(annotation)) if is_dataclass(t)), None)
+        schema = next((t for t in (parameter.annotation, *get_args(parameter.annotation)) if is_dataclass(t)), None)
         if isinstance(value, Mapping) and schema is not None:
             value = parse_node(value, schema, path=key)
         written[key] = _plain(asdict(value)) if is_dataclass(value) else value

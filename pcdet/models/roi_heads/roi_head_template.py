@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.axis_aligned_target_assigner import build_coder
-from pcdet.models.feature_spec import SlotModule
+from pcdet.models.model_utils.head_template import HeadTemplate, check_code_weights
 from pcdet.models.model_utils.model_nms_utils import NMSConfig, class_agnostic_nms
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.models.roi_heads.target_assigner import ProposalTargetLayer
@@ -62,7 +62,7 @@ class RoILossConfig:
     loss_weights: RoILossWeights
 
 
-class RoIHeadTemplate(SlotModule):
+class RoIHeadTemplate(HeadTemplate):
     """Refines proposals.
 
     Subclasses call ``proposal_layer``, in training ``assign_targets``, predict ``rcnn_cls`` (B * R, 1) and ``rcnn_reg``
@@ -95,18 +95,9 @@ class RoIHeadTemplate(SlotModule):
                 f"{self.box_coder.code_size}"
             )
         weights = loss_config.loss_weights.code_weights
-        if len(weights) != BOX_COLUMNS:
-            raise ValueError(
-                f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {BOX_COLUMNS} items, one for each column of a box "
-                f"code, got {len(weights)}"
-            )
+        check_code_weights(weights, BOX_COLUMNS)
         self.reg_loss_func = loss_utils.WeightedSmoothL1Loss(code_weights=weights)
         self.proposal_target_layer = ProposalTargetLayer(target_config)
-        self.forward_ret_dict: dict[str, Tensor] = {}
-
-    def __getstate__(self) -> dict:
-        """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
-        return {**self.__dict__, "forward_ret_dict": {}}
 
     @torch.no_grad()
     def proposal_layer(self, batch_dict: dict) -> dict:

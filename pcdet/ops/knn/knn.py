@@ -14,11 +14,7 @@ import pcdet.ops  # noqa: F401  (loads the native library)
 
 
 def knn(
-    query: Tensor,
-    base: Tensor,
-    k: int,
-    query_frame: Tensor | None = None,
-    base_frame: Tensor | None = None,
+    query: Tensor, base: Tensor, k: int, query_frame: Tensor | None = None, base_frame: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k rows of ``base`` nearest to each row of ``query``; a row that is in both is its own first neighbour.
 

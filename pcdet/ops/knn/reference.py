@@ -7,11 +7,7 @@ from torch import Tensor
 
 
 def knn(
-    query: Tensor,
-    base: Tensor,
-    k: int,
-    query_frame: Tensor | None = None,
-    base_frame: Tensor | None = None,
+    query: Tensor, base: Tensor, k: int, query_frame: Tensor | None = None, base_frame: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(dist2 (Q, k), idx (Q, k)) through the whole Q x M table of differences, in the inputs' precision."""
     table = (query[:, None] - base[None]).square().sum(dim=2)

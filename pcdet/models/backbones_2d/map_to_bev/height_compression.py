@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
-from pcdet.models.backbones_2d.map_to_bev.channels import map_like, with_map_channels
-from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule
+from pcdet.models.backbones_2d.map_to_bev.bev_map import BEVMap
+from pcdet.models.feature_spec import Entries
 from pcdet.registry import MAP_TO_BEV, Count
 
 
 @MAP_TO_BEV.register
-class HeightCompression(SlotModule):
+class HeightCompression(BEVMap):
     """BEV map with the channels of all heights of a column in its cell, and zeros elsewhere.
 
     Args:
@@ -24,7 +23,6 @@ class HeightCompression(SlotModule):
     """
 
     READS = "encoded_spconv_tensor"
-    CHANNEL_KEYS = ("NUM_BEV_FEATURES",)
 
     def __init__(self, *, num_bev_features: Count, input_channels: int | None = None):
         super().__init__()
@@ -34,11 +32,6 @@ class HeightCompression(SlotModule):
                 f"leaves in height, got {num_bev_features}"
             )
         self.num_bev_features = num_bev_features
-
-    @classmethod
-    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
-        """``spatial_features``: the map of all columns."""
-        return {"spatial_features": map_like(inputs[cls.READS], config.num_bev_features)}
 
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
@@ -52,11 +45,6 @@ class HeightCompression(SlotModule):
                 f"NUM_BEV_FEATURES: the 3-D backbone's {channels} channels in {depth} layers of height make "
                 f"{channels * depth}, got {config.num_bev_features}"
             )
-
-    @classmethod
-    def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:
-        """As many channels as the scaled volume has in all layers of height."""
-        return with_map_channels(super().scaled(node, width, before, after), node, cls.READS, before, after)
 
     def forward(self, batch_dict: dict) -> dict:
         """Writes the volume into the map.

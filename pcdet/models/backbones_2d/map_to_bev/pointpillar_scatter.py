@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
 
-from pcdet.models.backbones_2d.map_to_bev.channels import map_like, with_map_channels
-from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule
+from pcdet.models.backbones_2d.map_to_bev.bev_map import BEVMap
+from pcdet.models.feature_spec import Entries
 from pcdet.models.model_utils.precision import autocast_dtype
 from pcdet.registry import MAP_TO_BEV, Count
 
 
 @MAP_TO_BEV.register
-class PointPillarScatter(SlotModule):
+class PointPillarScatter(BEVMap):
     """BEV map with each pillar's features in its cell and zeros elsewhere; its memory format is channels last.
 
     Args:
@@ -22,7 +21,6 @@ class PointPillarScatter(SlotModule):
     """
 
     READS = "pillar_features"
-    CHANNEL_KEYS = ("NUM_BEV_FEATURES",)
 
     def __init__(self, *, num_bev_features: Count, grid_size: Sequence[int], input_channels: int | None = None):
         super().__init__()
@@ -34,11 +32,6 @@ class PointPillarScatter(SlotModule):
                 f"NUM_BEV_FEATURES must equal the channels of the pillars, got {num_bev_features}; set {input_channels}"
             )
         self.num_bev_features = num_bev_features
-
-    @classmethod
-    def outputs(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
-        """``spatial_features``: the map of all pillars."""
-        return {"spatial_features": map_like(inputs["pillar_features"], config.num_bev_features)}
 
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
@@ -55,11 +48,6 @@ class PointPillarScatter(SlotModule):
                 f"DATA_CONFIG.VOXEL_SIZE: {cls.__name__} needs one voxel over the whole height of {height:g} m, got "
                 f"{pillars.grid[0]} of {config.voxel_size[2]:g} m"
             )
-
-    @classmethod
-    def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:
-        """As many channels as the scaled pillars have."""
-        return with_map_channels(super().scaled(node, width, before, after), node, cls.READS, before, after)
 
     def forward(self, batch_dict: dict) -> dict:
         """Scatters the pillars.

@@ -5,9 +5,8 @@ A method derives from one of three, by what it compares: ``FeatureLoss``, ``MapL
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_type_hints
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,8 @@ from pcdet.models.kd.step import Step
 class KDLoss(nn.Module):
     """A distillation step -> a distance between the student and the teacher, and what to log beside it.
 
-    A subclass with keys of its own names them in its constructor and passes the others on as ``**common``; its
-    signature, from which the YAML is read, then has both.
+    A subclass with keys of its own names them in its constructor and passes the others on as ``**common``; a YAML may
+    then have both.
 
     Args:
         weight: of the loss in the sum.
@@ -34,10 +33,6 @@ class KDLoss(nn.Module):
 
     INJECTED: ClassVar[tuple[str, ...]] = ("pair",)
     PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping]]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        cls.__signature__ = inspect.Signature(_parameters(cls))
 
     def __init__(self, *, weight: float = 1.0, schedule: ScheduleConfig = CONSTANT):
         super().__init__()
@@ -83,17 +78,3 @@ def frame_mean(per_row: Tensor, sizes: list[int]) -> Tensor:
 def rows_a_frame(sizes: list[int]) -> Tensor:
     """Mean number of rows in the frames that have any, for the log."""
     return torch.tensor(sum(sizes) / max(1, sum(size > 0 for size in sizes)))
-
-
-def _parameters(cls: type[KDLoss]) -> list[inspect.Parameter]:
-    """A constructor's parameters, after those of its base class where it passes ``**common`` on to it."""
-    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
-    types = get_type_hints(owner.__init__, include_extras=True)
-    found, inherited = {}, []
-    for name, parameter in list(inspect.signature(owner.__init__).parameters.items())[1:]:  # without self
-        if parameter.kind is parameter.VAR_KEYWORD:
-            inherited = _parameters(owner.__mro__[1])
-        else:
-            annotation = types.get(name, parameter.annotation)
-            found[name] = parameter.replace(annotation=annotation, kind=parameter.KEYWORD_ONLY)
-    return [parameter for parameter in inherited if parameter.name not in found] + list(found.values())

@@ -1,0 +1,33 @@
+"""What heads of all kinds share: the last forward's predictions, and weights for the columns of box codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pcdet.models.feature_spec import SlotModule
+
+
+class HeadTemplate(SlotModule):
+    """A head.
+
+    Attributes:
+        forward_ret_dict: predictions of the last forward, and in training its targets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward_ret_dict: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict:
+        """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
+        return {**self.__dict__, "forward_ret_dict": {}}
+
+
+def check_code_weights(weights: Sequence[float], code_size: int) -> None:
+    """ValueError unless there is a weight for each column of a box code."""
+    if len(weights) != code_size:
+        raise ValueError(
+            f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {code_size} items, one for each column of a box code, "
+            f"got {len(weights)}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,17 @@ def imports(name: str, path: Path, *, top_level_only: bool = False) -> list[tupl
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *filter(None, [node.module])])
             found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call) and name_of_import(node) is not None:
+            found.append((node.lineno, name_of_import(node)))
     return found
+
+
+def name_of_import(call: ast.Call) -> str | None:
+    """What ``importlib.import_module`` and ``__import__`` import, "?" if that is no literal; None for other calls."""
+    called = ast.unparse(call.func)
+    if called.split(".")[-1] not in ("import_module", "__import__"):
+        return None
+    return call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else "?"
 
 
 def _top_level(tree: ast.Module) -> list[ast.stmt]:
@@ -122,6 +133,38 @@ def test_every_module_stands_on_a_floor():
 def test_imports_go_down_only():
     wrong = [v for name, path in modules() for v in violations(name, path)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_registries_import_what_a_variable_names():
+    """A registry imports the package that fills it, at the first lookup; no other arrow is hidden in a string."""
+    hidden = {name for name, path in modules() for _, target in imports(name, path) if target == "?"}
+    assert hidden == {"pcdet.registry"}
+    spelt = [
+        f"{path.relative_to(REPO_ROOT)}:{node.lineno} {node.value}"
+        for _, path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and re.fullmatch(r"pcdet(\.\w+)+:\w+", str(node.value))
+    ]
+    assert not spelt, "import these plainly: " + "\n".join(spelt)
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports inside functions and those for type checkers count too."""
+    names = {name for name, _ in modules()}
+    arrows = {name: set() for name in names}
+    for name, path in modules():
+        program = lines_of_the_program(path) if name in RUN_AS_PROGRAMS else set()
+        for line, target in imports(name, path):
+            while target and target not in names:
+                target = target.rpartition(".")[0]
+            if target and target != name and line not in program:
+                arrows[name].add(target)
+    while True:  # files that import nothing that is left cannot be in a circle
+        free = {name for name, targets in arrows.items() if not targets}
+        if not free:
+            break
+        arrows = {name: targets - free for name, targets in arrows.items() if name not in free}
+    assert not arrows, f"circles among {sorted(arrows)}"
 
 
 def test_the_package_itself_imports_nothing():

@@ -71,6 +71,10 @@ class DatasetTemplate(Dataset):
         self.epoch = self.rank = 0
         self.total_epochs = 1
         self._build_transforms()
+        self.find_frames()
+
+    def find_frames(self) -> None:
+        """Finds the frames of the split; called once, at the end of construction."""
 
     def _build_transforms(self) -> None:
         self.point_feature_encoder = build_from_cfg(

@@ -6,50 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
+from pcdet.engine.best import BestCheckpoint
 from pcdet.engine.checkpoint import read_checkpoint, save_checkpoint
 from pcdet.engine.checkpoint_folder import LATEST, checkpoint_epochs, prune_checkpoints
 from pcdet.engine.runtime import preserved_rng
+from pcdet.engine.trainer import Hook, Trainer
 from pcdet.registry import ConfigError
 from pcdet.utils import commu_utils
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.safe_files import WriteError, put_aside
-
-if TYPE_CHECKING:
-    from pcdet.engine.best import BestCheckpoint
-    from pcdet.engine.trainer import Trainer
-
-
-class Hook:
-    """Does nothing at every event; subclasses override those they need.
-
-    Attributes:
-        only_reports: training does not depend on it: an OSError of such a hook is warned of once and not raised.
-    """
-
-    only_reports = False
-
-    def before_train(self, trainer: Trainer) -> None:
-        """Once, before the first iteration."""
-
-    def before_epoch(self, trainer: Trainer) -> None:
-        """Before an epoch's first iteration; ``trainer.epoch`` epochs are finished."""
-
-    def after_iteration(self, trainer: Trainer) -> None:
-        """After an update of the weights; ``trainer.last`` describes it."""
-
-    def after_epoch(self, trainer: Trainer) -> None:
-        """After an epoch; ``trainer.epoch`` counts it."""
-
-    def after_train(self, trainer: Trainer) -> None:
-        """Once, after the last epoch."""
-
-    def on_interrupt(self, trainer: Trainer) -> None:
-        """When training stops early on request."""
 
 
 class Meter:

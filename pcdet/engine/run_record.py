@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcdet.engine.hooks import Hook
 from pcdet.engine.run_facts import cpu_seconds, differences, jsonable, now
+from pcdet.engine.trainer import Hook
 from pcdet.utils import commu_utils
 from pcdet.utils.safe_files import WriteError, put_aside, replacing
 

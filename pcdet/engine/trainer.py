@@ -25,7 +25,6 @@ from pcdet.engine.checkpoint import (
     plain_detector,
     unwrap,
 )
-from pcdet.engine.hooks import Hook
 from pcdet.engine.loaders import remaining
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import preserved_rng, set_rng_state
@@ -80,6 +79,34 @@ class Iteration:
     data_time: float = 0.0
     forward_time: float = 0.0
     batch_time: float = 0.0
+
+
+class Hook:
+    """Does nothing at every event; subclasses override those they need.
+
+    Attributes:
+        only_reports: training does not depend on it: an OSError of such a hook is warned of once and not raised.
+    """
+
+    only_reports = False
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Once, before the first iteration."""
+
+    def before_epoch(self, trainer: Trainer) -> None:
+        """Before an epoch's first iteration; ``trainer.epoch`` epochs are finished."""
+
+    def after_iteration(self, trainer: Trainer) -> None:
+        """After an update of the weights; ``trainer.last`` describes it."""
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        """After an epoch; ``trainer.epoch`` counts it."""
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Once, after the last epoch."""
+
+    def on_interrupt(self, trainer: Trainer) -> None:
+        """When training stops early on request."""
 
 
 class Trainer:

@@ -19,6 +19,11 @@ from pcdet.utils.calibration_kitti import Calibration, CalibrationError
 from pcdet.utils.object3d_kitti import LabelError, Object3d, get_objects_from_label
 
 
+def _file(kind: str, suffix: str, doc: str) -> property:
+    """The frame's file of a kind, in the folder of that name."""
+    return property(lambda self: self.folder / kind / f"{self.frame}{suffix}", doc=doc)
+
+
 @dataclass(frozen=True)
 class FrameFiles:
     """Paths of one frame.
@@ -35,25 +40,10 @@ class FrameFiles:
     labelled: bool
     num_features: int = 4
 
-    @property
-    def velodyne(self) -> Path:
-        """Point cloud."""
-        return self.folder / "velodyne" / f"{self.frame}.bin"
-
-    @property
-    def calib(self) -> Path:
-        """Calibration."""
-        return self.folder / "calib" / f"{self.frame}.txt"
-
-    @property
-    def label(self) -> Path:
-        """Labels."""
-        return self.folder / "label_2" / f"{self.frame}.txt"
-
-    @property
-    def image(self) -> Path:
-        """Image, which may be missing."""
-        return self.folder / "image_2" / f"{self.frame}.png"
+    velodyne = _file("velodyne", ".bin", "Point cloud.")
+    calib = _file("calib", ".txt", "Calibration.")
+    label = _file("label_2", ".txt", "Labels.")
+    image = _file("image_2", ".png", "Image, which may be missing.")
 
     def signature(self) -> list[tuple[int, int]]:
         """Size and time of change of every file that is there; changes when the frame changes."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,28 +49,14 @@ CREATE_COMMAND = "python -m pcdet.datasets.kitti.kitti_dataset create_kitti_info
 class KittiDataset(DatasetTemplate):
     """Frames of a folder in KITTI's layout that ``create_kitti_infos`` has prepared.
 
-    Args:
-        dataset_cfg: DATA_CONFIG.
-        class_names: classes in the order of their numbers.
-        training: whether samples are augmented, and which split is read.
-        root_path: folder of the data; DATA_PATH by default.
-        logger: for what is found and missing.
-
     Attributes:
         kitti_infos: what is known of each frame, in OpenPCDet's form.
         split: name of the split.
         bad_frames: frames left out because of SKIP_BAD_FRAMES.
     """
 
-    def __init__(
-        self,
-        dataset_cfg: dict,
-        class_names: Sequence[str],
-        training: bool = True,
-        root_path: str | Path | None = None,
-        logger: logging.Logger | None = None,
-    ):
-        super().__init__(dataset_cfg, class_names, training=training, root_path=root_path, logger=logger)
+    def find_frames(self) -> None:
+        """Reads the info files of the split, and tells what is missing."""
         self.split = self.config.data_split[self.mode]
         self.root_split_path = self.root_path / ("testing" if self.split == "test" else "training")
         self._info_digests: list[str] = []

@@ -102,13 +102,8 @@ class _Planner:
 
     def plan(self) -> Scene:
         s = self.settings
-        for name, count in (
-            ("Car", s.cars),
-            ("Van", s.vans),
-            ("Truck", s.trucks),
-            ("Cyclist", s.cyclists),
-            ("Pedestrian", s.pedestrians),
-        ):
+        traffic = dict(Car=s.cars, Van=s.vans, Truck=s.trucks, Cyclist=s.cyclists, Pedestrian=s.pedestrians)
+        for name, count in traffic.items():
             for _ in range(self._count(count)):
                 shape = objects.BUILDERS[name](self.rng)
                 self._put(name, shape, self._spot_in_view(shape), gap=0.25)

@@ -26,6 +26,7 @@ from easydict import EasyDict
 from pcdet.config_checks import PROGRAM_KEYS, find_problems, require_sections, validate_config
 from pcdet.config_yaml import read_yaml
 from pcdet.registry import BASE_KEY, NAME_KEY, ConfigError, nearest_name
+from pcdet.utils.places import CFGS_PARENT, ROOT
 
 __all__ = [
     "ConfigError",
@@ -41,10 +42,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-REPO_ROOT = Path(__file__).resolve().parent.parent
 ITEM_NAME_KEYS = (NAME_KEY, "class_name")  # by which --set may address an item of a list of mappings
 
-cfg = EasyDict(ROOT_DIR=REPO_ROOT, LOCAL_RANK=0)
+cfg = EasyDict(ROOT_DIR=ROOT, LOCAL_RANK=0)
 
 
 # ------------------------------------------------------------------------------------------------------------- loading
@@ -89,15 +89,15 @@ def merge_new_config(config: EasyDict, new_config: Mapping, folder: str | os.Pat
 
 
 def find_config_file(name: str | os.PathLike, folder: str | os.PathLike | None = None) -> Path:
-    """The file that ``name`` means: beside ``folder``, from the working directory, from above ``folder``, in tools/.
+    """The file that ``name`` means: beside ``folder``, from the working directory, from above ``folder``, or shipped.
 
     Raises:
         FileNotFoundError: naming every place that was looked in.
     """
-    places = [Path(), REPO_ROOT / "tools"]
+    places = [Path(), CFGS_PARENT]
     if folder is not None:
         folder = Path(folder).resolve()
-        places = [folder, Path(), *folder.parents, REPO_ROOT / "tools"]
+        places = [folder, Path(), *folder.parents, CFGS_PARENT]
     candidates = [Path(name)] if Path(name).is_absolute() else [place / name for place in places]
     for candidate in candidates:
         if candidate.is_file():

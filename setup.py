@@ -11,6 +11,7 @@ usual.
 
 import os
 import re
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -20,6 +21,7 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.
 
 import torch
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 
 ROOT = Path(__file__).resolve().parent
@@ -92,6 +94,34 @@ def native_library():
     )
 
 
+def requirements() -> list[str]:
+    """The lines of requirements.txt, but for what only builds the ops (``build-system`` in pyproject.toml names it).
+
+    torch and spconv are not among them: which build fits depends on the machine (docs/INSTALL.md).
+    """
+    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    return [line for line in lines if line and not re.match(r"(ninja|setuptools|wheel)\b", line)]
+
+
+COMMANDS = {
+    "pcdet-train": "train", "pcdet-train-kd": "train_kd", "pcdet-test": "test", "pcdet-compare": "compare",
+    "pcdet-demo": "demo", "pcdet-doctor": "doctor",
+}  # fmt: skip
+# Folder of the package -> folder of the checkout: model files and lists of frames.
+SHIPPED = {"pcdet/cfgs": "tools/cfgs", "pcdet/data/kitti/ImageSets": "data/kitti/ImageSets"}
+
+
+class BuildWithShippedFiles(build_py):
+    """Copies what the package carries into it; an editable installation finds it in the checkout."""
+
+    def run(self):
+        """Called by setuptools."""
+        super().run()
+        for target, source in SHIPPED.items() if not self.editable_mode else ():
+            ignored = shutil.ignore_patterns("*.md")
+            shutil.copytree(ROOT / source, Path(self.build_lib, target), ignore=ignored, dirs_exist_ok=True)
+
+
 setup(
     name="pcdet",
     version=re.search(r'__version__ = "(.+?)"', (ROOT / "pcdet/__init__.py").read_text()).group(1),
@@ -100,7 +130,12 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["pcdet", "pcdet.*"]),
     package_data={"pcdet.ops": ["include/pcdet/*.h"]},
+    install_requires=requirements(),
+    entry_points={"console_scripts": [f"{command} = pcdet.cli.{module}:main" for command, module in COMMANDS.items()]},
     ext_modules=[native_library()],
-    cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
+    cmdclass={
+        "build_ext": BuildExtension.with_options(no_python_abi_suffix=True),
+        "build_py": BuildWithShippedFiles,
+    },
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

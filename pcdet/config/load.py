@@ -20,14 +20,15 @@ from pathlib import Path
 from easydict import EasyDict
 
 from pcdet.config.check import find_problems, validate_config
-from pcdet.config.files import REPO_ROOT, find_config_file
+from pcdet.config.files import find_config_file
 from pcdet.config.schema import PROGRAM_KEYS
 from pcdet.config.yaml_files import read_yaml
 from pcdet.registry import BASE_KEY, ConfigError
+from pcdet.utils.places import ROOT
 
 log = logging.getLogger("pcdet.config")
 
-cfg = EasyDict(ROOT_DIR=REPO_ROOT, LOCAL_RANK=0)
+cfg = EasyDict(ROOT_DIR=ROOT, LOCAL_RANK=0)
 
 
 def cfg_from_yaml_file(cfg_file: str | os.PathLike, config: EasyDict) -> EasyDict:

@@ -20,14 +20,16 @@ from pcdet.datasets.processor import DataProcessor
 from pcdet.datasets.seeding import SAMPLE, draw_seed, generator_for
 from pcdet.registry import POINT_ENCODERS, build_from_cfg, parse_node
 from pcdet.utils.common_utils import limit_period
-
-REPO_ROOT = Path(__file__).resolve().parents[2]
+from pcdet.utils.places import ROOT
 
 
 def resolve_data_path(data_path: str | Path) -> Path:
-    """The folder that DATA_PATH means: from the working directory, else from the repository's ``tools/``."""
+    """The folder that DATA_PATH means: from the working directory, else from the repository's ``tools/``.
+
+    In an installed package the working directory stands for the repository: ``../data/kitti`` is its ``data/kitti``.
+    """
     path = Path(data_path)
-    from_tools = (REPO_ROOT / "tools" / path).resolve()
+    from_tools = (ROOT / "tools" / path).resolve()
     return path if path.is_absolute() or path.is_dir() or not from_tools.is_dir() else from_tools
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import pcdet
-from pcdet.utils import commu_utils
+from pcdet.utils import commu_utils, places
 from pcdet.utils.cpu_features import read_processor
 
 PACKAGES = ("numpy", "numba", "spconv", "easydict", "tensorboardX")
@@ -95,7 +95,9 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 
 def git_commit(root: str | Path | None = None) -> str | None:
     """The commit of the source tree, with ``-dirty`` where tracked files differ; None outside a repository."""
-    root = Path(root) if root else Path(pcdet.__file__).resolve().parent.parent
+    if root is None and places.INSTALLED:  # a repository around it is not this package's
+        return None
+    root = Path(root) if root else places.ROOT
     try:
         out = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -48,7 +48,8 @@ def compile_flags() -> dict[str, list[str]]:
     """Flags for g++ and nvcc.
 
     No -march: the library must run on any CPU of the platform; hot loops pick wider vectors at run time
-    (``pcdet/simd.h``). No contraction into fused multiply-add: a geometric decision would depend on the machine.
+    (``pcdet/simd.h``). No contraction into fused multiply-add: a result would depend on the machine. nvcc fuses, as
+    it does by itself: what must not depend on that avoids it in the source (``unfused_product``, ``overlap_bev``).
     Nobody looks at the floating-point exception flags, and without them more loops become vector loops.
     """
     cxx = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-fno-trapping-math"]

@@ -25,7 +25,8 @@ def knn(
         query: (Q, C) floats, finite. On the GPU, where that is not checked, a row with NaN has no neighbours and is
             nobody's.
         base: (M, C), same dtype and device. float64 on the CPU only.
-        k: neighbours wanted, at least 1; may exceed M. On the GPU at most 512.
+        k: neighbours wanted, at least 1; may exceed M. On the GPU at most 512; at most 256 on cards of the Turing
+            generation, whose blocks have 64 KiB of shared memory.
         query_frame: (Q,) int64, non-decreasing: the frame of every query. Given together with ``base_frame``,
             neighbours come from the query's own frame only.
         base_frame: (M,) int64, non-decreasing.
@@ -36,7 +37,7 @@ def knn(
         idx: (Q, k) int64 rows of ``base``; -1 there.
 
     Raises:
-        ValueError: shapes, types, values or frame ids other than these.
+        ValueError: shapes, types, values or frame ids other than these, or a k beyond what the GPU holds.
     """
     query, base = query.detach(), base.detach()
     if query.dtype == base.dtype and query.dtype in (torch.float16, torch.bfloat16):

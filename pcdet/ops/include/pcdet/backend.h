@@ -21,14 +21,9 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
-#define PCDET_BACKEND cuda
-#define PCDET_DISPATCH_KEY CUDA
-#define PCDET_HD __host__ __device__ __forceinline__
-#else
-#define PCDET_BACKEND cpu
-#define PCDET_DISPATCH_KEY CPU
-#define PCDET_HD inline
 #endif
+
+#include "platform.h"
 
 namespace pcdet::PCDET_BACKEND {
 

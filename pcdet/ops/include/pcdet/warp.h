@@ -1,7 +1,7 @@
 // Threads that run in step on the GPU. For CUDA files.
 #pragma once
 
-#include "backend.h"
+#include "platform.h"
 
 namespace pcdet::PCDET_BACKEND {
 

@@ -1,7 +1,7 @@
 // Overlap and intersection over union of rotated boxes, for every pair of two sets or row by row.
 #include <pcdet/check.h>
 
-#include "box_geometry.h"
+#include "ground_boxes.h"
 
 namespace pcdet::PCDET_BACKEND {
 

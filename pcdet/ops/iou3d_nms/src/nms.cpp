@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "ground_boxes.h"
 #include "suppression.h"
 
 namespace pcdet::PCDET_BACKEND {

@@ -3,6 +3,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/sort.h>
 
+#include "ground_boxes.h"
 #include "suppression.h"
 
 namespace pcdet::PCDET_BACKEND {

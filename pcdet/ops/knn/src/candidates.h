@@ -6,8 +6,8 @@
 #include <limits>
 #include <vector>
 
-#include "simd_kernels.h"
 #include "ordered.h"
+#include "simd_kernels.h"
 
 namespace pcdet::cpu {
 

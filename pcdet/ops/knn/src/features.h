@@ -14,8 +14,8 @@
 #include <numeric>
 #include <vector>
 
-#include "search_job.h"
 #include "scan.h"
+#include "search_job.h"
 
 namespace pcdet::cpu {
 

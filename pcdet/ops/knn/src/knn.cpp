@@ -4,11 +4,11 @@
 // Two SIMD mechanisms stand in this folder, because the compiler can vectorise all loops but one:
 //   simd_kernels.cpp  plain C++ loops that the compiler turns into vector code by itself. PCDET_WIDE (pcdet/simd.h)
 //                     compiles each for the baseline, AVX2 and AVX-512; the loader chooses. The rule for new loops.
-//   scan.h, scan.inc  the product on the integer grid, where nearly all the time of a search in wide rows goes. It wants
-//                     instructions that no compiler finds in plain code (pairs of 16-bit products added into 32 bits,
-//                     with VNNI fused into one instruction) and a tile that fills the registers, whose size depends on
-//                     how many there are. So it is written in intrinsics, once, and included for each instruction set;
-//                     best_scan() chooses, and PCDET_SIMD asks for less.
+//   scan.h, scan.inc  the product on the integer grid, where nearly all the time of a search in wide rows goes. It
+//                     wants instructions that no compiler finds in plain code (pairs of 16-bit products added into 32
+//                     bits, with VNNI in one instruction), and a tile that fills the registers, whose size depends on
+//                     how many there are. So it is written in intrinsics, once, and included for each instruction
+//                     set; best_scan() chooses, and PCDET_SIMD asks for less.
 #include <pcdet/backend.h>
 
 #include "features.h"
@@ -66,14 +66,14 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
       const auto [from, to] = std::equal_range(b_ids, b_end, *at);
       const int64_t first = at - q_ids, first_row = from - b_ids;
       const SearchJob<scalar_t> job{q.const_data_ptr<scalar_t>() + first * channels,
-                                  b.const_data_ptr<scalar_t>() + first_row * channels,
-                                  next - at,
-                                  to - from,
-                                  channels,
-                                  k,
-                                  first_row,
-                                  dist2.mutable_data_ptr<scalar_t>() + first * k,
-                                  idx.mutable_data_ptr<int64_t>() + first * k};
+                                    b.const_data_ptr<scalar_t>() + first_row * channels,
+                                    next - at,
+                                    to - from,
+                                    channels,
+                                    k,
+                                    first_row,
+                                    dist2.mutable_data_ptr<scalar_t>() + first * k,
+                                    idx.mutable_data_ptr<int64_t>() + first * k};
       if (job.num_base == 0)
         for (int64_t i = 0; i < job.num_queries; ++i) job.write_missing(i, 0);
       else

@@ -5,20 +5,12 @@
 // Few queries cannot fill the card, so the base rows are then split among blocks and the parts' lists merged.
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
-#include <pcdet/warp.h>
 
-#include <bit>
-
+#include "block_memory.h"
 #include "knn_checks.h"
 
 namespace pcdet::PCDET_BACKEND {
 
-constexpr int kWarps = 8;
-constexpr int kRowsPerLane = 4;
-constexpr int kTileRows = kLanes * kRowsPerLane;
-constexpr int kTileChannels = 32;
-constexpr int kQueryChannels = 64;  // queries of up to so many channels are loaded once
-constexpr int kMostNeighbours = 512;
 constexpr uint64_t kEmpty = ~uint64_t(0);
 
 // A non-negative distance and a row as one number in the order of (distance, row).
@@ -121,8 +113,9 @@ template <int kPerWarp>
 __global__ void __launch_bounds__(kWarps* kLanes) search_kernel(SearchArgs args) {
   constexpr int kBlockQueries = kWarps * kPerWarp;
   __shared__ FourChannels query_tile[kBlockQueries][kQueryChannels / 4];
-  __shared__ float base_tile[kTileChannels][kTileRows + 1];  // one more: no two lanes meet in a bank
-  extern __shared__ uint64_t lists[];                        // (kBlockQueries, length)
+  __shared__ float base_tile[kTileChannels][kTileRows + 1];
+  static_assert(sizeof(query_tile) + sizeof(base_tile) == tile_bytes(kPerWarp));
+  extern __shared__ uint64_t lists[];  // (kBlockQueries, length)
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   const int64_t first_query = blockIdx.x * int64_t(kBlockQueries);
   const int64_t last_query = min(first_query + kBlockQueries, args.num_queries) - 1;
@@ -248,7 +241,7 @@ inline int splits_for(int64_t query_blocks, int64_t num_base, int64_t slots) {
 template <int kPerWarp>
 at::Tensor search(SearchArgs args, const at::TensorOptions& options, cudaStream_t stream) {
   constexpr int kBlockQueries = kWarps * kPerWarp;
-  const size_t shared = size_t(kBlockQueries) * args.length * sizeof(uint64_t);
+  const auto shared = static_cast<size_t>(list_bytes(args.k, kPerWarp));
   const auto kernel = search_kernel<kPerWarp>;
   C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   int processors = 0, blocks = 0;
@@ -277,6 +270,17 @@ inline void check_ascending(const at::Tensor& query_frame, const at::Tensor& bas
                       " must be non-decreasing; sort the rows by frame first");
 }
 
+// How many queries a warp takes on this card; an error if the lists of k neighbours do not fit into its shared memory.
+inline int check_memory(int64_t k, c10::DeviceIndex device) {
+  int limit = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  const int per_warp = queries_a_warp(k, limit);
+  TORCH_CHECK_VALUE(per_warp > 0, "k must be at most ", most_neighbours(limit), " on this GPU, whose blocks have ",
+                    limit, " bytes of shared memory, got ", k, ", which needs ", list_bytes(k, 1) + tile_bytes(1),
+                    "; search for fewer neighbours, or on the CPU");
+  return per_warp;
+}
+
 std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor& base, int64_t k,
                                        const std::optional<at::Tensor>& query_frame,
                                        const std::optional<at::Tensor>& base_frame) {
@@ -284,6 +288,7 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
   TORCH_CHECK_VALUE(query.scalar_type() == at::kFloat, "query must be float32 on the GPU, got ", query.scalar_type());
   TORCH_CHECK_VALUE(k <= kMostNeighbours, "k must be at most ", kMostNeighbours, " on the GPU, got ", k);
   const DeviceGuard guard(query.device());
+  const int per_warp = check_memory(k, query.device().index());
   const at::Tensor q = query.contiguous(), b = base.contiguous();
   const auto longs = q.options().dtype(at::kLong);
   if (q.size(0) == 0 || b.size(0) == 0)
@@ -301,7 +306,7 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
   }
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  const int length = static_cast<int>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(k + kLanes, 2 * k))));
+  const auto length = static_cast<int>(list_length(k));
   const SearchArgs args{q.const_data_ptr<float>(),
                         b.const_data_ptr<float>(),
                         query_frame ? lower.const_data_ptr<int64_t>() : nullptr,
@@ -311,11 +316,10 @@ std::tuple<at::Tensor, at::Tensor> knn(const at::Tensor& query, const at::Tensor
                         q.size(1),
                         static_cast<int>(k),
                         length};
-  // So many queries a warp that a block has at most 64 KiB of lists.
-  const at::Tensor found = (k <= 128 ? search<4> : k <= 256 ? search<2> : search<1>)(args, longs, stream);
+  const at::Tensor found = (per_warp == 4 ? search<4> : per_warp == 2 ? search<2> : search<1>)(args, longs, stream);
 
   at::Tensor dist2 = at::empty({q.size(0), k}, q.options()), idx = at::empty({q.size(0), k}, longs);
-  const size_t shared = size_t(kWarps) * length * sizeof(uint64_t);
+  const auto shared = static_cast<size_t>(list_bytes(k, 1));
   C10_CUDA_CHECK(
       cudaFuncSetAttribute(merge_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   const auto blocks = static_cast<unsigned>((q.size(0) + kWarps - 1) / kWarps);

@@ -330,10 +330,10 @@ def slow_match(gts, dets, gt_state, det_state, overlap, limit, threshold):
     return hits, assigned
 
 
-def slow_curve(gt, dt, class_name, metric, limit, level):
-    """Precision and orientation similarity (41 points each) of one class."""
+def slow_curve(gt, dt, class_name, metric, limit, level, cache):
+    """Precision and orientation similarity (41 points each) of one class; ``cache`` holds overlaps of these frames."""
     same = [name.lower() for name in (class_name, rules.NEIGHBOURS.get(class_name, "nothing"))]
-    frames, num_gt, cache = [], 0, {}
+    frames, num_gt = [], 0
     for index, (gts, dets) in enumerate(zip(gt, dt, strict=True)):
         gt_state = []
         for g in gts:
@@ -350,9 +350,9 @@ def slow_curve(gt, dt, class_name, metric, limit, level):
             det_state.append(1 if small else 0 if d["name"].lower() == same[0] else -1)
 
         def overlap(d, g, index=index, gts=gts, dets=dets):
-            if (index, d, g) not in cache:
-                cache[index, d, g] = slow_overlap(metric, dets[d], gts[g])
-            return cache[index, d, g]
+            if (metric, index, d, g) not in cache:
+                cache[metric, index, d, g] = slow_overlap(metric, dets[d], gts[g])
+            return cache[metric, index, d, g]
 
         areas = [g for g in gts if g["name"].lower() == "dontcare"]
         excused = {
@@ -421,13 +421,13 @@ def test_curves_equal_a_plain_loop_over_the_rules(seed):
     gt, dt = random_frames(seed)
     results = run(gt, dt, rules.CLASS_NAMES)
     slow_gt, slow_dt = as_objects(gt), as_objects(dt)
-    seen = 0
+    seen, cache = 0, {}
     for set_name, overlaps in rules.OVERLAPS.items():
         for class_name in rules.CLASS_NAMES:
             curves = results[set_name]["curves"][class_name]
             for metric, limit in zip(rules.METRICS, overlaps[class_name], strict=True):
                 for level, name in enumerate(rules.DIFFICULTIES):
-                    precision, similarity = slow_curve(slow_gt, slow_dt, class_name, metric, limit, level)
+                    precision, similarity = slow_curve(slow_gt, slow_dt, class_name, metric, limit, level, cache)
                     np.testing.assert_allclose(curves[metric][name], precision, rtol=0, atol=1e-12)
                     if metric == "bbox":
                         np.testing.assert_allclose(curves["aos"][name], similarity, rtol=0, atol=1e-12)

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import warm_python
 
 from pcdet.utils import safe_files
 from soak import (
@@ -145,7 +145,7 @@ def test_a_thread_that_never_ends_is_seen_as_a_hang(tmp_path):
 
 
 def test_what_a_killed_process_leaves_behind_is_found_and_ended(tmp_path):
-    """In an interpreter of its own: the one that runs the tests may have children."""
+    """In a process of its own: the one that runs the tests may have children."""
     script = (
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
@@ -159,9 +159,8 @@ def test_what_a_killed_process_leaves_behind_is_found_and_ended(tmp_path):
         "child.signal(signal.SIGKILL)\n"
         "assert child.wait(10) and len(process.orphans(0.2)) == 1 and process.orphans(0) == []\n"
     )
-    command = [sys.executable, "-c", script, tmp_path / "log.txt"]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    text, code = run_warm("-c", script, tmp_path / "log.txt")
+    assert code == 0, text
 
 
 # ---------------------------------------------------------------------------------------------------------- judgement
@@ -322,9 +321,10 @@ def test_counts_of_several_soaks_add_up_in_the_summary(tmp_path):
 # ------------------------------------------------------------------------------------------------------ whole cases
 
 
-def soak(*arguments):
-    command = [sys.executable, "-m", "soak", *map(str, arguments)]
-    return subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=900)
+def run_warm(*arguments):
+    """(output, exit status) of a Python command in the folder of the tests."""
+    with warm_python.shared().start(arguments, cwd=HERE.parent) as command:
+        return command.stdout.read(), command.wait(900)
 
 
 @pytest.mark.slow
@@ -342,18 +342,31 @@ def test_a_kill_in_a_checkpoint_that_is_written_in_place_is_found_out(tmp_path):
     )
     fault = {"kind": "bytes", "at": 0.3, "signal": "KILL"}
     case = {"scenario": "kills", "training": "pointpillar", "workers": 0, "faults": [fault]}
-    command = [sys.executable, "-c", "import soak\n" + script, "--replay", kept_cases.keep(case, [], tmp_path)]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert ".pth" in done.stdout and "kills" in done.stdout
+    file = kept_cases.keep(case, [], tmp_path)
+    text, code = run_warm("-c", "import soak\n" + script, "--replay", file)
+    assert code == 1, text
+    assert ".pth" in text.partition(f"kills, {file}:\n")[2], text
+
+
+def why_not(file):
+    """Why a kept case cannot be played here; None if it can."""
+    scenario = SCENARIOS[kept_cases.load(file)["scenario"]]
+    return scenario.why_not() if hasattr(scenario, "why_not") else None
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory):
+    """What one soak says of all kept cases that can be played here: they share the trainings to compare with."""
+    counts = tmp_path_factory.mktemp("replayed") / "counts.jsonl"
+    files = [file for file in kept_cases.kept() if why_not(file) is None]
+    text, code = run_warm("-m", "soak", "--json", counts, "--replay", *files)
+    assert code in (0, 1) and counts.is_file(), text  # which it writes in the end
+    return text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", kept_cases.kept(), ids=lambda file: file.stem)
-def test_what_once_failed_holds(file):
-    scenario = SCENARIOS[kept_cases.load(file)["scenario"]]
-    reason = scenario.why_not() if hasattr(scenario, "why_not") else None
-    if reason:
+def test_what_once_failed_holds(file, replayed):
+    if reason := why_not(file):
         pytest.skip(reason)
-    done = soak("--replay", file)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert f", {file}:\n" not in replayed, replayed

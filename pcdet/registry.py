@@ -25,9 +25,9 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from pcdet.registry_signatures import MISSING, injected_into, parameters_of, signature_of
 from pcdet.registry_types import (
     BASE_KEY,
-    MISSING,
     NAME_KEY,
     Above,
     AtLeast,
@@ -37,15 +37,12 @@ from pcdet.registry_types import (
     Positive,
     at_path,
     bind,
-    injected_into,
     join_path,
     known_keys,
     nearest_name,
-    parameters_of,
     parse_node,
     place,
     shown,
-    signature_of,
 )
 
 __all__ = [
@@ -162,7 +159,7 @@ MAP_TO_BEV = Registry(
 BACKBONES_2D = Registry(
     "backbone_2d",
     "pcdet.models.backbones_2d",
-    ("input_channels",),
+    ("input_channels", *_DATASET_FACTS),
     elsewhere="BaseBEVBackboneV1 BaseBEVResBackbone CascadeDEDBackbone",
 )
 _OF_HEADS = ("input_channels", "num_class", "predict_boxes_when_training", *_DATASET_FACTS)
@@ -217,13 +214,20 @@ def build_from_cfg(node: Mapping, registry: Registry, *, path: str = "", **injec
         node: mapping with ``NAME`` and the class's keys.
         registry: where ``NAME`` is looked up.
         path: where the node stands in the file, for messages (``MODEL.VFE``).
-        **injected: what the code supplies; only those in the class's signature are passed on.
+        **injected: what the code supplies, of what the registry or the class says it does; only what is in the class's
+            signature is passed on.
 
     Raises:
         ConfigError: with every wrong, missing or ill-typed key of the node.
+        TypeError: the code supplies something that the registry does not declare.
     """
     cls = find_class(node, registry, path)
-    names = injected_into(cls, (*injected, *registry.injected))
+    names = injected_into(cls, registry.injected)
+    if undeclared := injected.keys() - names:
+        raise TypeError(
+            f"{registry.name} {cls.__name__} is given {sorted(undeclared)}, which neither its registry nor its "
+            "INJECTED declares; a file could set them too"
+        )
     parameters = signature_of(cls)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     injected = {key: value for key, value in injected.items() if takes_all or key in parameters}

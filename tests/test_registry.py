@@ -62,7 +62,7 @@ class UsersOwn:
 
 @pytest.fixture
 def registry(monkeypatch):
-    registry = make_registry(monkeypatch, "backbone")
+    registry = make_registry(monkeypatch, "backbone", injected=("input_channels", "grid_size"))
     registry.register(Backbone)
     registry.register(UsersOwn, name="users_own")
     return registry
@@ -72,6 +72,38 @@ def test_a_node_is_built_with_its_keys_and_only_the_given_values_of_its_signatur
     node = {"NAME": "Backbone", "LAYER_NUMS": [3], "num_filters": [64], "DROPOUT": 1}
     built = build_from_cfg(node, registry, input_channels=4, grid_size=(1, 2, 3))
     assert built.arguments == {"layer_nums": [3], "num_filters": [64], "input_channels": 4, "dropout": 1.0}
+
+
+def test_code_supplies_only_what_is_declared(registry):
+    node = {"NAME": "Backbone", "LAYER_NUMS": [3], "NUM_FILTERS": [64]}
+    with pytest.raises(TypeError, match=r"backbone Backbone is given \['dropout'\], which neither its registry nor"):
+        build_from_cfg(node, registry, input_channels=4, dropout=0.5)
+
+
+class Wide(Backbone):
+    def __init__(self, *, width: float = 1.0, **common):
+        super().__init__(**common)
+        self.arguments["width"] = width
+
+
+def test_a_constructor_with_common_has_the_keys_of_its_base_class(registry):
+    registry.register(Wide)
+    assert list(known_keys(Wide)) == ["LAYER_NUMS", "NUM_FILTERS", "DROPOUT", "WIDTH"]
+    node = {"NAME": "Wide", "LAYER_NUMS": [3], "NUM_FILTERS": [64], "WIDTH": 2}
+    built = build_from_cfg(node, registry, input_channels=4)
+    assert built.arguments["width"] == 2.0 and built.arguments["num_filters"] == [64]
+    assert check_node({**node, "WIDHT": 1}, registry) == ["WIDHT: Wide has no such key; did you mean WIDTH?"]
+
+
+class Unresolvable:
+    def __init__(self, *, size: NoSuchType):  # noqa: F821
+        pass
+
+
+def test_an_annotation_that_cannot_be_resolved_is_an_error(registry):
+    registry.register(Unresolvable)
+    with pytest.raises(TypeError, match="the annotation 'NoSuchType' of Unresolvable.size cannot be resolved"):
+        check_node({"NAME": "Unresolvable", "SIZE": 3}, registry)
 
 
 def test_all_problems_of_a_node_are_reported_at_once_with_path_and_nearest_key(registry):

@@ -246,9 +246,11 @@ def _log_layout(logger: logging.Logger, file: str | Path, layout: weights.Sparse
 
 def _build_module(slot: Slot, node: Mapping, injected: dict) -> nn.Module:
     """One module; what its constructor complains about is reported with the path of its node."""
-    path = f"MODEL.{slot.key}"
+    path, declared = f"MODEL.{slot.key}", slot.registry.injected
     try:
-        return build_from_cfg(node, slot.registry, path=path, **injected)
+        return build_from_cfg(
+            node, slot.registry, path=path, **{name: value for name, value in injected.items() if name in declared}
+        )
     except ConfigError:
         raise
     except ValueError as error:

@@ -196,7 +196,7 @@ BOX_CODERS = Registry(  # of boxes against boxes: anchors and proposals
 KD_LOSSES = Registry("KD loss", "pcdet.models.kd.losses")
 DATASETS = Registry(
     "dataset",
-    "pcdet.datasets.catalogue",
+    "pcdet.datasets.register_all",
     elsewhere="Argo2Dataset CustomDataset LyftDataset NuScenesDataset ONCEDataset PandasetDataset WaymoDataset",
 )
 AUGMENTORS = Registry("augmentor", "pcdet.datasets.augmentor", ("root_path", "class_names", "logger", "rng"))

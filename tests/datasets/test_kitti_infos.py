@@ -13,9 +13,9 @@ from kitti_files import CAR, PEDESTRIAN, VAN
 from pcdet.cli.create_kitti_infos import load_dataset_cfg, main
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti import frame_files, kitti_infos
-from pcdet.datasets.kitti.journal import Journal
 from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos
 from pcdet.datasets.kitti.kitti_utils import image_shape_of_calibration, read_png_size, read_road_plane
+from pcdet.datasets.kitti.progress_log import ProgressLog
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
 
@@ -257,7 +257,7 @@ def test_nan_clouds_are_named_together_and_the_others_are_kept(raw_kitti, worker
         create(raw_kitti, workers=workers)
     assert ["000001.bin" in p or "000003.bin" in p for p in error.value.problems] == [True, True]
     assert "1 of" in error.value.problems[0] and "first: point 1" in error.value.problems[0]
-    assert set(Journal(raw_kitti / ".kitti_infos_train.journal", 1).read()) == {"000000", "000002"}
+    assert set(ProgressLog(raw_kitti / ".kitti_infos_train.journal", 1).read()) == {"000000", "000002"}
 
 
 def test_bad_frames_are_left_out_and_counted_on_request(raw_kitti, caplog):
@@ -312,14 +312,14 @@ def test_a_stopped_run_goes_on_where_it_was(raw_kitti, prepared_kitti, monkeypat
 
 
 def test_a_journal_of_another_version_is_begun_anew(tmp_path):
-    journal = Journal(tmp_path / "journal", 1)
+    journal = ProgressLog(tmp_path / "journal", 1)
     journal.append("a", value=1)
     journal.close()
-    assert Journal(tmp_path / "journal", 1).read()["a"]["value"] == 1
-    assert Journal(tmp_path / "journal", 2).read() == {}
+    assert ProgressLog(tmp_path / "journal", 1).read()["a"]["value"] == 1
+    assert ProgressLog(tmp_path / "journal", 2).read() == {}
     assert (tmp_path / "journal").stat().st_size == 0
     journal.remove()
-    assert Journal(tmp_path / "journal", 1).read() == {}
+    assert ProgressLog(tmp_path / "journal", 1).read() == {}
 
 
 # -------------------------------------------------------------------------------------------------------- command line

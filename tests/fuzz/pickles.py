@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from fuzz.programs import program
 from fuzz.target import Target
-from pcdet.datasets.kitti.journal import Journal
+from pcdet.datasets.kitti.progress_log import ProgressLog
 from pcdet.utils import safe_pickle
 from pcdet.utils.safe_files import DamagedFileError, sha256_of, verify
 
@@ -140,7 +140,7 @@ def _check_journal(records: dict, path: Path) -> None:
     for frame, record in records.items():
         require_plain(record)
         assert record["frame"] == frame, "a record stands under another frame's name"
-    assert list(Journal(path, 1).read()) == list(records), "read again after the cut, the records differ"
+    assert list(ProgressLog(path, 1).read()) == list(records), "read again after the cut, the records differ"
 
 
 def _sum(folder: Path, name: str) -> Path:
@@ -192,13 +192,13 @@ TARGETS = [
         name="info_journal",
         folder="journals",
         suffix=".journal",
-        read=lambda path: Journal(path, 1).read(),
+        read=lambda path: ProgressLog(path, 1).read(),
         refusals=(),
         seeds=lambda: [_journal()],
         structure=_journals,
         check=_check_journal,
         tokens=TOKENS,
-        modules=("pcdet.datasets.kitti.journal", *MODULES),
+        modules=("pcdet.datasets.kitti.progress_log", *MODULES),
         memory=512,
     ),
     Target(

@@ -15,7 +15,7 @@ import torch
 from _benchmark import OURS, REPO_ROOT, Benchmark
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.datasets.processor.processors import CountByMode, SamplePoints
+from pcdet.datasets.processor.steps import CountByMode, SamplePoints
 from pcdet.datasets.simulated.frame import make_frame
 from pcdet.models import build_network
 from pcdet.utils.common_utils import mask_points_by_range

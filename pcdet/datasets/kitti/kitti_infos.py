@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.kitti.frame_files import FrameFiles, build_frame
-from pcdet.datasets.kitti.journal import Journal
 from pcdet.datasets.kitti.kitti_utils import DEFAULT_IMAGE, image_shape_of_calibration
+from pcdet.datasets.kitti.progress_log import ProgressLog
 from pcdet.datasets.kitti.split_files import read_split
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
@@ -30,7 +30,7 @@ from pcdet.utils.places import IMAGE_SETS
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 SPLITS = ("train", "val", "test")
 DATABASE = "gt_database"
-JOURNAL_VERSION = 1
+PROGRESS_VERSION = 1
 
 
 def create_kitti_infos(
@@ -66,14 +66,16 @@ def create_kitti_infos(
         check_frames([f for frames in splits.values() for f in frames], skip_bad, run, logger)
         save.mkdir(parents=True, exist_ok=True)
         (save / DATABASE).mkdir(exist_ok=True)
-        journals = {split: Journal(save / f".kitti_infos_{split}.journal", JOURNAL_VERSION) for split in splits}
+        progress_logs = {
+            split: ProgressLog(save / f".kitti_infos_{split}.journal", PROGRESS_VERSION) for split in splits
+        }
         built = {
-            split: _build_split(split, frames, save, journals[split], skip_bad, run, logger)
+            split: _build_split(split, frames, save, progress_logs[split], skip_bad, run, logger)
             for split, frames in splits.items()
         }
     written = _write(built, save, logger)
-    for journal in journals.values():
-        journal.remove()
+    for progress_log in progress_logs.values():
+        progress_log.remove()
     return written
 
 
@@ -170,7 +172,7 @@ def _build_split(
     split: str,
     frames: list[FrameFiles],
     save: Path,
-    journal: Journal,
+    progress_log: ProgressLog,
     skip_bad: bool,
     run: Callable,
     logger: logging.Logger,
@@ -179,7 +181,7 @@ def _build_split(
     database = save / DATABASE if split == "train" else None
     done = {
         files.frame: (record["info"], record["objects"])
-        for files, record in _valid_records(frames, journal.read(), database)
+        for files, record in _valid_records(frames, progress_log.read(), database)
     }
     if done:
         logger.info(f"{split}: going on after {len(done)} of {len(frames)} frames")
@@ -191,9 +193,9 @@ def _build_split(
                 bad.append(problem)
                 continue
             done[files.frame] = info, objects
-            journal.append(files.frame, signature=files.signature(), info=info, objects=objects)
+            progress_log.append(files.frame, signature=files.signature(), info=info, objects=objects)
     finally:
-        journal.close()
+        progress_log.close()
     if bad and not skip_bad:
         raise DataError(bad)
     for problem in bad:

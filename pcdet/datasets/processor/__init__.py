@@ -2,6 +2,6 @@
 
 from pcdet.datasets.processor.data_processor import DataProcessor
 from pcdet.datasets.processor.point_feature_encoder import AbsoluteCoordinatesEncoding
-from pcdet.datasets.processor.processors import grid_of
+from pcdet.datasets.processor.steps import grid_of
 
 __all__ = ["AbsoluteCoordinatesEncoding", "DataProcessor", "grid_of"]

@@ -200,9 +200,9 @@ class PointRCNNHead(RoIHeadTemplate):
 def _pointwise(channels: list[int], use_bn: bool) -> nn.Sequential:
     """1x1 convolutions with ReLU and, if asked for, batch normalisation in place of the bias."""
     layers: list[nn.Module] = []
-    for given, wanted in zip(channels, channels[1:], strict=False):
-        layers.append(nn.Conv2d(given, wanted, kernel_size=1, bias=not use_bn))
-        layers += [nn.BatchNorm2d(wanted), nn.ReLU()] if use_bn else [nn.ReLU()]
+    for in_channels, out_channels in zip(channels, channels[1:], strict=False):
+        layers.append(nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=not use_bn))
+        layers += [nn.BatchNorm2d(out_channels), nn.ReLU()] if use_bn else [nn.ReLU()]
     return nn.Sequential(*layers)
 
 

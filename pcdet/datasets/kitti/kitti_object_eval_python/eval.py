@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcdet.datasets.kitti.kitti_object_eval_python import rules
+from pcdet.datasets.kitti.kitti_object_eval_python.class_curves import ClassTask, Measurements
 from pcdet.datasets.kitti.kitti_object_eval_python.objects import Objects
-from pcdet.datasets.kitti.kitti_object_eval_python.problems import ClassTask, Measurements
 from pcdet.datasets.kitti.kitti_object_eval_python.rules import DIFFICULTIES, METRICS, OVERLAPS
 
 # Row names of the printed table and keys of the flat results, in OpenPCDet's order.

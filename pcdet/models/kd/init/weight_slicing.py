@@ -27,12 +27,12 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
     Raises:
         ConfigError: a tensor of the student's is missing in the teacher, of another rank, or larger there.
     """
-    given, chosen = teacher.state_dict(), _chosen_inputs(student, teacher)
+    teacher_state, chosen = teacher.state_dict(), _chosen_inputs(student, teacher)
     copied = 0
     for name, own in student.state_dict().items():
         if not own.is_floating_point():
             continue
-        source = given.get(name)
+        source = teacher_state.get(name)
         if (
             source is None
             or source.dim() != own.dim()
@@ -52,13 +52,13 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> int:
 
 def _chosen_inputs(student: nn.Module, teacher: nn.Module) -> dict[str, tuple[int, Tensor]]:
     """For the weight of every layer that reads a concatenation: its input axis, and which of the teacher's inputs."""
-    wanted, chosen = concatenated_inputs(student), {}
-    for path, whole in concatenated_inputs(teacher).items():
-        if path not in wanted:  # then the weight is missing too, or it reads no concatenation in the student
+    student_parts, chosen = concatenated_inputs(student), {}
+    for path, teacher_parts in concatenated_inputs(teacher).items():
+        if path not in student_parts:  # then the weight is missing too, or it reads no concatenation in the student
             continue
         layer = teacher.get_submodule(path)
-        starts = torch.tensor([0, *whole[:-1]]).cumsum(0).tolist()
-        rows = [torch.arange(start, start + n) for start, n in zip(starts, wanted[path], strict=False)]
+        starts = torch.tensor([0, *teacher_parts[:-1]]).cumsum(0).tolist()
+        rows = [torch.arange(start, start + n) for start, n in zip(starts, student_parts[path], strict=False)]
         axis = 0 if isinstance(layer, TRANSPOSED) else 1
         chosen[f"{path}.weight"] = axis, torch.cat(rows).to(layer.weight.device)
     return chosen

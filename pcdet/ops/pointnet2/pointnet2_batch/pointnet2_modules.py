@@ -19,8 +19,12 @@ DISTANCE_FLOOR = 1e-8  # metres, in the inverse distances of feature propagation
 def shared_mlp(channels: Sequence[int]) -> nn.Sequential:
     """1x1 convolutions, batch normalisations and ReLUs from ``channels[0]`` through to ``channels[-1]``."""
     layers: list[nn.Module] = []
-    for given, wanted in zip(channels, channels[1:], strict=False):
-        layers += [nn.Conv2d(given, wanted, kernel_size=1, bias=False), nn.BatchNorm2d(wanted), nn.ReLU(inplace=True)]
+    for in_channels, out_channels in zip(channels, channels[1:], strict=False):
+        layers += [
+            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*layers)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pcdet.utils import safe_pickle
 
 
-class Journal:
+class ProgressLog:
     """A file to which one record a frame is appended; a half-written last one is dropped.
 
     Args:

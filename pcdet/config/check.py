@@ -157,7 +157,7 @@ def data_facts(config: Mapping) -> DataFacts:
         point_cloud_range=numbers(data.get("POINT_CLOUD_RANGE"), 6),
         voxel_size=voxel and voxel[1],
         grid_size=grid_size(data),
-        num_point_features=len(columns) if is_list(columns) else 4,
+        **({"num_point_features": len(columns)} if is_list(columns) else {}),
         makes_voxels=_has_step(data, "MAKES_VOXELS"),
         equal_frames=_has_step(data, "EQUAL_FRAMES"),
     )

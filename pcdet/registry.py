@@ -75,15 +75,12 @@ class Registry:
         name: what the classes are, for messages ("backbone_2d").
         provider: module whose import registers the project's own classes.
         injected: names of parameters that code supplies to every class here; a class adds its own in ``INJECTED``.
-        elsewhere: names of OpenPCDet's classes that this project does not have, separated by blanks: a file of
-            OpenPCDet that names one is no slip of the pen, and is told so.
     """
 
-    def __init__(self, name: str, provider: str, injected: Iterable[str] = (), elsewhere: str = ""):
+    def __init__(self, name: str, provider: str, injected: Iterable[str] = ()):
         self.name = name
         self.provider = provider
         self.injected = frozenset(injected)
-        self.elsewhere = frozenset(elsewhere.split())
         self._classes: dict[str, type] = {}
 
     def __repr__(self) -> str:
@@ -112,7 +109,7 @@ class Registry:
             importlib.import_module(self.provider)
         if name in self._classes:
             return self._classes[name]
-        if name in self.elsewhere:
+        if name in ELSEWHERE.get(self.name, "").split():  # no slip of the pen
             raise ConfigError(
                 f"{at_path(path)}OpenPCDet's {self.name} {name!r} is not covered; covered: "
                 f"{', '.join(sorted(self._classes))} (see docs/COMPATIBILITY.md)"
@@ -135,74 +132,41 @@ class Registry:
         return sorted(self._classes)
 
 
-_DATASET_FACTS = ("class_names", "grid_size", "voxel_size", "point_cloud_range", "depth_downsample_factor")
-
-VFE = Registry(
-    "VFE",
-    "pcdet.models.backbones_3d.vfe",
-    ("num_point_features", *_DATASET_FACTS),
-    elsewhere="DynMeanVFE DynPillarVFE DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
-)
-BACKBONES_3D = Registry(
-    "backbone_3d",
-    "pcdet.models.backbones_3d",
-    ("input_channels", *_DATASET_FACTS),
-    elsewhere="DSVT HEDNet PillarBackBone8x PillarRes18BackBone8x PointNet2Backbone UNetV2 VoxelResBackBone8xVoxelNeXt "
-    "VoxelResBackBone8xVoxelNeXt2D VoxelSetAbstraction",
-)
-MAP_TO_BEV = Registry(
-    "map_to_bev",
-    "pcdet.models.backbones_2d.map_to_bev",
-    ("input_channels", *_DATASET_FACTS),
-    elsewhere="Conv2DCollapse PointPillarScatter3d",
-)
-BACKBONES_2D = Registry(
-    "backbone_2d",
-    "pcdet.models.backbones_2d",
-    ("input_channels", *_DATASET_FACTS),
-    elsewhere="BaseBEVBackboneV1 BaseBEVResBackbone CascadeDEDBackbone",
-)
-_OF_HEADS = ("input_channels", "num_class", "predict_boxes_when_training", *_DATASET_FACTS)
-DENSE_HEADS = Registry(
-    "dense_head", "pcdet.models.dense_heads", _OF_HEADS, elsewhere="CenterHead TransFusionHead VoxelNeXtHead"
-)
-POINT_HEADS = Registry(
-    "point_head", "pcdet.models.dense_heads", _OF_HEADS, elsewhere="PointHeadSimple PointIntraPartOffsetHead"
-)
-ROI_HEADS = Registry(
-    "roi_head",
-    "pcdet.models.roi_heads",
-    ("backbone_channels", *_OF_HEADS),
-    elsewhere="MPPNetHead MPPNetHeadE2E PVRCNNHead PartA2FCHead SECONDHead VoxelRCNNHead",
-)
-DETECTORS = Registry(
-    "detector",
-    "pcdet.models.detectors",
-    ("model_cfg", "num_class", "dataset"),
-    elsewhere="BevFusion CaDDN CenterPoint MPPNet MPPNetE2E PVRCNN PVRCNNPlusPlus PartA2Net PillarNet SECONDNetIoU "
+# Classes of OpenPCDet that this project does not have.
+ELSEWHERE = {
+    "VFE": "DynMeanVFE DynPillarVFE DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
+    "backbone_3d": "DSVT HEDNet PillarBackBone8x PillarRes18BackBone8x PointNet2Backbone UNetV2 "
+    "VoxelResBackBone8xVoxelNeXt VoxelResBackBone8xVoxelNeXt2D VoxelSetAbstraction",
+    "map_to_bev": "Conv2DCollapse PointPillarScatter3d",
+    "backbone_2d": "BaseBEVBackboneV1 BaseBEVResBackbone CascadeDEDBackbone",
+    "dense_head": "CenterHead TransFusionHead VoxelNeXtHead",
+    "point_head": "PointHeadSimple PointIntraPartOffsetHead",
+    "roi_head": "MPPNetHead MPPNetHeadE2E PVRCNNHead PartA2FCHead SECONDHead VoxelRCNNHead",
+    "detector": "BevFusion CaDDN CenterPoint MPPNet MPPNetE2E PVRCNN PVRCNNPlusPlus PartA2Net PillarNet SECONDNetIoU "
     "TransFusion VoxelNeXt VoxelRCNN",
-)
-TARGET_ASSIGNERS = Registry(
-    "target assigner",
-    "pcdet.models.dense_heads.target_assigner",
-    ("class_names", "anchor_configs"),
-    elsewhere="ATSS ATSSTargetAssigner",
-)
-BOX_CODERS = Registry(  # of boxes against boxes: anchors and proposals
-    "box coder",
-    "pcdet.models.dense_heads.target_assigner",
-    elsewhere="PreviousResidualDecoder PreviousResidualRoIDecoder",
-)
+    "target assigner": "ATSS ATSSTargetAssigner",
+    "box coder": "PreviousResidualDecoder PreviousResidualRoIDecoder",
+    "dataset": "Argo2Dataset CustomDataset LyftDataset NuScenesDataset ONCEDataset PandasetDataset WaymoDataset",
+}
+_FACTS = ("class_names", "grid_size", "voxel_size", "point_cloud_range", "depth_downsample_factor")
+_OF_HEADS = ("input_channels", "num_class", "predict_boxes_when_training", *_FACTS)
+_OF_STEPS = ("point_cloud_range", "num_point_features", "training", "mode", "rng")
+_ASSIGNERS = "pcdet.models.dense_heads.target_assigner"
+
+VFE = Registry("VFE", "pcdet.models.backbones_3d.vfe", ("num_point_features", *_FACTS))
+BACKBONES_3D = Registry("backbone_3d", "pcdet.models.backbones_3d", ("input_channels", *_FACTS))
+MAP_TO_BEV = Registry("map_to_bev", "pcdet.models.backbones_2d.map_to_bev", ("input_channels", *_FACTS))
+BACKBONES_2D = Registry("backbone_2d", "pcdet.models.backbones_2d", ("input_channels", *_FACTS))
+DENSE_HEADS = Registry("dense_head", "pcdet.models.dense_heads", _OF_HEADS)
+POINT_HEADS = Registry("point_head", "pcdet.models.dense_heads", _OF_HEADS)
+ROI_HEADS = Registry("roi_head", "pcdet.models.roi_heads", ("backbone_channels", *_OF_HEADS))
+DETECTORS = Registry("detector", "pcdet.models.detectors", ("model_cfg", "num_class", "dataset"))
+TARGET_ASSIGNERS = Registry("target assigner", _ASSIGNERS, ("class_names", "anchor_configs"))
+BOX_CODERS = Registry("box coder", _ASSIGNERS)  # of boxes against boxes: anchors and proposals
 KD_LOSSES = Registry("KD loss", "pcdet.models.kd.losses")
-DATASETS = Registry(
-    "dataset",
-    "pcdet.datasets.register_all",
-    elsewhere="Argo2Dataset CustomDataset LyftDataset NuScenesDataset ONCEDataset PandasetDataset WaymoDataset",
-)
+DATASETS = Registry("dataset", "pcdet.datasets.register_all")
 AUGMENTORS = Registry("augmentor", "pcdet.datasets.augmentor", ("root_path", "class_names", "logger", "rng"))
-PROCESSORS = Registry(
-    "data processor", "pcdet.datasets.processor", ("point_cloud_range", "num_point_features", "training", "mode", "rng")
-)
+PROCESSORS = Registry("data processor", "pcdet.datasets.processor", _OF_STEPS)
 POINT_ENCODERS = Registry("point feature encoder", "pcdet.datasets.processor", ("point_cloud_range",))
 OPTIMIZERS = Registry("optimizer", "pcdet.engine.optim", ("model", "params", "optim_cfg"))
 

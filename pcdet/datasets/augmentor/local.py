@@ -65,8 +65,7 @@ class RandomLocalRotation:
     """
 
     def __init__(self, *, local_rot_angle: list[float] | float):
-        check_limits(local_rot_angle, "LOCAL_ROT_ANGLE")
-        self.limits = local_rot_angle
+        self.limits = check_limits(local_rot_angle, "LOCAL_ROT_ANGLE")
 
     def __call__(self, sample: dict, rng: np.random.Generator) -> dict:
         """Modified: ``points``, ``gt_boxes``."""
@@ -82,8 +81,7 @@ class RandomLocalScaling:
     """
 
     def __init__(self, *, local_scale_range: list[float]):
-        check_limits(local_scale_range, "LOCAL_SCALE_RANGE")
-        self.limits = local_scale_range
+        self.limits = check_limits(local_scale_range, "LOCAL_SCALE_RANGE")
 
     def __call__(self, sample: dict, rng: np.random.Generator) -> dict:
         """Modified: ``points``, ``gt_boxes``."""

@@ -63,10 +63,11 @@ def uniform(rng: np.random.Generator, limits: list[float] | float) -> float:
     return float(rng.uniform(low, high))
 
 
-def check_limits(limits: list[float] | float, key: str) -> None:
-    """ValueError unless ``limits`` is [low, high] or one number."""
+def check_limits(limits: list[float] | float, key: str) -> list[float] | float:
+    """``limits``; ValueError unless it is [low, high] or one number."""
     if isinstance(limits, (list, tuple)) and (len(limits) != 2 or limits[0] > limits[1]):
         raise ValueError(f"{key}: must be [low, high] with low <= high, got {limits}")
+    return limits
 
 
 def check_names(names: list[str], known: tuple[str, ...], key: str) -> None:

@@ -46,8 +46,7 @@ class RandomWorldRotation:
     """
 
     def __init__(self, *, world_rot_angle: list[float] | float):
-        check_limits(world_rot_angle, "WORLD_ROT_ANGLE")
-        self.limits = world_rot_angle
+        self.limits = check_limits(world_rot_angle, "WORLD_ROT_ANGLE")
 
     def __call__(self, sample: dict, rng: np.random.Generator) -> dict:
         """Moves the scene. Added: ``noise_rot``, radians."""
@@ -64,8 +63,7 @@ class RandomWorldScaling:
     """
 
     def __init__(self, *, world_scale_range: list[float]):
-        check_limits(world_scale_range, "WORLD_SCALE_RANGE")
-        self.limits = world_scale_range
+        self.limits = check_limits(world_scale_range, "WORLD_SCALE_RANGE")
 
     def __call__(self, sample: dict, rng: np.random.Generator) -> dict:
         """Moves the scene. Added: ``noise_scale``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +57,10 @@ class FrameFiles:
         found = []
         if not self.velodyne.is_file():
             found.append(f"frame {self.frame}: {self.velodyne} does not exist")
-        found += self._calibration_problems()
+        found += self._problems_of(self.calib, Calibration)
         if self.labelled:
-            found += self._label_problems()
+            if_missing = " (a frame without objects has an empty file)"
+            found += self._problems_of(self.label, get_objects_from_label, if_missing)
         if self.image.is_file():
             try:
                 read_png_size(self.image)
@@ -76,22 +78,14 @@ class FrameFiles:
             )
         return None
 
-    def _calibration_problems(self) -> list[str]:
-        if not self.calib.is_file():
-            return [f"frame {self.frame}: {self.calib} does not exist"]
+    def _problems_of(self, file: Path, read: Callable[[Path], object], if_missing: str = "") -> list[str]:
+        """What reading a file complains about, a sentence each."""
+        if not file.is_file():
+            return [f"frame {self.frame}: {file} does not exist{if_missing}"]
         try:
-            Calibration(self.calib)
-        except CalibrationError as error:
-            return [f"frame {self.frame}: {error}"]
-        return []
-
-    def _label_problems(self) -> list[str]:
-        if not self.label.is_file():
-            return [f"frame {self.frame}: {self.label} does not exist (a frame without objects has an empty file)"]
-        try:
-            get_objects_from_label(self.label)
-        except LabelError as error:
-            return [f"frame {self.frame}: {problem}" for problem in error.problems]
+            read(file)
+        except (CalibrationError, LabelError) as error:
+            return [f"frame {self.frame}: {problem}" for problem in getattr(error, "problems", [error])]
         return []
 
 

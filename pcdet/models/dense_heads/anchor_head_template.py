@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors, map_size
 from pcdet.models.feature_spec import Entries
-from pcdet.models.model_utils.head_template import HeadTemplate, check_code_weights
+from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.registry import TARGET_ASSIGNERS, Count, arguments_of, build_from_cfg, find_class, nearest_name
 from pcdet.utils import loss_utils
@@ -24,13 +24,12 @@ STRIDE_SLACK = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the parts of the loss; ``code_weights`` weigh the columns of a box code."""
+class LossWeights(CodeWeights):
+    """Weights of the parts of the loss."""
 
     cls_weight: float = 1.0
     loc_weight: float = 1.0
     dir_weight: float = 0.0
-    code_weights: list[float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,13 +37,7 @@ class AnchorLossConfig:
     """``LOSS_CONFIG`` of an anchor head."""
 
     loss_weights: LossWeights
-    reg_loss_type: str = "WeightedSmoothL1Loss"
-
-    def __post_init__(self):
-        if self.reg_loss_type not in ("WeightedSmoothL1Loss", "WeightedL1Loss"):
-            raise ValueError(
-                f"REG_LOSS_TYPE: must be WeightedSmoothL1Loss or WeightedL1Loss, got {self.reg_loss_type!r}"
-            )
+    reg_loss_type: Literal["WeightedSmoothL1Loss", "WeightedL1Loss"] = "WeightedSmoothL1Loss"
 
 
 @dataclasses.dataclass(frozen=True)

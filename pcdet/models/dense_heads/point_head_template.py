@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from pcdet.models.model_utils.head_template import HeadTemplate, check_code_weights
+from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils
 from pcdet.utils import loss_utils
@@ -46,12 +46,11 @@ class PointTargetConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PointLossWeights:
-    """Weights of the parts of the loss; ``code_weights`` weigh the columns of a box code."""
+class PointLossWeights(CodeWeights):
+    """Weights of the parts of the loss."""
 
     point_cls_weight: float = 1.0
     point_box_weight: float = 1.0
-    code_weights: list[float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

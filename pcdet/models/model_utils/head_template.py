@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pcdet.models.feature_spec import SlotModule
@@ -22,6 +23,13 @@ class HeadTemplate(SlotModule):
     def __getstate__(self) -> dict:
         """Without the last forward's tensors: those with a graph can be neither copied nor pickled."""
         return {**self.__dict__, "forward_ret_dict": {}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeWeights:
+    """``LOSS_WEIGHTS`` of a head: here what weighs the columns of a box code; a subclass adds the parts of its loss."""
+
+    code_weights: list[float]
 
 
 def check_code_weights(weights: Sequence[float], code_size: int) -> None:

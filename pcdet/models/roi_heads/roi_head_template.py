@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.axis_aligned_target_assigner import build_coder
-from pcdet.models.model_utils.head_template import HeadTemplate, check_code_weights
+from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights
 from pcdet.models.model_utils.model_nms_utils import NMSConfig, class_agnostic_nms
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.models.roi_heads.target_assigner import ProposalTargetLayer
@@ -36,13 +36,12 @@ class ProposalNMSConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RoILossWeights:
-    """Weights of the parts of the loss; ``code_weights`` weigh the columns of a box code."""
+class RoILossWeights(CodeWeights):
+    """Weights of the parts of the loss."""
 
     rcnn_cls_weight: float = 1.0
     rcnn_reg_weight: float = 1.0
     rcnn_corner_weight: float = 1.0
-    code_weights: list[float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -33,37 +33,35 @@ inline Sides check_sides(const at::Tensor& base, const at::Tensor& query, const 
   return sides;
 }
 
-template <typename Backend, typename T, bool kTwoSides>
-typename Backend::template Rows<T, kTwoSides, false> distances_of_centres(const Sides& s, const Adjacency& graph) {
+// Rows of one side of the edges, with the other side's as partners; what they sum up is not set yet.
+template <typename Rows, typename T, bool kTwoSides>
+Rows rows_between(const Sides& s, const Adjacency& graph, bool of_centres, const T* weight) {
+  const at::Tensor &own = of_centres ? s.query : s.base, &partner = of_centres ? s.base : s.query;
+  const at::Tensor &other_own = of_centres ? s.other_query : s.other_base,
+                   &other_partner = of_centres ? s.other_base : s.other_query;
   return {graph,
           s.base.size(1),
-          s.query.const_data_ptr<T>(),
-          s.base.const_data_ptr<T>(),
-          kTwoSides ? s.other_query.const_data_ptr<T>() : nullptr,
-          kTwoSides ? s.other_base.const_data_ptr<T>() : nullptr,
+          own.const_data_ptr<T>(),
+          partner.const_data_ptr<T>(),
+          kTwoSides ? other_own.const_data_ptr<T>() : nullptr,
+          kTwoSides ? other_partner.const_data_ptr<T>() : nullptr,
           floor_of<T>(s.relu),
           floor_of<T>(s.other_relu),
-          nullptr,
+          weight,
           nullptr,
           nullptr,
           nullptr};
 }
 
 template <typename Backend, typename T, bool kTwoSides>
-typename Backend::template Rows<T, kTwoSides, true> slopes_of_base_rows(const Sides& s, const Adjacency& graph,
-                                                                        const at::Tensor& weight) {
-  return {graph,
-          s.base.size(1),
-          s.base.const_data_ptr<T>(),
-          s.query.const_data_ptr<T>(),
-          kTwoSides ? s.other_base.const_data_ptr<T>() : nullptr,
-          kTwoSides ? s.other_query.const_data_ptr<T>() : nullptr,
-          floor_of<T>(s.relu),
-          floor_of<T>(s.other_relu),
-          weight.const_data_ptr<T>(),
-          nullptr,
-          nullptr,
-          nullptr};
+auto distances_of_centres(const Sides& s, const Adjacency& graph) {
+  return rows_between<typename Backend::template Rows<T, kTwoSides, false>, T, kTwoSides>(s, graph, true, nullptr);
+}
+
+template <typename Backend, typename T, bool kTwoSides>
+auto slopes_of_base_rows(const Sides& s, const Adjacency& graph, const at::Tensor& weight) {
+  return rows_between<typename Backend::template Rows<T, kTwoSides, true>, T, kTwoSides>(s, graph, false,
+                                                                                         weight.const_data_ptr<T>());
 }
 
 // -> per centre the sum of |d|^2 (G,), and half its gradients by query and other_query (G, C), which cost nothing here.

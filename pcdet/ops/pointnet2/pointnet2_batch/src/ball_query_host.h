@@ -13,8 +13,7 @@ at::Tensor ball_query(const at::Tensor& xyz, const at::Tensor& new_xyz, double r
   TORCH_CHECK_VALUE(radius > 0 && radius <= 1e12, "radius must be positive and at most 1e12, got ", radius);
   TORCH_CHECK_VALUE(nsample > 0 && nsample <= std::numeric_limits<int32_t>::max(),
                     "nsample must be positive and below 2^31, got ", nsample);
-  TORCH_CHECK_VALUE(xyz.size(1) > 0 || new_xyz.numel() == 0, "xyz must hold at least one point a frame, got ",
-                    xyz.sizes());
+  check_has_points("xyz", xyz, new_xyz);
   const DeviceGuard guard(xyz.device());
   const at::Tensor points = xyz.contiguous(), centres = new_xyz.contiguous();
   check_coordinates("xyz", points);

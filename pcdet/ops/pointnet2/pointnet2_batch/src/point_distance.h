@@ -40,4 +40,10 @@ inline void check_two_point_sets(const char* a_name, const at::Tensor& a, const 
                     b.size(0));
 }
 
+// Whoever asks for neighbours needs some points to search.
+inline void check_has_points(const char* name, const at::Tensor& searched, const at::Tensor& asked) {
+  TORCH_CHECK_VALUE(searched.size(1) > 0 || asked.numel() == 0, name, " must hold at least one point a frame, got ",
+                    searched.sizes());
+}
+
 }  // namespace pcdet::PCDET_BACKEND

@@ -10,8 +10,7 @@ namespace pcdet::PCDET_BACKEND {
 template <typename Backend>
 std::tuple<at::Tensor, at::Tensor> three_nn(const at::Tensor& unknown, const at::Tensor& known) {
   check_two_point_sets("unknown", unknown, "known", known);
-  TORCH_CHECK_VALUE(known.size(1) > 0 || unknown.numel() == 0, "known must hold at least one point a frame, got ",
-                    known.sizes());
+  check_has_points("known", known, unknown);
   const DeviceGuard guard(unknown.device());
   const at::Tensor u = unknown.contiguous(), k = known.contiguous();
   check_coordinates("unknown", u);

@@ -13,7 +13,6 @@ from pcdet.models.kd.features.feature import Feature, Voxels
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.matching import check_kinds
 from pcdet.models.kd.features.tap_specs import MAPS, channels_of_tap, check_places, find_spec, kind_of_tap
-from pcdet.models.kd.features.taps import tensor_of
 from pcdet.models.kd.graphs.sampling import COUNTS
 from pcdet.registry import ConfigError
 
@@ -53,7 +52,7 @@ class ModelOutputs:
         if hasattr(value, "spatial_shape") and hasattr(value, "indices"):
             strides = None if spec is None else [int(stride) for stride in spec.stride]
             return Feature.from_sparse(value, self.geometry, self.num_frames, Voxels.of(batch), strides)
-        tensor = tensor_of(value, name)
+        tensor = _tensor_of(value, name)
         is_map = spec.kind in MAPS if spec is not None else "." not in name  # a user's own hook may write an entry
         if tensor.dim() == 4 and is_map:
             return Feature.from_bev(tensor, self.geometry, Voxels.of(batch))
@@ -103,6 +102,13 @@ class ModelOutputs:
                 "predictions are distilled for single-head anchor heads"
             )
         return found
+
+
+def _tensor_of(value: Any, name: str) -> Tensor:
+    """The tensor behind a tapped value; ConfigError with what was found where there is none."""
+    if isinstance(value, torch.Tensor):
+        return value
+    raise ConfigError(f"KD.LOSSES: tap {name!r} gives {type(value).__name__}, not a tensor; tap a layer inside it")
 
 
 @dataclass(frozen=True)

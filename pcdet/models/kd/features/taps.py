@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pcdet.models.dense_heads.anchor_head_multi import AnchorHeadMulti
@@ -116,10 +115,3 @@ def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
     if all(isinstance(getattr(head, name, None), nn.Module) for name in names):
         return tuple(f"dense_head.{name}" for name in names)
     return ("dense_head",)
-
-
-def tensor_of(value: Any, name: str) -> Tensor:
-    """The tensor behind a tapped value; ConfigError with what was found where there is none."""
-    if isinstance(value, torch.Tensor):
-        return value
-    raise ConfigError(f"KD.LOSSES: tap {name!r} gives {type(value).__name__}, not a tensor; tap a layer inside it")

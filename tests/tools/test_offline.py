@@ -74,7 +74,10 @@ def test_every_module_is_imported_and_a_picture_drawn(offline):
     """The interpreter that runs the commands has imported them all, without a network too."""
     imported = json.loads(offline("-c", "import json, sys; print(json.dumps(list(sys.modules)))"))
     packages = pkgutil.walk_packages(pcdet.__path__, "pcdet.")
-    assert {package.name for package in packages} - set(imported) <= {"pcdet.ops._C", "pcdet.datasets.simulated.__main__"}
+    assert {package.name for package in packages} - set(imported) <= {
+        "pcdet.ops._C",
+        "pcdet.datasets.simulated.__main__",
+    }
     offline("-c", DRAW)
 
 

@@ -1,9 +1,9 @@
 """Counts of many runs: the same file and the same flags for fuzz and soak."""
 
 import pytest
-import run_counts
 from fuzz import report as fuzz_report
 from soak import report as soak_report
+from support import run_counts
 
 ENTRY = {"name": "a", "n": 2}
 

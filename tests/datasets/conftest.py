@@ -2,8 +2,8 @@ import logging
 import shutil
 from pathlib import Path
 
-import kitti_files
 import pytest
+from support import kitti_files
 
 from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos
 

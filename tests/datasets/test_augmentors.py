@@ -1,9 +1,9 @@
 """Augmentors: what moves moves together, what is drawn comes from the generator, nothing else changes."""
 
-import kitti_files
 import numpy as np
 import pytest
-from kitti_files import CAR, CYCLIST, PEDESTRIAN
+from support import kitti_files
+from support.kitti_files import CAR, CYCLIST, PEDESTRIAN
 
 from pcdet.datasets.augmentor import DataAugmentor
 from pcdet.datasets.augmentor.pyramid import faces_of, from_local, to_local

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kitti_files import P2, R0, VELO_TO_CAM, calib_text
+from support.kitti_files import P2, R0, VELO_TO_CAM, calib_text
 
 from pcdet.utils import box_utils
 from pcdet.utils.calibration_kitti import Calibration, CalibrationError, get_calib_from_file

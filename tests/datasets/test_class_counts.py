@@ -4,8 +4,8 @@ import logging
 import shutil
 from pathlib import Path
 
-import kitti_files
 import pytest
+from support import kitti_files
 
 from pcdet.datasets import build_dataloader
 from pcdet.datasets.dataset import DatasetTemplate

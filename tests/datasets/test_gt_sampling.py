@@ -2,10 +2,10 @@
 
 import logging
 
-import kitti_files
 import numpy as np
 import pytest
-from kitti_files import CAR, CYCLIST
+from support import kitti_files
+from support.kitti_files import CAR, CYCLIST
 
 from pcdet.datasets.augmentor.database_sampler import DataBaseSampler, heights_above_plane, is_free, parse_counts
 from pcdet.datasets.errors import DataError

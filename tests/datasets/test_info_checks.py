@@ -5,9 +5,9 @@ import logging
 import shutil
 from pathlib import Path
 
-import kitti_files
 import numpy as np
 import pytest
+from support import kitti_files
 
 from pcdet.datasets.collate import collate_batch
 from pcdet.datasets.errors import DataError

@@ -5,11 +5,11 @@ import pickle
 import shutil
 from pathlib import Path
 
-import kitti_files
 import numpy as np
 import pytest
 import torch
-from kitti_files import CAR, CYCLIST, PEDESTRIAN
+from support import kitti_files
+from support.kitti_files import CAR, CYCLIST, PEDESTRIAN
 
 from pcdet.datasets import build_dataloader, build_dataset
 from pcdet.datasets.dataset import DatasetTemplate, resolve_data_path

@@ -5,10 +5,10 @@ import pickle
 import subprocess
 import sys
 
-import kitti_files
 import numpy as np
 import pytest
-from kitti_files import CAR, PEDESTRIAN, VAN
+from support import kitti_files
+from support.kitti_files import CAR, PEDESTRIAN, VAN
 
 from pcdet.cli.create_kitti_infos import load_dataset_cfg, main
 from pcdet.datasets.errors import DataError

@@ -4,10 +4,10 @@ import json
 import os
 from pathlib import Path
 
-import kitti_files
 import numpy as np
 import pytest
 from scipy.spatial import Delaunay
+from support import kitti_files
 
 from pcdet.datasets.kitti.kitti_dataset import KittiDataset, calibration_of, fov_shape
 from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos

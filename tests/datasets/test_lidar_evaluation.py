@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-import kitti_files
 import numpy as np
 import pytest
-from kitti_files import CAR
+from support import kitti_files
+from support.kitti_files import CAR
 
 from pcdet.config.check import find_problems
 from pcdet.datasets.dataset import DatasetTemplate

@@ -4,10 +4,10 @@ import logging
 import multiprocessing
 import random
 
-import kitti_files
 import numpy as np
 import pytest
 import torch
+from support import kitti_files
 
 from pcdet.datasets import build_dataloader
 from pcdet.datasets.collate import collate_batch

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import kitti_files
 import numpy as np
 import pytest
-from kitti_files import CAR, PEDESTRIAN
+from support import kitti_files
+from support.kitti_files import CAR, PEDESTRIAN
 
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.evaluate import evaluate_folders

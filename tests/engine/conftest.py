@@ -1,12 +1,7 @@
-"""Makes ``toy`` importable, and keeps the threads and generators of other tests as they were."""
-
-import sys
-from pathlib import Path
+"""Keeps the threads of other tests as they were."""
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 import torch
-from test_trainer import weights
+from support.toy import OPTIMIZATION, ToyDataset, ToyModel
+from support.trainers import weights
 from torch.utils.data import DataLoader
-from toy import OPTIMIZATION, ToyDataset, ToyModel
 
 from pcdet.engine.checkpoint import read_checkpoint
 from pcdet.engine.dist import end_dist, init_dist

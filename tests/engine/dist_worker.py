@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
+from support.toy import OPTIMIZATION, ToyDataset, ToyModel
 from torch.utils.data import DataLoader
-from toy import OPTIMIZATION, ToyDataset, ToyModel
 
 from pcdet.engine.checkpoint import CheckpointError, read_checkpoint
 from pcdet.engine.checkpoint_evaluation import repeat_eval_ckpt

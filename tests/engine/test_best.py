@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from test_trainer import make_trainer
+from support.trainers import make_trainer
 
 from pcdet.engine.best import BestCheckpoint
 from pcdet.engine.checkpoint_folder import checkpoint_epochs, prune_checkpoints

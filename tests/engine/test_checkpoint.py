@@ -9,9 +9,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_trainer import StopAt, make_trainer
+from support.toy import OPTIMIZATION, ToyDistiller, ToyModel
+from support.trainers import StopAt, make_trainer
 from torch import nn
-from toy import OPTIMIZATION, ToyDistiller, ToyModel
 
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint, save_checkpoint
 from pcdet.engine.hooks import Checkpoint, Hook

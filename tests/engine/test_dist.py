@@ -23,8 +23,8 @@ HERE = Path(__file__).resolve().parent
 
 
 def torchrun(script, *args, processes=2):
-    """Runs a script in several processes that can import pcdet and toy."""
-    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    """Runs a script in several processes that can import pcdet and what tests share."""
+    path = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
     return subprocess.run(
         [*TORCHRUN, str(processes), str(script), *args], capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

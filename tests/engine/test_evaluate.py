@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from support.toy import ToyDataset, ToyModel, make_loader
 from torch.utils.data import DataLoader
-from toy import ToyDataset, ToyModel, make_loader
 
 from pcdet.engine.checkpoint import checkpoint_state, save_checkpoint
 from pcdet.engine.checkpoint_evaluation import evaluated_epochs, forget_evaluations, mark_evaluated, repeat_eval_ckpt

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_trainer import StopAt, make_trainer
-from toy import ToyDataset
+from support.toy import ToyDataset
+from support.trainers import StopAt, make_trainer
 
 from pcdet.engine import run_record
 from pcdet.engine.checkpoint import read_checkpoint

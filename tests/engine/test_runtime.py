@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from toy import ToyModel
+from support.toy import ToyModel
 
 from pcdet.engine.runtime import (
     FIXED_SEED,

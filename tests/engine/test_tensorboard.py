@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from test_trainer import make_trainer
+from support.trainers import make_trainer
 
 from pcdet.engine.hooks import Checkpoint, Hook, Logging
 from pcdet.engine.tensorboard import TensorBoard

@@ -13,7 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # children are forked: no pools of threads before that
 
-import run_counts
+from support import run_counts
 
 from fuzz import campaign, report
 from fuzz.engines import has_atheris

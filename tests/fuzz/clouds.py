@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support import kitti_files
 
-from fuzz.kitti import kitti_files
 from fuzz.target import Target
 from pcdet.datasets.errors import BadFrameError
 from pcdet.datasets.kitti.kitti_utils import read_png_size

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import openpcdet_files
 import yaml
 from easydict import EasyDict
 from hypothesis import strategies as st
 
 from fuzz.target import Target
 from pcdet.config import ConfigError, cfg_from_yaml_file
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import openpcdet_files  # noqa: E402
 
 KEYS = (
     *("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION", "_BASE_CONFIG_", "NAME", "DATA_PROCESSOR", "VOXEL_SIZE"),

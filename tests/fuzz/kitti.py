@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from support import kitti_files
 
 from fuzz.target import Target
 from pcdet.datasets.errors import DataError
@@ -19,9 +19,6 @@ from pcdet.datasets.kitti.kitti_object_eval_python.kitti_common import read_obje
 from pcdet.datasets.kitti.kitti_utils import read_road_plane, write_result_file
 from pcdet.utils.calibration_kitti import Calibration, CalibrationError
 from pcdet.utils.object3d_kitti import LabelError, get_objects_from_label
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datasets"))
-import kitti_files  # noqa: E402
 
 NUMBERS = (b"-1", b"0.00", b"1e39", b"1e400", b"nan", b"inf", b"1_0", b"0x10", b"+.5", b"1e", "\u0663".encode())
 SPACES = (b" ", b"\t", b"\r\n", b"\n", b"\x0b", b"\x85", "\u00a0".encode(), "\ufeff".encode(), b"\x00", b"\xff\xfe")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import run_counts
+from support import run_counts
 
 from fuzz.campaign import Kept, Row, versions
 from fuzz.outcome import KINDS

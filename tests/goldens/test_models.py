@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens.comparing import (
+from models.pointpillars import SMALL_RANGE, collate, dataset_facts, model_cfg
+from support.golden_numbers import (
     EXACT,
     GRADIENT_NORM,
     check_anchor_targets,
@@ -15,8 +16,7 @@ from goldens.comparing import (
     check_losses,
     check_tensor,
 )
-from goldens.filling import assert_filled, fill
-from models.pointpillars import SMALL_RANGE, collate, dataset_facts, model_cfg
+from support.golden_weights import assert_filled, fill
 
 from pcdet.models import build_network
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens.comparing import EXACT, FORWARD, GRADIENT_NORM, check_gradients, check_losses, check_tensor
-from goldens.filling import assert_filled, fill
 from models.pointrcnn import collate, dataset_facts, reduced_model_cfg
+from support.golden_numbers import EXACT, FORWARD, GRADIENT_NORM, check_gradients, check_losses, check_tensor
+from support.golden_weights import assert_filled, fill
 
 from pcdet.models import build_network
 from pcdet.utils.common_utils import mask_points_by_range

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens.comparing import (
+from models.pointpillars import collate, dataset_facts
+from support.golden_numbers import (
     EXACT,
     FORWARD,
     GRADIENT_NORM,
@@ -16,8 +17,7 @@ from goldens.comparing import (
     check_losses,
     check_tensor,
 )
-from goldens.filling import assert_filled, fill
-from models.pointpillars import collate, dataset_facts
+from support.golden_weights import assert_filled, fill
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network

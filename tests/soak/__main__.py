@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import run_counts
+from support import run_counts
 
 from soak import kept_cases, report
 from soak.lab import Lab

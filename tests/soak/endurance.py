@@ -82,8 +82,7 @@ def sample() -> dict[str, int]:
 
 def train_toy(argv: list[str], samples_file: Path) -> None:
     """Does what ``train.py`` does with these flags, with the toy for detector and data, and samples every epoch."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-    import toy
+    from support import toy
 
     from pcdet.cli import session, train
     from pcdet.cli.ending import run

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import run_counts
+from support import run_counts
 
 from pcdet.utils.tables import format_table
 from soak.trial import Tally

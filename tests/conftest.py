@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and the names of cases."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 from support import warm_python
+from support.case_names import name_of
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,3 +56,8 @@ def device(request) -> torch.device:
 def _shared_interpreter_ends():
     yield
     warm_python.close_shared()
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Names a case by its value where pytest would number it."""
+    return name_of(val)

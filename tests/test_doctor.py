@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import types
@@ -14,9 +15,8 @@ from pcdet.cli import doctor
 from pcdet.utils.cpu_features import Processor
 
 
-@pytest.fixture
-def advice() -> list[doctor.Advice]:
-    return []
+def texts(report: doctor.Report) -> str:
+    return "\n".join(advice.text for advice in report.advice)
 
 
 def test_a_complete_installation_is_healthy(capsys):
@@ -57,8 +57,9 @@ def test_without_torch_it_says_where_to_get_it():
     assert "TO DO: torch does not import" in done.stdout and "docs/INSTALL.md" in done.stdout
 
 
-def test_the_processor_is_described_without_torch_with_what_is_hidden_and_what_use_amp_would_be(advice, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
+def test_the_processor_is_described_without_torch_with_what_is_hidden_and_what_use_amp_would_be(monkeypatch):
+    for name in ("torch", "pcdet.ops"):
+        monkeypatch.setitem(sys.modules, name, None)
     sapphire_rapids = Processor(
         "Xeon", ("AVX2", "AVX512_BF16", "AMX-BF16"), hidden={"AMX-BF16": "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16"}
     )
@@ -79,8 +80,8 @@ def test_the_processor_is_described_without_torch_with_what_is_hidden_and_what_u
         (Processor("arm", None), ["arm", "unknown", "none", "float32, contiguous maps: this system does not say"]),
     ):
         monkeypatch.setattr(doctor, "read_processor", lambda processor=processor: processor)
-        facts = doctor._processor(advice)
-        assert list(facts) == ["model", "instruction sets", "hidden", "with --use_amp"] and not advice
+        facts = doctor.examine().sections["processor"]
+        assert list(facts) == ["model", "instruction sets", "hidden", "with --use_amp"]
         for value, start in zip(facts.values(), expected, strict=True):
             assert value.startswith(start)
 
@@ -94,31 +95,34 @@ def test_without_the_native_ops_it_says_how_to_build_them():
     assert "TO DO: the native ops do not load: python setup.py build_ext --inplace" in done.stdout
 
 
-def test_a_missing_package_and_a_wrong_python_are_needed(advice, monkeypatch):
+def test_a_missing_package_and_a_wrong_python_are_needed(monkeypatch):
     monkeypatch.setattr(doctor, "REQUIRED", ("numpy", "no_such_package"))
     monkeypatch.setattr(doctor, "OPTIONAL", {"no_such_extra": "pictures"})
-    facts = doctor._packages(advice)
-    assert facts["no_such_package"] == "missing" and facts["no_such_extra"] == "missing (pictures)"
     monkeypatch.setattr(sys, "version_info", (3, 9, 0))
-    doctor._system(advice)
-    assert [a.needed for a in advice] == [True, True]
-    assert not doctor.Report({}, advice).healthy
+    report = doctor.examine()
+    facts = report.sections["packages"]
+    assert facts["no_such_package"] == "missing" and facts["no_such_extra"] == "missing (pictures)"
+    needed = [advice.text for advice in report.advice if advice.needed]
+    assert len(needed) == 2 and "Python 3.10 to 3.12" in needed[0] and "no_such_package is missing" in needed[1]
+    assert not report.healthy
 
 
-def test_kernels_are_listed_by_backend():
+def test_kernels_are_listed_by_backend(monkeypatch):
     ops = {"pcdet::a": {"CPU"}, "pcdet::b": {"CPU", "CUDA"}, "aten::c": {"CPU"}}
-    fake = types.SimpleNamespace(
+    use_torch(monkeypatch, fake_torch(None, available=False, ops=ops))
+    facts = doctor.examine().sections["native ops"]
+    assert (facts["pcdet::a"], facts["pcdet::b"]) == ("CPU", "CPU, CUDA") and "aten::c" not in facts
+
+
+def fake_torch(cuda: str | None, available: bool, ops: dict[str, set[str]] | None = None) -> types.SimpleNamespace:
+    """A torch with a GPU or without; ``ops`` are the backends of its kernels."""
+    ops = ops or {}
+    return types.SimpleNamespace(
+        __version__="9.9",
         _C=types.SimpleNamespace(
             _dispatch_get_all_op_names=lambda: list(ops),
             _dispatch_has_kernel_for_dispatch_key=lambda name, key: key in ops[name],
-        )
-    )
-    assert doctor._kernels(fake) == {"pcdet::a": ["CPU"], "pcdet::b": ["CPU", "CUDA"]}
-
-
-def fake_torch(cuda: str | None, available: bool) -> types.SimpleNamespace:
-    return types.SimpleNamespace(
-        __version__="9.9",
+        ),
         version=types.SimpleNamespace(cuda=cuda),
         cuda=types.SimpleNamespace(
             is_available=lambda: available,
@@ -139,19 +143,31 @@ def use_torch(monkeypatch, torch) -> None:
     monkeypatch.setattr(doctor.importlib, "import_module", lambda name: torch if name == "torch" else real(name))
 
 
-def test_a_gpu_is_described_and_a_mismatched_nvcc_named(advice, monkeypatch):
+def put_nvcc(monkeypatch, folder, release: str) -> None:
+    """An nvcc of a release, where CUDA_HOME says."""
+    (folder / "bin").mkdir()
+    nvcc = folder / "bin/nvcc"
+    nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.1'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(folder))
+
+
+def test_a_gpu_is_described_and_a_mismatched_nvcc_named(monkeypatch, tmp_path):
     use_torch(monkeypatch, fake_torch("12.6", available=True))
-    monkeypatch.setattr(doctor, "_nvcc_version", lambda: "13.0")
-    facts = doctor._torch(advice)
-    assert facts["device 0"] == "H200 (sm_90)" and "nvcc 13.0 cannot build" in advice[0].text
+    put_nvcc(monkeypatch, tmp_path, "13.0")
+    report = doctor.examine()
+    assert report.sections["torch"]["device 0"] == "H200 (sm_90)"
+    assert report.sections["system"]["nvcc"] == f"{tmp_path}/bin/nvcc 13.0"
+    assert "nvcc 13.0 cannot build" in texts(report)
 
 
-def test_a_driver_that_torch_cannot_use_is_named(advice, monkeypatch):
+def test_a_driver_that_torch_cannot_use_is_named(monkeypatch, tmp_path):
     use_torch(monkeypatch, fake_torch(None, available=False))
-    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
-    monkeypatch.setattr(doctor, "_nvcc_version", lambda: None)
-    doctor._torch(advice)
-    assert "install a CUDA build of torch" in advice[0].text and not advice[0].needed
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (advice,) = [advice for advice in doctor.examine().advice if "install a CUDA build of torch" in advice.text]
+    assert not advice.needed
 
 
 @pytest.mark.parametrize(
@@ -164,24 +180,25 @@ def test_a_driver_that_torch_cannot_use_is_named(advice, monkeypatch):
         ([("spconv", "2.3.8"), ("spconv-cu120", "2.3.6")], False, "several builds"),
     ],
 )
-def test_the_build_of_spconv_is_judged(advice, monkeypatch, builds, gpu, said):
+def test_the_build_of_spconv_is_judged(monkeypatch, builds, gpu, said):
     installed = [types.SimpleNamespace(metadata={"Name": n}, version=v) for n, v in [*builds, ("numpy", "2")]]
     monkeypatch.setattr(doctor.metadata, "distributions", lambda: installed)
-    monkeypatch.setattr(doctor, "_torch_sees_a_gpu", lambda: gpu)
-    facts = doctor._spconv(advice)
+    use_torch(monkeypatch, fake_torch("12.6", available=gpu))
+    report = doctor.examine()
+    facts = report.sections["spconv"]
     assert "numpy" not in facts
-    assert said is None and not advice or said in advice[0].text
+    assert said in texts(report) if said else "spconv" not in texts(report)
     if ("spconv-cu120", "2.3.6") in builds:
         assert facts["spconv-cu120"] == "2.3.6 (CUDA 12.0)"
 
 
-def test_more_threads_than_cores_are_named(advice, monkeypatch):
+def test_more_threads_than_cores_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", fake_torch(None, available=False))
-    facts = doctor._threads(advice)
-    assert facts["torch"] == "999" and "set OMP_NUM_THREADS" in advice[0].text
+    report = doctor.examine()
+    assert report.sections["threads"]["torch"] == "999" and "set OMP_NUM_THREADS" in texts(report)
 
 
-def test_no_nvcc_is_no_version(monkeypatch):
+def test_no_nvcc_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: None)
-    assert doctor._nvcc_version() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.examine().sections["system"]["nvcc"] == "none"

@@ -209,7 +209,11 @@ def failing_command(made, monkeypatch, capsys, folder):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("engine", [lambda *arguments: None, lambda *arguments: time.sleep(600)])
+@pytest.mark.parametrize(
+    "engine",
+    [lambda *arguments: None, lambda *arguments: time.sleep(600)],
+    ids=["returns at once", "never returns"],
+)
 def test_an_engine_that_tries_nothing_fails_by_name(engine, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(ENGINES, "bytes", engine)
     monkeypatch.setattr("fuzz.session.GRACE", 0.5)

@@ -189,8 +189,10 @@ def test_pooled_points_are_seen_from_their_proposal():
 def test_an_ignored_proposal_costs_nothing():
     head = _head()
     logits = torch.tensor([[0.3], [5.0], [-1.0]], requires_grad=True)
-    head.forward_ret_dict = {"rcnn_cls": logits, "rcnn_cls_labels": torch.tensor([[1, -1, 0]])}
-    loss = head._cls_loss()
+    none = {key: torch.zeros(1, 3, 7) for key in ("rois", "gt_of_rois", "gt_of_rois_src")}  # no box is learned
+    none |= {"rcnn_reg": torch.zeros(3, 7), "reg_valid_mask": torch.zeros(1, 3)}
+    head.forward_ret_dict = {"rcnn_cls": logits, "rcnn_cls_labels": torch.tensor([[1, -1, 0]]), **none}
+    loss, _ = head.get_loss()
     expected = (math.log1p(math.exp(-0.3)) + math.log1p(math.exp(-1.0))) / 2
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()

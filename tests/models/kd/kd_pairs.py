@@ -66,3 +66,11 @@ def train(distiller, batch, steps=6):
         optimizer.step()
         logs.append(tb_dict)
     return [tb_dict["kd/total"] for tb_dict in logs], logs
+
+
+def step(distiller, batch):
+    """tb_dict of one training step, with gradients left on the parameters."""
+    distiller.zero_grad()
+    ret_dict, tb_dict, _ = distiller(batch)
+    ret_dict["loss"].backward()
+    return tb_dict

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from easydict import EasyDict
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,10 +26,10 @@ def detector(seed=0, **changes):
     torch.manual_seed(seed)
     model = build_network(pp.tiny_model_cfg(**changes), num_class=3, dataset=FACTS)
     for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
-    torch.nn.init.normal_(model.dense_head.conv_box.weight, std=0.1)
+    nn.init.normal_(model.dense_head.conv_box.weight, std=0.1)
     return model
 
 
@@ -74,3 +75,21 @@ def step(distiller, batch):
     ret_dict, tb_dict, _ = distiller(batch)
     ret_dict["loss"].backward()
     return tb_dict
+
+
+def silence(teacher, student):
+    """Sets to zero what every layer of the teacher puts into channels that the student does not have."""
+    own = dict(student.named_modules())
+    for path, module in teacher.named_modules():
+        channels = next(
+            (getattr(own[path], n) for n in ("out_channels", "out_features") if hasattr(own[path], n)), None
+        )
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for name in ("weight", "bias", "running_mean"):
+                getattr(module, name).data[own[path].num_features :] = 0
+        elif channels is not None:
+            axis = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+            rest = module.weight.shape[axis] - channels
+            module.weight.data.narrow(axis, channels, rest).zero_()
+            if module.bias is not None:
+                module.bias.data[channels:] = 0

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from kd_detectors import VOXELS, point_rcnn, pointrcnn, second, voxel_batch
-from kd_pairs import detector, distil, wide_detector
-from torch import nn
+from kd_pairs import detector, distil, silence, wide_detector
 
 from pcdet.models.kd.init.weight_slicing import concatenated_inputs, inherit_weights
 
@@ -24,24 +23,6 @@ def pillars(student_changes=None, teacher_changes=None, seed=1):
         for part, keys in more.items():
             changes[part] = {**changes.get(part, {}), **keys}
     return detector(2, **narrow), detector(seed, **wide)
-
-
-def silence(teacher, student):
-    """Sets to zero what every layer of the teacher puts into channels that the student does not have."""
-    own = dict(student.named_modules())
-    for path, module in teacher.named_modules():
-        channels = next(
-            (getattr(own[path], n) for n in ("out_channels", "out_features") if hasattr(own[path], n)), None
-        )
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for name in ("weight", "bias", "running_mean"):
-                getattr(module, name).data[own[path].num_features :] = 0
-        elif channels is not None:
-            axis = 1 if isinstance(module, nn.ConvTranspose2d) else 0
-            rest = module.weight.shape[axis] - channels
-            module.weight.data.narrow(axis, channels, rest).zero_()
-            if module.bias is not None:
-                module.bias.data[channels:] = 0
 
 
 def outputs(model, batch, keys):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from pcdet.models.description import Description
+from pcdet.models.description import Description, describes_itself
 from pcdet.models.feature_spec import Entries, FeatureSpec, Kind
 from pcdet.registry import nearest_name
 from pcdet.utils.spconv_utils import is_sparse_convolution
@@ -66,8 +66,10 @@ def check_places(detector: nn.Module, name: str) -> None:
     elif spec.kind == "voxel" and _is_sparse(detector.get_submodule(name.partition(".")[0])) and not _is_sparse(layer):
         instead = f"{name.rpartition('.')[0]}, the sparse layer around it"
     if instead:
+        silent = "" if spec is not None else _undescribed(detector, name)
         raise ValueError(
             f"where the rows of tap {name!r} of {type(detector).__name__} stand is not known; tap {instead}"
+            + (f"; {silent}" if silent else "")
         )
 
 
@@ -93,6 +95,9 @@ def entries_of(detector: nn.Module, slots: Iterable[str] | None = None) -> list[
 
 def _instead_of(detector: nn.Module, name: str) -> str:
     """What to tap where the channels of ``name`` are not known."""
+    silent = _undescribed(detector, name)
+    if silent:
+        return f"{silent}; known: {_listed(detector)}"
     modules = {path: module for path, module in detector.named_modules() if path}
     if name in modules:
         return f"{type(modules[name]).__name__} does not say; tap the layer around it ({name.rpartition('.')[0]})"
@@ -104,6 +109,19 @@ def _instead_of(detector: nn.Module, name: str) -> str:
         return f"no module of {type(detector).__name__} says that it writes {dictionary!r}; known: {_listed(detector)}"
     known = modules if "." in name else entries_of(detector)
     return f"tap the module that makes it by its path (backbone_2d.blocks.0); {nearest_name(name, known)}"
+
+
+def _undescribed(detector: nn.Module, name: str) -> str:
+    """What to do about modules up to that of a tap which do not describe themselves; empty if all do."""
+    slots = dict(detector.named_children())
+    if described(detector) is NOTHING:  # a user's own kind of detector, whose modules nobody asks
+        return ""
+    own = name.partition(".")[0]
+    up_to = list(slots)[: list(slots).index(own) + 1] if own in slots else list(slots)
+    silent = [f"{slot} ({type(slots[slot]).__name__})" for slot in up_to if not describes_itself(type(slots[slot]))]
+    if not silent:
+        return ""
+    return f"{', '.join(silent)} says nothing of itself: derive the class from pcdet.models.feature_spec.SlotModule"
 
 
 def _listed(detector: nn.Module) -> str:

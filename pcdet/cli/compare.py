@@ -1,4 +1,4 @@
-"""Compares detectors in one way: AP, parameters, MACs, milliseconds per frame and what their training cost.
+r"""Compares detectors in one way: AP, parameters, MACs, milliseconds per frame and what their training cost.
 
     compare.py --model teacher cfgs/kitti_models/pointpillar.yaml TEACHER.pth \
                --model student cfgs/kitti_models/kd/pointpillar_4x.yaml STUDENT.pth --json out.json

@@ -16,7 +16,6 @@ from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.init.weight_slicing import inherit_weights
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.schema import KDConfig, resolve
-from pcdet.models.kd.training_state import StoredDistiller
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg
 
 __all__ = ["Distiller", "KDConfig", "build_distiller"]
@@ -52,7 +51,7 @@ def build_distiller(
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
     if kd.init.name == "slice":
         logger.info("student begins with slices of the teacher: %d tensors", inherit_weights(student, teacher))
-    return StoredDistiller(
+    return Distiller(
         student,
         teacher,
         _build_losses(kd.losses, ModelPair(student, teacher)),

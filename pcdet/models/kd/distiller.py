@@ -15,11 +15,12 @@ from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.losses.base import KDLoss
 from pcdet.models.kd.model_outputs import ModelOutputs
 from pcdet.models.kd.step import Step
+from pcdet.models.kd.training_state import TrainingState
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-class Distiller(nn.Module):
+class Distiller(TrainingState, nn.Module):
     """Trains like the student it holds: ``forward`` returns ``(ret_dict, tb_dict, disp_dict)`` with the summed loss.
 
     In eval mode it is the student. The teacher is no submodule: it has no part in ``parameters()`` and

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.kd.distiller import Distiller
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.weights import compare_weights, weights_fingerprint
 
@@ -86,10 +85,6 @@ class TrainingState:
         if None in (logger, before, self.teacher) or before == weights_fingerprint(self.teacher):
             return
         logger.warning(f"{name} was distilled from a teacher with other weights; the student goes on with this one's")
-
-
-class StoredDistiller(TrainingState, Distiller):
-    """A distiller as the engine trains and stores it."""
 
 
 def check_kind(state: Mapping, name: object, distilled: bool) -> None:

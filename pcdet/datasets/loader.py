@@ -43,8 +43,7 @@ def build_dataloader(
 ) -> tuple[DatasetTemplate, DataLoader, EpochSampler]:
     """A data set, its loader and its sampler.
 
-    Call ``set_epoch`` of both the data set and the sampler before each epoch. Without a seed one is drawn and logged in
-    training; in testing it is 0.
+    Call ``set_epoch`` of both the data set and the sampler before each epoch.
 
     Args:
         dataset_cfg: DATA_CONFIG.
@@ -53,7 +52,7 @@ def build_dataloader(
         dist: whether torch.distributed runs; the samples are then divided among its processes.
         root_path: folder of the data; DATA_PATH by default.
         workers: loading processes; 0 loads in this one.
-        seed: of order and augmentation; results do not depend on ``workers``.
+        seed: of order and augmentation; without one it is drawn and logged in training, and 0 in testing.
         logger: for what is found and missing.
         training: whether samples are augmented and shuffled, and which split is read.
         merge_all_iters_to_one_epoch: make one epoch of ``total_epochs``.
@@ -68,10 +67,7 @@ def build_dataloader(
     if merge_all_iters_to_one_epoch:
         dataset.merge_all_iters_to_one_epoch(merge=True, epochs=total_epochs)
     rank, world_size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if dist else (0, 1)
-    if seed is None:
-        seed = _common_seed(training, dist)
-        if training:
-            logger.info(f"No seed was given; drew {seed} for order and augmentation")
+    seed = _common_seed(training, dist, logger) if seed is None else seed
     dataset.set_seed(seed, rank)
     sampler = EpochSampler(len(dataset), shuffle=training, seed=seed, rank=rank, world_size=world_size)
     loader = DataLoader(
@@ -81,18 +77,17 @@ def build_dataloader(
         num_workers=workers,
         collate_fn=dataset.collate_batch,
         pin_memory=torch.cuda.is_available(),
-        drop_last=False,
-        timeout=0,
         worker_init_fn=seed_worker,
     )
     return dataset, loader, sampler
 
 
-def _common_seed(training: bool, dist: bool) -> int:
-    """A seed that every process shares: drawn in training, 0 in testing."""
+def _common_seed(training: bool, dist: bool, logger: logging.Logger) -> int:
+    """A seed that every process shares: drawn and logged in training, 0 in testing."""
     if not training:
         return 0
     seeds = [draw_seed()]
     if dist:
         torch.distributed.broadcast_object_list(seeds, src=0)
+    logger.info(f"No seed was given; drew {seeds[0]} for order and augmentation")
     return seeds[0]

@@ -22,6 +22,7 @@ def files(repo_root, tmp_path):
     """A PointPillars of 2 k weights: its file, the file of a student of half its width, its data set, a checkpoint."""
     base = yaml.safe_load((repo_root / "tools/cfgs/simulated_models/pointpillar.yaml").read_text())
     base["DATA_CONFIG"].update(POINT_CLOUD_RANGE=[0, -10.24, -3, 20.48, 10.24, 1])
+    base["_BASE_CONFIG_"] = str(repo_root / "tools" / base["_BASE_CONFIG_"])  # whatever the copy is called
     base["MODEL"]["WIDTH"] = 0.25
     cfg_file, student_file, ckpt = (tmp_path / name for name in ("teacher.yaml", "student.yaml", "teacher.pth"))
     cfg_file.write_text(yaml.safe_dump(base))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -49,7 +50,6 @@ def cfg_from_list(cfg_list: Sequence[Any], config: EasyDict) -> EasyDict:
 class _NewKey(NamedTuple):
     """A key that was not there: where it was put, and what to say if nothing knows it."""
 
-    node: EasyDict
     path: str
     unknown: str
 
@@ -57,17 +57,41 @@ class _NewKey(NamedTuple):
 def _problems_with(config: EasyDict, new: Sequence[_NewKey]) -> list[str]:
     """What is wrong with the whole, new keys that nothing checks included.
 
-    A node that nothing checks (a user's own module) swallows any key: there only existing ones may be set. Whether a
-    node is checked shows beside each new key, where the check must complain of one that cannot be known.
+    A node that nothing checks (a user's own module) swallows any key: there only existing ones may be set.
     """
-    for entry in new:
-        entry.node[PROBE] = None
     found = find_problems(config)
+    return [entry.unknown for entry in _unchecked(config, new)] + found if new else found
+
+
+def _unchecked(config: EasyDict, new: Sequence[_NewKey]) -> list[_NewKey]:
+    """The new keys whose nodes nothing checks.
+
+    The check must complain of a key that cannot be known, put beside each new one. A copy is probed: where one key is
+    wrong, the check leaves out what follows from the node, so its other findings there are not those of ``config``.
+    """
+    probed = copy.deepcopy(config)
     for entry in new:
-        entry.node.pop(PROBE, None)
-    probed = [problem for problem in found if f"{PROBE}: " in problem]
-    unchecked = [e for e in new if not any(p.startswith(f"{_beside(e.path)}{PROBE}: ") for p in probed)]
-    return [entry.unknown for entry in unchecked] + [problem for problem in found if problem not in probed]
+        node = _node_of(probed, entry.path)
+        if isinstance(node, Mapping):  # a later pair may have replaced it
+            node[PROBE] = None
+    complaints = [problem for problem in find_problems(probed) if f"{PROBE}: " in problem]
+    return [e for e in new if not any(c.startswith(f"{_beside(e.path)}{PROBE}: ") for c in complaints)]
+
+
+def _node_of(config: EasyDict, path: str) -> Any:
+    """What holds the key at a path; None where a part of the path is not there."""
+    node, where = config, ""
+    try:
+        for part in _parts(path)[:-1]:
+            node, where = _step(node, part, where)
+    except ConfigError:
+        return None
+    return node
+
+
+def _parts(key: str) -> list[str]:
+    """``A.B[2].C`` -> A, B, 2, C."""
+    return re.findall(r"[^.\[\]]+", key) or [key]
 
 
 def _beside(path: str) -> str:
@@ -77,7 +101,7 @@ def _beside(path: str) -> str:
 
 def _set(config: EasyDict, key: str, value: Any) -> list[_NewKey]:
     """Sets one key, as written on the command line; returns it if it was not there."""
-    *parents, last = re.findall(r"[^.\[\]]+", key) or [key]
+    *parents, last = _parts(key)
     node, path = config, ""
     for part in parents:
         node, path = _step(node, part, path)
@@ -89,7 +113,7 @@ def _set(config: EasyDict, key: str, value: Any) -> list[_NewKey]:
         raise ConfigError(f"{path}: has no key {last!r}, it is {node!r}")
     path = f"{path}.{last}" if path else last
     unknown = f"{path}: --set found no such key; {nearest_name(last, node)}"
-    new = [] if last in node else [_NewKey(node, path, unknown)]
+    new = [] if last in node else [_NewKey(path, unknown)]
     node[last] = _wrap(_cast(value, node.get(last), path))
     return new
 

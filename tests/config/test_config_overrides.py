@@ -11,7 +11,7 @@ from support.configs import node_at
 from pcdet.config import (
     cfg_from_list,
 )
-from pcdet.registry import ConfigError
+from pcdet.registry import BACKBONES_2D, ConfigError
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,33 @@ def test_set_on_an_unchecked_configuration_wants_existing_keys():
     for key in ("A.C", "L.x.y", "L[0].q"):
         with pytest.raises(ConfigError):
             cfg_from_list([key, "2"], config)
+
+
+def test_a_new_key_in_a_nested_node_hides_nothing_that_is_wrong_with_the_result(pillars):
+    for anchors in pillars.MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG:
+        anchors.pop("align_center")
+    anchors = "MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG[0]"
+    with pytest.raises(ConfigError) as caught:
+        cfg_from_list([f"{anchors}.align_center", "True", f"{anchors}.feature_map_stride", "4"], pillars)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [f"{anchors}.feature_map_stride"]
+
+
+def test_a_width_that_was_not_there_is_checked_at_the_widths_that_it_makes(pillars, monkeypatch):
+    BACKBONES_2D.names()
+    monkeypatch.setattr(BACKBONES_2D, "_classes", dict(BACKBONES_2D._classes))
+
+    @BACKBONES_2D.register
+    class SaysNothing:
+        def __init__(self, *, input_channels: int):
+            pass
+
+    pillars.MODEL.pop("WIDTH", None)
+    pillars.MODEL.BACKBONE_2D = EasyDict(NAME="SaysNothing")
+    with pytest.raises(ConfigError, match=r"MODEL\.WIDTH: cannot scale MODEL\.BACKBONE_2D, since SaysNothing"):
+        cfg_from_list(["MODEL.WIDTH", "0.5"], pillars)
+
+
+def test_a_new_key_may_stand_in_a_node_that_a_later_pair_changes_as_a_whole(pillars):
+    pillars.MODEL.VFE.pop("WITH_DISTANCE")
+    cfg_from_list(["MODEL.VFE.WITH_DISTANCE", "True", "MODEL.VFE", "USE_NORM:False"], pillars)
+    assert pillars.MODEL.VFE.WITH_DISTANCE is True and pillars.MODEL.VFE.USE_NORM is False

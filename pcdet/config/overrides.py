@@ -104,6 +104,8 @@ def _set(config: EasyDict, key: str, value: Any) -> list[_NewKey]:
     *parents, last = _parts(key)
     node, path = config, ""
     for part in parents:
+        if isinstance(node, Mapping) and part not in node and is_complete(config):
+            _open_group(config, node, part, path)
         node, path = _step(node, part, path)
     if isinstance(node, list):
         index = _index(node, last, path)
@@ -116,6 +118,15 @@ def _set(config: EasyDict, key: str, value: Any) -> list[_NewKey]:
     new = [] if last in node else [_NewKey(path, unknown)]
     node[last] = _wrap(_cast(value, node.get(last), path))
     return new
+
+
+def _open_group(config: EasyDict, node: EasyDict, part: str, path: str) -> None:
+    """Puts an empty group, which leaves its keys at their defaults, where the file has none and one is known."""
+    where = f"{path}.{part}" if path else part
+    node[part] = EasyDict()
+    told = [problem for problem in find_problems(config) if problem.startswith(f"{where}: ")]
+    if _unchecked(config, [_NewKey(where, "")]) or any("there is no such" in p or "has no such" in p for p in told):
+        node.pop(part)
 
 
 def _step(node: Any, part: str, path: str) -> tuple[Any, str]:

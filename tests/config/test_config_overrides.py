@@ -126,6 +126,20 @@ def test_set_on_an_unchecked_configuration_wants_existing_keys():
             cfg_from_list([key, "2"], config)
 
 
+def test_a_key_of_a_group_that_the_file_leaves_out_may_be_set(pillars):
+    loss = pillars.KD.LOSSES[0]
+    loss.pop("SAMPLE", None)
+    cfg_from_list(["KD.LOSSES[0].SAMPLE.NUM", "500", "KD.LOSSES[0].SAMPLE.BY", "channel_l2"], pillars)
+    assert loss.SAMPLE == {"NUM": 500, "BY": "channel_l2"}
+    for key, said in (
+        ("KD.LOSSES[0].SAMPEL.NUM", r"KD.LOSSES\[0\].SAMPEL: --set found no such key; did you mean SAMPLE\?"),
+        ("KD.LOSSES[0].GRAPH.KK", r"KD.LOSSES\[0\].GRAPH.KK: GraphConfig has no such key"),
+        ("MODELL.VFE.NAME", r"MODELL: --set found no such key; did you mean MODEL\?"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            cfg_from_list([key, "5"], pillars)
+
+
 def test_a_new_key_in_a_nested_node_hides_nothing_that_is_wrong_with_the_result(pillars):
     for anchors in pillars.MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG:
         anchors.pop("align_center")

@@ -70,7 +70,11 @@ def build_dataloader(
     seed = _common_seed(training, dist, logger) if seed is None else seed
     dataset.set_seed(seed, rank)
     sampler = EpochSampler(len(dataset), shuffle=training, seed=seed, rank=rank, world_size=world_size)
-    loader = DataLoader(
+    return dataset, _loader_of(dataset, sampler, batch_size, workers), sampler
+
+
+def _loader_of(dataset: DatasetTemplate, sampler: EpochSampler, batch_size: int, workers: int) -> DataLoader:
+    return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -79,7 +83,6 @@ def build_dataloader(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=seed_worker,
     )
-    return dataset, loader, sampler
 
 
 def _common_seed(training: bool, dist: bool, logger: logging.Logger) -> int:

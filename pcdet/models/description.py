@@ -89,6 +89,18 @@ class DataFacts:
         return found
 
 
+class Input(NamedTuple):
+    """An entry that a module reads.
+
+    Attributes:
+        spec: as the last module that describes it leaves it.
+        overwriters: attributes of slots in between whose modules say nothing, and may have written it anew.
+    """
+
+    spec: FeatureSpec
+    overwriters: tuple[str, ...]
+
+
 @dataclass(kw_only=True)
 class Description:
     """What a detector's modules say of themselves.
@@ -98,7 +110,8 @@ class Description:
         layers: path in the detector -> spec of what the layers there make.
         written_by: entry -> attribute of the slot that writes it first.
         read_by: attribute of a slot -> what its module finds written.
-        input_channels: attribute of a slot -> channels of what its module reads, where they are known.
+        inputs: attribute of a slot -> the entry whose channels are its module's ``input_channels``, where it is known.
+        overwriters: entry -> attributes of slots behind it whose modules say nothing, and may have written it anew.
         problems: what the modules have against their arguments, a sentence each with its path.
     """
 
@@ -106,7 +119,8 @@ class Description:
     layers: dict[str, FeatureSpec] = field(default_factory=dict)
     written_by: dict[str, str] = field(default_factory=dict)
     read_by: dict[str, Entries] = field(default_factory=dict)
-    input_channels: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, Input] = field(default_factory=dict)
+    overwriters: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def find(self, name: str) -> FeatureSpec | None:
@@ -164,13 +178,15 @@ def add_slot(found: Description, slot: Slot, node: Mapping, facts: DataFacts) ->
     found.read_by[slot.attribute] = inputs
     if not describes_itself(cls) or config is None:
         found.entries.whole = False
+        for name in found.entries:
+            found.overwriters[name] = (*found.overwriters.get(name, ()), slot.attribute)
         return
     config = SimpleNamespace(**{**facts.injected(), **vars(config)})
+    found.problems += [_placed(slot, sentence) for sentence in _sentences(cls, config, inputs)]
     try:
         read = cls.reads(config)
         if read in inputs:
-            found.input_channels[slot.attribute] = inputs[read].channels
-        found.problems += [_placed(slot, sentence) for sentence in cls.problems(config, inputs)]
+            found.inputs[slot.attribute] = Input(inputs[read], found.overwriters.get(read, ()))
         written, layers = cls.outputs(config, inputs), cls.layers(config, inputs)
     except NotDescribedError:
         found.entries.whole = False
@@ -178,7 +194,16 @@ def add_slot(found: Description, slot: Slot, node: Mapping, facts: DataFacts) ->
     for name, spec in written.items():
         found.entries[name] = spec
         found.written_by.setdefault(name, slot.attribute)
+        found.overwriters.pop(name, None)
     found.layers.update({f"{slot.attribute}.{path}": spec for path, spec in layers.items()})
+
+
+def _sentences(cls: type[SlotModule], config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
+    """What a class has against its arguments, up to what depends on an entry that no module describes."""
+    try:
+        yield from cls.problems(config, inputs)
+    except NotDescribedError:
+        return
 
 
 def _copy(entries: Entries) -> Entries:

@@ -16,6 +16,7 @@ from torch import nn
 
 Kind = Literal["point", "pillar", "voxel", "stage", "map"]
 KINDS: tuple[Kind, ...] = ("point", "pillar", "voxel", "stage", "map")
+MAPS: tuple[Kind, ...] = ("map", "stage")
 STEPS = "DATA_CONFIG.DATA_PROCESSOR"  # where a module says that its input is missing
 CUT_SLACK = 0.05  # widths are written with few digits: 196 * 0.357 must still give 70, as 196 / 2.8 does
 
@@ -110,7 +111,8 @@ class SlotModule(nn.Module):
         """What is wrong with the arguments where the module stands.
 
         Each sentence begins with the path of a key below the module's node, or with one from the top (``DATA_CONFIG.``,
-        ``MODEL.``).
+        ``MODEL.``). An entry that no module describes ends them (``NotDescribedError``): what depends on ``inputs``
+        comes last.
         """
         return ()
 

@@ -15,7 +15,7 @@ from pcdet.models import build_network
 from pcdet.models.feature_spec import FeatureSpec, SlotModule
 from pcdet.models.kd.features.tap_specs import kind_of_tap
 from pcdet.models.kd.init.weight_slicing import inherit_weights
-from pcdet.registry import BACKBONES_2D, ConfigError, Count
+from pcdet.registry import BACKBONES_2D, BACKBONES_3D, ConfigError, Count
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 PAGE = REPO_ROOT / "docs" / "ARCHITECTURE.md"
@@ -62,13 +62,39 @@ class Undescribed(nn.Module):
         return batch_dict
 
 
+class WidensMap(nn.Module):
+    """A user's own PFE, which writes spatial_features anew, with twice the channels."""
+
+    def __init__(self, *, input_channels: int):
+        super().__init__()
+        self.num_bev_features = 2 * input_channels
+
+    def forward(self, batch_dict):
+        batch_dict["spatial_features"] = batch_dict["spatial_features"].repeat(1, 2, 1, 1)
+        return batch_dict
+
+
+class ReadsColumns(nn.Module):
+    """A user's own PFE that asks for what the registry of its slot does not supply to every class."""
+
+    INJECTED = ("num_point_features",)
+
+    def __init__(self, *, num_point_features: int):
+        super().__init__()
+        self.columns = num_point_features
+
+    def forward(self, batch_dict):
+        return batch_dict
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """Both backbones, in a copy of their registry."""
-    BACKBONES_2D.names()
-    monkeypatch.setattr(BACKBONES_2D, "_classes", dict(BACKBONES_2D._classes))
-    BACKBONES_2D.register(OneStage)
-    BACKBONES_2D.register(Undescribed)
+    """The own modules, in copies of their registries."""
+    for registry, classes in {BACKBONES_2D: (OneStage, Undescribed), BACKBONES_3D: (WidensMap, ReadsColumns)}.items():
+        registry.names()
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+        for cls in classes:
+            registry.register(cls)
 
 
 @pytest.fixture
@@ -214,3 +240,31 @@ def test_taps_of_a_module_without_description_are_refused(tap):
     student, teacher = build(backbone="Undescribed", filters=12), build(1, backbone="Undescribed", filters=24)
     with pytest.raises(ConfigError, match=rf"KD\.LOSSES\[0\]: .*{tap!r} of PointPillar.*Undescribed.*{DERIVE}"):
         distil(FIT | {"FEATURE": tap}, student=student, teacher=teacher)
+
+
+def test_a_described_module_behind_one_without_description_gets_the_channels_that_this_declares(batch):
+    cfg = model_cfg(pillars=8)
+    cfg.PFE = EasyDict(NAME="WidensMap")
+    model = build_network(cfg, 3, FACTS).train()
+    assert model.backbone_2d.stage[0].in_channels == 16
+    assert model(batch)[0]["loss"].isfinite()
+
+
+def test_a_module_gets_what_its_class_declares_as_injected():
+    cfg = model_cfg()
+    cfg.PFE = EasyDict(NAME="ReadsColumns")
+    model = build_network(cfg, 3, FACTS)
+    assert model.pfe.columns == FACTS.point_feature_encoder.num_point_features
+
+
+def test_the_check_tells_what_is_wrong_with_a_head_behind_a_module_without_description():
+    cfg = whole_cfg(stride=2, head_stride=2)
+    cfg.MODEL.BACKBONE_2D = EasyDict(NAME="Undescribed", NUM_FILTERS=24)
+    head = cfg.MODEL.DENSE_HEAD
+    head.ANCHOR_GENERATOR_CONFIG[0].class_name = "Lorry"
+    head.LOSS_CONFIG.LOSS_WEIGHTS.code_weights = [1.0] * 6
+    assert {problem.partition(": ")[0] for problem in find_problems(cfg)} == {
+        "MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG[0].class_name",
+        "MODEL.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG",
+        "MODEL.DENSE_HEAD.LOSS_CONFIG.LOSS_WEIGHTS.code_weights",
+    }

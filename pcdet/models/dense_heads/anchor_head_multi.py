@@ -134,14 +134,14 @@ class AnchorHeadMulti(AnchorHeadTemplate):
 
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
-        """As of any anchor head; and each class stands in one branch."""
-        yield from super().problems(config, inputs)
+        """Each class stands in one branch; and as of any anchor head."""
         named = [name for branch in config.rpn_head_cfgs for name in branch.head_cls_name]
         if config.class_names is not None and sorted(named) != sorted(config.class_names):
             yield (
                 f"RPN_HEAD_CFGS: each of CLASS_NAMES {list(config.class_names)} must stand in one HEAD_CLS_NAME, in "
                 f"any order, got {named}"
             )
+        yield from super().problems(config, inputs)
 
     @classmethod
     def _stride_problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:

@@ -158,9 +158,8 @@ class AnchorHeadTemplate(HeadTemplate):
 
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
-        """Anchors for every class, on the map's cells, and weights for their codes."""
+        """Anchors for every class, weights for their codes, and the map's cells under them."""
         yield from _anchor_problems(config)
-        yield from cls._stride_problems(config, inputs)
         assigner = find_class(config.target_assigner_config, TARGET_ASSIGNERS, "")
         arguments = arguments_of(config.target_assigner_config, TARGET_ASSIGNERS)
         weights = config.loss_config.loss_weights.code_weights
@@ -171,6 +170,7 @@ class AnchorHeadTemplate(HeadTemplate):
                     f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights: {arguments.box_coder} makes {codes} codes, got "
                     f"{len(weights)} weights"
                 )
+        yield from cls._stride_problems(config, inputs)
 
     @classmethod
     def _stride_problems(cls, config: SimpleNamespace, inputs: Entries, elsewhere: Sequence[str] = ()) -> Iterator[str]:

@@ -13,13 +13,15 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet.models.description import SLOTS, DataFacts, Slot, describe
+from pcdet.models.feature_spec import MAPS, Kind
 from pcdet.models.model_utils.post_processing import (
     FramePredictions,
     PostProcessingConfig,
     final_boxes,
     generate_recall_record,
 )
-from pcdet.registry import ConfigError, build_from_cfg, parse_node
+from pcdet.registry import ConfigError, build_from_cfg, find_class, parse_node
+from pcdet.registry_signatures import injected_into
 from pcdet.utils import weights
 from pcdet.utils.checkpoint_reader import read_checkpoint
 
@@ -83,7 +85,7 @@ class Detector3DTemplate(nn.Module):
             if node is None:
                 self.register_module(slot.attribute, None)
                 continue
-            channels = self.described.input_channels.get(slot.attribute, channels)
+            channels = self._input_channels(slot, channels)
             injected = {
                 **facts.injected(),
                 "input_channels": channels,
@@ -94,6 +96,19 @@ class Detector3DTemplate(nn.Module):
             module = _build_module(slot, node, injected)
             self.add_module(slot.attribute, module)
             channels = _declared_channels(module, channels)
+
+    def _input_channels(self, slot: Slot, before: int) -> int:
+        """Channels of what the module of a slot reads; those that leave the module before it where that is not known.
+
+        A module that says nothing of itself may have written the entry anew: what it declares then counts.
+        """
+        read = self.described.inputs.get(slot.attribute)
+        if read is None:
+            return before
+        channels = read.spec.channels
+        for attribute in read.overwriters:
+            channels = _redeclared(getattr(self, attribute), read.spec.kind, channels)
+        return channels
 
     def forward_features(self, batch_dict: dict, *, last: str | None = None, decode_boxes: bool = True) -> dict:
         """Runs the modules on a batch, without losses and without post-processing.
@@ -246,8 +261,9 @@ def _log_layout(logger: logging.Logger, file: str | Path, layout: weights.Sparse
 
 def _build_module(slot: Slot, node: Mapping, injected: dict) -> nn.Module:
     """One module; what its constructor complains about is reported with the path of its node."""
-    path, declared = f"MODEL.{slot.key}", slot.registry.injected
+    path = f"MODEL.{slot.key}"
     try:
+        declared = injected_into(find_class(node, slot.registry, path), slot.registry.injected)
         return build_from_cfg(
             node, slot.registry, path=path, **{name: value for name, value in injected.items() if name in declared}
         )
@@ -262,3 +278,12 @@ def _declared_channels(module: nn.Module, channels: int) -> int:
     if hasattr(module, "get_output_feature_dim"):
         return module.get_output_feature_dim()
     return getattr(module, "num_bev_features", getattr(module, "num_point_features", channels))
+
+
+def _redeclared(module: nn.Module, kind: Kind, channels: int) -> int:
+    """The channels that a module declares, in OpenPCDet's manner, for maps or for rows; ``channels`` if it does not."""
+    if kind in MAPS:
+        return getattr(module, "num_bev_features", channels)
+    if hasattr(module, "get_output_feature_dim"):
+        return module.get_output_feature_dim()
+    return getattr(module, "num_point_features", channels)

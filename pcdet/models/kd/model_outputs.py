@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcdet.models.feature_spec import MAPS
 from pcdet.models.kd.features.feature import Feature, Voxels
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.matching import check_kinds
-from pcdet.models.kd.features.tap_specs import MAPS, channels_of_tap, check_places, find_spec, kind_of_tap
+from pcdet.models.kd.features.tap_specs import channels_of_tap, check_places, find_spec, kind_of_tap
 from pcdet.models.kd.graphs.sampling import COUNTS
 from pcdet.registry import ConfigError
 

@@ -11,7 +11,6 @@ from pcdet.models.feature_spec import Entries, FeatureSpec, Kind
 from pcdet.registry import nearest_name
 from pcdet.utils.spconv_utils import is_sparse_convolution
 
-MAPS = ("map", "stage")
 NOTHING = Description(entries=Entries())
 
 

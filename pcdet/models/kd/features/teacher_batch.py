@@ -21,8 +21,8 @@ VOXEL_LIMIT = "MAX_NUMBER_OF_VOXELS"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFacts:
-    """What a detector reads of its data set, from the file instead of the data; see ``Detector3DTemplate``."""
+class TeacherData:
+    """What the teacher is built for in place of a data set, read from its file; see ``Detector3DTemplate``."""
 
     class_names: Sequence[str]
     point_cloud_range: np.ndarray
@@ -41,7 +41,7 @@ class TeacherInput:
         voxelizer: its step ``transform_points_to_voxels``, with the limits of training; None if it has no voxels.
     """
 
-    facts: DataFacts
+    facts: TeacherData
     voxelizer: Any
 
     @property
@@ -113,7 +113,7 @@ def teacher_input(
         )
         for node in _steps(data, GRIDS)
     ]
-    facts = DataFacts(
+    facts = TeacherData(
         class_names=dataset.class_names,
         point_cloud_range=limits,
         voxel_size=steps[-1].voxel_size if steps else None,

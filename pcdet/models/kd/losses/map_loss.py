@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pcdet.models.kd.features.tap_specs import MAPS, kind_of_tap
+from pcdet.models.feature_spec import MAPS
+from pcdet.models.kd.features.tap_specs import kind_of_tap
 from pcdet.models.kd.losses.tap_loss import TapLoss
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.step import Step

@@ -51,6 +51,17 @@ def run_doctor(before: str) -> subprocess.CompletedProcess:
     )
 
 
+def test_an_installed_package_is_not_sent_to_files_of_the_checkout(monkeypatch):
+    """A wheel brings no setup.py, Makefile or requirements.txt."""
+    monkeypatch.setattr("pcdet.utils.places.INSTALLED", True)
+    monkeypatch.setattr(doctor, "REQUIRED", ("no-such-package",))
+    monkeypatch.setitem(sys.modules, "pcdet.ops", None)
+    found = texts(doctor.examine())
+    assert "no-such-package is missing: pip install no-such-package" in found
+    assert "the native ops do not load: pip wheel ." in found
+    assert not any(name in found for name in ("setup.py", "make setup", "requirements.txt"))
+
+
 def test_without_torch_it_says_where_to_get_it():
     done = blocked("torch")
     assert done.returncode == 1 and not done.stderr

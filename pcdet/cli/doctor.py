@@ -20,12 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pcdet
+from pcdet.utils import places
 from pcdet.utils.cpu_features import FASTER_LAYOUT, mixed_precision, read_processor
 
 REPO_ROOT = Path(pcdet.__file__).resolve().parent.parent
 REQUIRED = ("numpy", "numba", "scipy", "easydict", "pyyaml", "tqdm", "pillow", "threadpoolctl")
 OPTIONAL = {"tensorboardX": "training curves", "matplotlib": "pictures of results", "pytest": "make test"}
 BUILD_OPS = "python setup.py build_ext --inplace (or: make setup)"
+BUILD_WHEEL = (
+    "pip wheel . --no-build-isolation --no-deps -w dist in a checkout, beside this torch, and pip install "
+    "--force-reinstall --no-deps dist/pcdet-*.whl here"
+)
 BACKENDS = {"CPU": "CPU", "CUDA": "CUDA", "CompositeImplicitAutograd": "any, through other ops"}
 
 
@@ -148,7 +153,8 @@ def _packages(advice: list[Advice]) -> dict[str, str]:
     for name in REQUIRED:
         facts[name] = _version(name) or "missing"
         if facts[name] == "missing":
-            advice.append(Advice(f"{name} is missing: pip install -r requirements.txt", True))
+            what = name if places.INSTALLED else "-r requirements.txt"
+            advice.append(Advice(f"{name} is missing: pip install {what}", True))
     for name, use in OPTIONAL.items():
         facts[name] = _version(name) or f"missing ({use})"
     return facts
@@ -188,20 +194,21 @@ def _torch(advice: list[Advice]) -> dict[str, str]:
 
 
 def _ops(advice: list[Advice]) -> dict[str, str]:
+    build = BUILD_WHEEL if places.INSTALLED else BUILD_OPS
     library = next(iter(sorted((REPO_ROOT / "pcdet" / "ops").glob("_C*.so"))), None)
     facts = {"library": str(library.relative_to(REPO_ROOT)) if library else "not built"}
     try:
         importlib.import_module("pcdet.ops")
     except ImportError as error:
         facts["loads"] = f"no: {str(error).splitlines()[0]}"
-        advice.append(Advice(f"the native ops do not load: {BUILD_OPS}", True))
+        advice.append(Advice(f"the native ops do not load: {build}", True))
         return facts
     facts["loads"] = "yes"
     kernels = _kernels(importlib.import_module("torch"))
     facts |= {name: ", ".join(backends) or "no kernel" for name, backends in kernels.items()}
     cuda = [name for name, backends in kernels.items() if "CUDA" in backends]
     if not cuda and importlib.import_module("torch").cuda.is_available():
-        text = f"the ops are built for the CPU only; with nvcc installed: FORCE_CUDA=1 {BUILD_OPS}"
+        text = f"the ops are built for the CPU only; with nvcc installed: FORCE_CUDA=1 {build}"
         advice.append(Advice(text, False))
     return facts
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pointpillars as pp
-import pointrcnn
 import pytest
 import torch
 from easydict import EasyDict
+from models import pointpillars as pp
+from models import pointrcnn
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models import build_network

@@ -1,15 +1,9 @@
 """A teacher and a student small enough to distil in milliseconds."""
 
-import sys
-from pathlib import Path
-
 import torch
 from easydict import EasyDict
+from models import pointpillars as pp
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import pointpillars as pp
 
 from pcdet.models import build_network
 from pcdet.models.kd import build_distiller

@@ -160,7 +160,7 @@ class _VoxelBackbone(SlotModule):
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
         """Channels for every stage, and a padding for every axis."""
-        if config.num_filters is not None and len(config.num_filters) != len(STRIDES):
+        if config.num_filters and len(config.num_filters) != len(STRIDES):
             yield f"NUM_FILTERS: {len(STRIDES)} numbers are needed, one for each stage, got {config.num_filters}"
         if isinstance(config.last_pad, list) and len(config.last_pad) != 3:
             yield f"last_pad: one number, or one for each of z, y, x, is needed, got {config.last_pad}"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from easydict import EasyDict
 from models.kd.kd_pairs import FACTS, distil, pp, silence
+from support.detectors import network
 from torch import nn
 
 from pcdet.config import cfg_from_yaml_file
@@ -111,12 +112,7 @@ def model_cfg(backbone="OneStage", filters=24, pillars=8, **keys):
 
 def build(seed=0, **keys):
     """A detector with seeded weights, and running statistics and box predictions that are not the initial ones."""
-    torch.manual_seed(seed)
-    model = build_network(model_cfg(**keys), num_class=3, dataset=FACTS)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    model = network(model_cfg(**keys), FACTS, seed)
     nn.init.normal_(model.dense_head.conv_box.weight, std=0.1)
     return model
 

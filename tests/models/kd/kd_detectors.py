@@ -8,9 +8,9 @@ import torch
 from easydict import EasyDict
 from models import pointpillars as pp
 from models import pointrcnn
+from support.detectors import network
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.models import build_network
 
 CFGS = Path(__file__).resolve().parents[3] / "tools" / "cfgs" / "kitti_models"
 NEAR = (0.0, -3.2, -3.0, 6.4, 3.2, 1.0)
@@ -30,17 +30,6 @@ def pointrcnn_cfg(width):
     cfg = pointrcnn.tiny_model_cfg()
     cfg.WIDTH = width
     return cfg
-
-
-def network(cfg, facts, seed):
-    """With seeded weights and running statistics that are not the initial ones."""
-    torch.manual_seed(seed)
-    model = build_network(cfg, num_class=3, dataset=facts)
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return model
 
 
 def second(width, seed=0):

@@ -3,9 +3,9 @@
 import torch
 from easydict import EasyDict
 from models import pointpillars as pp
+from support.detectors import network
 from torch import nn
 
-from pcdet.models import build_network
 from pcdet.models.kd import build_distiller
 
 FACTS = pp.dataset_facts(pp.TINY_RANGE)
@@ -17,12 +17,7 @@ LOGITS = {"NAME": "PivotalLogit"}
 
 def detector(seed=0, **changes):
     """A PointPillars with seeded weights and running statistics that are not the initial ones."""
-    torch.manual_seed(seed)
-    model = build_network(pp.tiny_model_cfg(**changes), num_class=3, dataset=FACTS)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    model = network(pp.tiny_model_cfg(**changes), FACTS, seed)
     nn.init.normal_(model.dense_head.conv_box.weight, std=0.1)
     return model
 

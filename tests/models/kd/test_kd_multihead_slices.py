@@ -1,11 +1,10 @@
 """Slices of a multi-head whose branches have stages of their own, each joining its own maps."""
 
 import pytest
-import torch
 from kd_pairs import FACTS, pp
+from support.detectors import network
 from test_kd_init import check
 
-from pcdet.models import build_network
 from pcdet.models.kd.init.weight_slicing import concatenated_inputs
 
 SEPARATE = {"NUM_MIDDLE_CONV": 1, "NUM_MIDDLE_FILTER": 8, "REG_LIST": ["reg:2", "height:1", "size:3", "angle:1"]}
@@ -32,18 +31,12 @@ BRANCHES = [
 
 def multi_head(seed, width, shared, separate):
     """A PointPillars with such a head and seeded weights; ``width`` scales all of it."""
-    torch.manual_seed(seed)
     cfg = pp.tiny_model_cfg(VFE={"NUM_FILTERS": [16]}, MAP_TO_BEV={"NUM_BEV_FEATURES": 16})
     cfg.WIDTH = width
     cfg.BACKBONE_2D.NUM_FILTERS = [16, 16, 32]
     cfg.DENSE_HEAD.update(NAME="AnchorHeadMulti", SEPARATE_MULTIHEAD=False, RPN_HEAD_CFGS=BRANCHES)
     cfg.DENSE_HEAD.update({"SHARED_CONV_NUM_FILTER": shared, "SEPARATE_REG_CONFIG": separate})
-    model = build_network(cfg, 3, FACTS)
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return model
+    return network(cfg, FACTS, seed)
 
 
 @pytest.mark.parametrize("shared", [None, 20])

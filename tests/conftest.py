@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import warm_python
 from support.case_names import name_of
+from support.gpu import gpu_or_none
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,12 +45,19 @@ def repo_root() -> Path:
     return REPO_ROOT
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture
+def gpu() -> torch.device:
+    """The device of tests marked ``gpu``: a CUDA card, or the emulated one whose library PCDET_CUDA_EMULATOR names."""
+    found = gpu_or_none()
+    if found is None:
+        pytest.skip("no CUDA device, and PCDET_CUDA_EMULATOR is not set (make cuda-emulated)")
+    return found
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request) -> torch.device:
-    """Every device that this machine has; CUDA cases carry the mark ``gpu``."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return torch.device(request.param)
+    """Every device that this machine has; cases on the GPU carry the mark ``gpu``."""
+    return torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("gpu")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -192,17 +192,14 @@ def test_mixed_precision_on_a_cpu_with_bf16_is_bfloat16_and_still_trains():
 
 
 @pytest.mark.gpu
-def test_fp16_scaler_state_survives_a_resume(tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    device = torch.device("cuda")
-    precision = Precision.choose(device, True, loss_scale=2.0**10)
-    trainer = make_trainer([Checkpoint(tmp_path)], model=lambda: ToyModel().to(device), precision=precision)
-    trainer.device = device
+def test_fp16_scaler_state_survives_a_resume(tmp_path, gpu):
+    precision = Precision.choose(gpu, True, loss_scale=2.0**10)
+    trainer = make_trainer([Checkpoint(tmp_path)], model=lambda: ToyModel().to(gpu), precision=precision)
+    trainer.device = gpu
     trainer.run()
     trainer.scaler.update(512.0)
     state = trainer.state_dict()
-    other = make_trainer(model=lambda: ToyModel().to(device), precision=precision)
+    other = make_trainer(model=lambda: ToyModel().to(gpu), precision=precision)
     other.load_state_dict(state)
     assert other.scaler.get_scale() == 512.0
 

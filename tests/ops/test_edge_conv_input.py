@@ -181,8 +181,7 @@ def test_wrong_tables_are_named():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_devices_must_agree():
-    x_base, x_query, idx = graph("cuda")
-    with pytest.raises(ValueError, match="idx must have shape .* be on cuda:0, got .* on cpu"):
+def test_devices_must_agree(gpu):
+    x_base, x_query, idx = graph(gpu)
+    with pytest.raises(ValueError, match=f"idx must have shape .* be on {gpu}, got .* on cpu"):
         edge_sum_of_squares(x_base, x_query, edge_graph(idx.cpu(), 12))

@@ -82,14 +82,23 @@ def test_all_base_rows_far_from_all_queries(device):
 
 @pytest.mark.parametrize("near", ["the rows looked at first", "all other rows"])
 def test_a_first_bound_guessed_wrong_loses_nothing(device, near):
+    query, base = guessed_wrong(near, device)
+    for k in (100, 512):
+        assert_exact(knn(query, base, k), query, base)
+
+
+def test_more_neighbours_than_the_gpu_gives_are_found_on_the_cpu():
+    query, base = guessed_wrong("all other rows", "cpu")
+    assert_exact(knn(query, base, 1100), query, base)
+
+
+def guessed_wrong(near, device):
+    """Queries, and rows of which all that are near, or none, are among those that a search looks at first."""
     base = rows(8000, 16, device, 1) + 5
     panels = 8000 // 32
     first = torch.arange(8000, device=device) % panels < 32
     base[first if near == "the rows looked at first" else ~first] *= 0.1
-    query = rows(30, 16, device, 2) * 0.1
-    for k in (100, 512, 1100):
-        if device.type == "cpu" or k <= 512:
-            assert_exact(knn(query, base, k), query, base)
+    return rows(30, 16, device, 2) * 0.1, base
 
 
 def test_many_copies_of_a_row_are_ranked_by_number(device):

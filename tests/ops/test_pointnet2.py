@@ -249,23 +249,22 @@ def test_indices_out_of_range_are_refused_on_the_cpu(row):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_indices_must_be_on_the_gradient_s_device():
-    with pytest.raises(ValueError, match=r"idx must be on the device of grad \(cuda:0\), got cpu"):
-        torch.ops.pcdet.gather_points_backward(torch.ones(1, 2, 3, device="cuda"), torch.zeros(1, 3).long(), 4)
+def test_indices_must_be_on_the_gradient_s_device(gpu):
+    with pytest.raises(ValueError, match=rf"idx must be on the device of grad \({gpu}\), got cpu"):
+        torch.ops.pcdet.gather_points_backward(torch.ones(1, 2, 3, device=gpu), torch.zeros(1, 3).long(), 4)
 
 
 @pytest.mark.gpu
-def test_bad_numbers_spread_on_the_gpu():
-    xyz = random_points(2, 100, "cuda")
+def test_bad_numbers_spread_on_the_gpu(gpu):
+    xyz = random_points(2, 100, gpu)
     xyz[1, 3, 0] = math.nan
     picks = ops.farthest_point_sample(xyz, 5)
     assert (picks[0] >= 0).all() and (picks[1] == -1).all()
     assert ops.ball_query(1.0, 2, xyz, xyz[:, 3:4])[1].tolist() == [[-1, -1]]
     distance, idx = ops.three_nn(xyz[:, 3:4], xyz)
     assert distance[1].isnan().all() and (idx[1] == -1).all()
-    features = torch.ones(2, 1, 4, device="cuda", requires_grad=True)
-    picked = ops.gather_operation(features, torch.tensor([[0, -1], [4, 3]], device="cuda"))
+    features = torch.ones(2, 1, 4, device=gpu, requires_grad=True)
+    picked = ops.gather_operation(features, torch.tensor([[0, -1], [4, 3]], device=gpu))
     assert picked.isnan().tolist() == [[[False, True]], [[True, False]]]
     picked.sum().backward()
     assert features.grad.tolist() == [[[1, 0, 0, 0]], [[0, 0, 0, 1]]]

@@ -117,11 +117,10 @@ def test_an_assignment_that_is_none_is_refused():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_an_argmax_of_another_device_is_refused():
-    grad, argmax = torch.zeros(1, 8, 2, device="cuda"), torch.zeros(1, 8, 2).int()
-    voxel, count = torch.full((1, 4), -1, device="cuda").int(), torch.zeros(1, 8, device="cuda").int()
-    with pytest.raises(ValueError, match=r"argmax must be on the device of grad \(cuda:0\), got cpu"):
+def test_an_argmax_of_another_device_is_refused(gpu):
+    grad, argmax = torch.zeros(1, 8, 2, device=gpu), torch.zeros(1, 8, 2).int()
+    voxel, count = torch.full((1, 4), -1, device=gpu).int(), torch.zeros(1, 8, device=gpu).int()
+    with pytest.raises(ValueError, match=rf"argmax must be on the device of grad \({gpu}\), got cpu"):
         torch.ops.pcdet.roiaware_pool3d_backward(grad, voxel, count, argmax, True)
 
 

@@ -1,0 +1,30 @@
+"""The device on which tests marked ``gpu`` run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+EMULATOR = Path(__file__).resolve().parents[2] / "tools" / "dev" / "cuda_emulator"
+
+
+@cache
+def gpu_or_none() -> torch.device | None:
+    """The emulated device if PCDET_CUDA_EMULATOR names its library, else a CUDA card, else None.
+
+    Raises:
+        FileNotFoundError: the variable names no file; ``make cuda-emulated`` builds it.
+    """
+    library = os.environ.get("PCDET_CUDA_EMULATOR")
+    if library:
+        if not Path(library).is_file():
+            raise FileNotFoundError(f"PCDET_CUDA_EMULATOR names no file: {library}; build it with make cuda-emulated")
+        sys.path.insert(0, str(EMULATOR))
+        import emulated_device
+
+        return emulated_device.load(Path(library))
+    return torch.device("cuda", 0) if torch.cuda.is_available() else None

@@ -1,0 +1,57 @@
+#include "settings.h"
+
+#include <cstdlib>
+
+#include "schedule.h"
+
+namespace cuda_emulator {
+namespace {
+
+constexpr const char* kNames[] = {"SEED", "PREEMPT", "SHARED", "PROCESSORS", "SKIP", "STATS", "TRACE"};
+constexpr const char* kDefaults[] = {"0", "0", "101376", "108", "", "0", "0"};  // shared memory: of sm_86 and sm_89
+
+bool assign(Settings& to, const std::string& name, const char* value) {
+  const long number = std::atol(value);
+  if (name == "SEED") {
+    to.seed = number;
+  } else if (name == "PREEMPT") {
+    to.preempt = number;
+  } else if (name == "SHARED") {
+    to.shared_limit = static_cast<size_t>(number);
+  } else if (name == "PROCESSORS") {
+    to.processors = static_cast<int>(number);
+  } else if (name == "SKIP") {
+    to.skip = value;
+  } else if (name == "STATS") {
+    to.stats = number != 0;
+  } else if (name == "TRACE") {
+    to.trace = number != 0;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+Settings& changeable() {
+  static Settings* const one = [] {
+    auto* made = new Settings;
+    for (size_t i = 0; i < std::size(kNames); ++i) {
+      const char* given = std::getenv(("CUDA_EMULATOR_" + std::string(kNames[i])).c_str());
+      assign(*made, kNames[i], given ? given : kDefaults[i]);
+    }
+    return made;
+  }();
+  return *one;
+}
+
+}  // namespace
+
+const Settings& settings() { return changeable(); }
+
+}  // namespace cuda_emulator
+
+int cuda_emulator_set(const char* name, const char* value) {
+  const bool known = cuda_emulator::assign(cuda_emulator::changeable(), name, value);
+  if (known) cuda_emulator::restart_schedule();
+  return known ? 0 : 1;
+}

@@ -46,11 +46,14 @@ def repo_root() -> Path:
 
 
 @pytest.fixture
-def gpu() -> torch.device:
+def gpu(request) -> torch.device:
     """The device of tests marked ``gpu``: a CUDA card, or the emulated one whose library PCDET_CUDA_EMULATOR names."""
     found = gpu_or_none()
     if found is None:
         pytest.skip("no CUDA device, and PCDET_CUDA_EMULATOR is not set (make cuda-emulated)")
+    of_cards = request.node.get_closest_marker("card")
+    if of_cards and found.type != "cuda":
+        pytest.skip(of_cards.args[0])
     return found
 
 

@@ -13,7 +13,6 @@ from support.edges import (
     weights,
     with_and_without_missing,
 )
-from torch import nn
 
 from pcdet.ops.edge_conv import (
     EdgeTerms,
@@ -117,12 +116,10 @@ def test_one_edge_is_normed_by_running_statistics_and_leaves_them_alone(device):
 def test_gradients_are_those_of_the_values(device):
     x_base, x_query, idx = graph(device, missing=True, base=6, centres=4, k=3, channels=2)
     weight = weights(3, 4, device)
+    norm = {"norm": batch_norm(3, False, device), "activation": torch.relu}
     for reduce in ("none", "max", "mean"):
         assert torch.autograd.gradcheck(
-            lambda *inputs, how=reduce: edge_conv(
-                inputs[0], inputs[1], idx, inputs[2], norm=nn.BatchNorm1d(3), activation=torch.relu, reduce=how
-            ),
-            (x_base, x_query, weight),
+            lambda b, q, w, how=reduce: edge_conv(b, q, idx, w, reduce=how, **norm), (x_base, x_query, weight)
         )
     assert torch.autograd.gradcheck(lambda b, q: edge_conv(b, q, idx, weight, activation=torch.tanh), (x_base, x_query))
 

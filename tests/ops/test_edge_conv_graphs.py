@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from support.edges import assert_all_close, batch_norm, graph, tables, weights
+from support.opcheck import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcdet.ops.edge_conv import (
@@ -80,7 +81,7 @@ def test_ops_are_registered_soundly(device):
     ]
     for name, arguments in cases.items():
         for given in arguments:
-            torch.library.opcheck(getattr(torch.ops.pcdet, name).default, given)
+            opcheck(getattr(torch.ops.pcdet, name).default, given)
 
 
 def criterion_of_edges(device):
@@ -121,6 +122,7 @@ def test_the_whole_can_be_compiled_as_one_graph(device):
 
 
 @pytest.mark.slow
+@pytest.mark.card("Inductor writes no code for the emulated device")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # raised where Inductor is imported
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="Inductor needs a C++ compiler")
 def test_the_criterion_runs_in_code_of_inductors(device):

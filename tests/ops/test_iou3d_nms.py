@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.iou3d_nms import iou3d_nms_utils as ops
 from pcdet.ops.iou3d_nms import reference
@@ -215,9 +216,9 @@ def test_scores_must_be_on_the_boxes_device(gpu, pre_maxsize):
 def test_opcheck(device):
     a, b = random_boxes(4, device), random_boxes(6, device)
     for name in PAIRWISE:
-        torch.library.opcheck(getattr(torch.ops.pcdet, name).default, (a, b))
-    torch.library.opcheck(torch.ops.pcdet.paired_boxes_iou3d.default, (a, b[:4]))
-    torch.library.opcheck(torch.ops.pcdet.nms.default, (b, torch.rand(6, device=device), 0.1, True))
+        opcheck(getattr(torch.ops.pcdet, name).default, (a, b))
+    opcheck(torch.ops.pcdet.paired_boxes_iou3d.default, (a, b[:4]))
+    opcheck(torch.ops.pcdet.nms.default, (b, torch.rand(6, device=device), 0.1, True))
 
 
 class Detections(torch.nn.Module):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.knn import knn
 from pcdet.ops.knn.reference import knn as reference_knn
@@ -262,7 +263,7 @@ def test_older_processors_find_the_same(limit):
 def test_opcheck_and_one_graph(device):
     query, base, frame = rows(9, 5, device, 1), rows(30, 5, device, 2), torch.zeros(9, dtype=torch.int64, device=device)
     base_frame = torch.zeros(30, dtype=torch.int64, device=device)
-    torch.library.opcheck(torch.ops.pcdet.knn.default, (query, base, 4))
-    torch.library.opcheck(torch.ops.pcdet.knn.default, (query, base, 4, frame, base_frame))
+    opcheck(torch.ops.pcdet.knn.default, (query, base, 4))
+    opcheck(torch.ops.pcdet.knn.default, (query, base, 4, frame, base_frame))
     compiled = torch.compile(knn, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(query, base, 4)[1], knn(query, base, 4)[1])

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.pointnet2.pointnet2_batch import pointnet2_utils as ops
 from pcdet.ops.pointnet2.pointnet2_batch import reference
@@ -273,16 +274,16 @@ def test_bad_numbers_spread_on_the_gpu(gpu):
 def test_opcheck(device):
     xyz, idx = random_points(2, 20, device), random_rows(2, 12, 20, device)
     native = torch.ops.pcdet
-    torch.library.opcheck(native.furthest_point_sample.default, (xyz, 5))
-    torch.library.opcheck(native.ball_query.default, (xyz, xyz[:, :4], 1.0, 3))
-    torch.library.opcheck(native.three_nn.default, (xyz[:, :4], xyz))
+    opcheck(native.furthest_point_sample.default, (xyz, 5))
+    opcheck(native.ball_query.default, (xyz, xyz[:, :4], 1.0, 3))
+    opcheck(native.three_nn.default, (xyz[:, :4], xyz))
     features = torch.randn(2, 3, 20, device=device, requires_grad=True)
-    torch.library.opcheck(native.gather_points.default, (features, idx))
-    torch.library.opcheck(native.gather_points_backward.default, (torch.randn(2, 3, 12, device=device), idx, 20))
+    opcheck(native.gather_points.default, (features, idx))
+    opcheck(native.gather_points_backward.default, (torch.randn(2, 3, 12, device=device), idx, 20))
     weight = torch.rand(2, 4, 3, device=device, requires_grad=True)
-    torch.library.opcheck(native.three_interpolate.default, (features, idx.view(2, 4, 3), weight))
+    opcheck(native.three_interpolate.default, (features, idx.view(2, 4, 3), weight))
     grad = torch.randn(2, 3, 4, device=device)
-    torch.library.opcheck(native.three_interpolate_backward.default, (grad, idx.view(2, 4, 3), weight.detach(), 20))
+    opcheck(native.three_interpolate_backward.default, (grad, idx.view(2, 4, 3), weight.detach(), 20))
 
 
 def small_backbone(device):

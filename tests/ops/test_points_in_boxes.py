@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.roiaware_pool3d import reference
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils as ops
@@ -98,7 +99,7 @@ def test_boxes_that_are_not_finite_are_refused_on_the_cpu():
 
 def test_opcheck_and_one_graph(device):
     points, boxes = torch.rand(1, 30, 3, device=device), random_boxes(4, device, extent=1)[None]
-    torch.library.opcheck(torch.ops.pcdet.points_in_boxes_mask.default, (points[0], boxes[0]))
-    torch.library.opcheck(torch.ops.pcdet.points_in_boxes_index.default, (points, boxes))
+    opcheck(torch.ops.pcdet.points_in_boxes_mask.default, (points[0], boxes[0]))
+    opcheck(torch.ops.pcdet.points_in_boxes_index.default, (points, boxes))
     compiled = torch.compile(ops.points_in_boxes_gpu, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(points, boxes), ops.points_in_boxes_gpu(points, boxes))

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.roiaware_pool3d import reference
 from pcdet.ops.roiaware_pool3d.roiaware_pool3d_utils import RoIAwarePool3d
@@ -127,13 +128,13 @@ def test_an_argmax_of_another_device_is_refused(gpu):
 def test_opcheck_and_one_graph(device):
     rois, points, features = scene(3, 50, device, dtype=torch.float32)
     native = torch.ops.pcdet
-    torch.library.opcheck(native.roiaware_assign.default, (rois, points, [2, 2, 2], 4))
+    opcheck(native.roiaware_assign.default, (rois, points, [2, 2, 2], 4))
     voxel, count = native.roiaware_assign(rois, points, [2, 2, 2], 4)
     features.requires_grad_()
     for use_max in (True, False):
-        torch.library.opcheck(native.roiaware_pool3d.default, (features, voxel, count, use_max))
+        opcheck(native.roiaware_pool3d.default, (features, voxel, count, use_max))
         pooled, argmax = native.roiaware_pool3d(features.detach(), voxel, count, use_max)
-        torch.library.opcheck(native.roiaware_pool3d_backward.default, (pooled, voxel, count, argmax, use_max))
+        opcheck(native.roiaware_pool3d_backward.default, (pooled, voxel, count, argmax, use_max))
     pool = RoIAwarePool3d(2)
     compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(rois, points, features), pool(rois, points, features))

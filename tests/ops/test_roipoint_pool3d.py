@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.roipoint_pool3d import reference
 from pcdet.ops.roipoint_pool3d.roipoint_pool3d_utils import RoIPointPool3d
@@ -98,7 +99,7 @@ def test_numbers_may_be_those_of_numpy():
 
 def test_opcheck_and_one_graph(device):
     points, features, boxes = scene(1, 60, 3, device, dtype=torch.float32)
-    torch.library.opcheck(torch.ops.pcdet.roipoint_pool3d.default, (points, features, boxes, 8))
+    opcheck(torch.ops.pcdet.roipoint_pool3d.default, (points, features, boxes, 8))
     pool = RoIPointPool3d(8, [0.2, 0.2, 0.2])
     found = torch.compile(pool, fullgraph=True, backend="aot_eager")(points, features, boxes)
     assert torch.equal(found[0], pool(points, features, boxes)[0])

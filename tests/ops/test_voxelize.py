@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from support.opcheck import opcheck
 
 from pcdet.ops.voxel import reference, voxelize
 from pcdet.testing import random_cloud
@@ -109,6 +110,6 @@ def test_bad_arguments_are_named(change, message):
 def test_opcheck_and_one_graph(device):
     points = random_cloud(200, device)
     args = (points, [float(s) for s in PILLARS], [float(r) for r in RANGE], 5, 50)
-    torch.library.opcheck(torch.ops.pcdet.voxelize.default, args)
+    opcheck(torch.ops.pcdet.voxelize.default, args)
     compiled = torch.compile(voxelize, fullgraph=True, backend="aot_eager")
     assert_same(compiled(points, PILLARS, RANGE, 5, 50), voxelize(points, PILLARS, RANGE, 5, 50))

@@ -30,6 +30,7 @@ bool takes_numbers(const c10::OperatorHandle& op) {
 
 void check_tensor(const c10::OperatorHandle& op, const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.is_privateuseone()) return;
+  if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) return;  // a number of Python's
   if (!(tensor.is_cpu() && tensor.dim() == 0 && takes_numbers(op))) refuse(op, tensor);
 }
 

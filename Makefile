@@ -4,6 +4,8 @@
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
+# make cuda-emulated   the tests marked gpu, on the CUDA kernels compiled for the CPU (tools/dev/cuda_emulator); SCHEDULES="0 -1 7"
+#                   for several orders of threads and blocks, MODE=fused for a build that fuses multiply and add
 # make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
 #                   for other cases, JSON=FILE to add the counts to a file (docs/RELIABILITY.md)
 # make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
@@ -80,7 +82,7 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize soak fuzz sbom lock-versions clean FORCE
+.PHONY: setup quickstart test lint bench gpu-check sanitize cuda-emulated soak fuzz sbom lock-versions clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
 
@@ -151,6 +153,18 @@ $(SANITIZED_LIBRARY): $(OPS_SOURCES) $(shell find pcdet -name '*.py') $(RUNTIME)
 sanitize: $(DEV) $(SANITIZED_LIBRARY)
 	cd $(SANITIZED)/lib && $(WITH_SANITIZERS) \
 	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" "$(CURDIR)/tests/ops"
+
+# EMULATED chooses the tests, an expression of pytest's marks: EMULATED=gpu runs the slow ones too.
+MODE ?= plain
+SCHEDULES ?= 0
+EMULATED ?= gpu and not slow
+EMULATOR := build/cuda_emulator
+cuda-emulated: setup $(DEV)
+	$(STEP) "CUDA kernels for the CPU ($(MODE))" "$(PY)" tools/dev/cuda_emulator/build.py --mode $(MODE) --jobs $(JOBS)
+	@for seed in $(SCHEDULES); do \
+	  echo "threads and blocks in order $$seed"; \
+	  PCDET_CUDA_EMULATOR="$(CURDIR)/$(EMULATOR)/$(MODE)/libcuda_emulator.so" CUDA_EMULATOR_SEED=$$seed \
+	  $(PYTEST) -n $(JOBS) --dist loadscope -m "$(EMULATED)" || exit 1; done
 
 soak: setup $(DEV)
 	@cd tests && "$(PY)" -m soak --seconds $(SECONDS) --seed $(SEED) $(if $(JSON),--json "$(abspath $(JSON))")

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from models import pointpillars, pointrcnn, seconds
+from support.gpu import skip_where_spconv_cannot_run
 
 from pcdet.models import build_network
 
@@ -15,7 +16,7 @@ def to(batch, device):
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
-def built(name):
+def built(name, device):
     """(model, batch of two frames, what to compare in evaluation)."""
     torch.manual_seed(0)
     if name == "pointrcnn":
@@ -26,12 +27,13 @@ def built(name):
         facts = pointpillars.dataset_facts()
         return build_network(pointpillars.tiny_model_cfg(), 3, facts), pointpillars.random_batch(facts), compared
     pytest.importorskip("spconv")
+    skip_where_spconv_cannot_run(device)
     return build_network(seconds.model_cfg(), 3, seconds.facts()), seconds.batch(), compared
 
 
 @pytest.mark.parametrize("name", ["pointpillar", "second", "pointrcnn"])
 def test_predictions_do_not_depend_on_the_device(name, device):
-    model, batch, compared = built(name)
+    model, batch, compared = built(name, device)
     model.eval()
     moved = copy.deepcopy(model).to(device)
     with torch.no_grad():
@@ -44,7 +46,7 @@ def test_predictions_do_not_depend_on_the_device(name, device):
 
 @pytest.mark.parametrize("name", ["pointpillar", "second", "pointrcnn"])
 def test_a_training_step_does_not_depend_on_the_device(name, device):
-    model, batch, _ = built(name)
+    model, batch, _ = built(name, device)
     if name == "pointrcnn":
         model.roi_head = None  # it draws its proposals, from another generator on each device
     model.train()

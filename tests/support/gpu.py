@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 
 EMULATOR = Path(__file__).resolve().parents[2] / "tools" / "dev" / "cuda_emulator"
@@ -28,3 +29,9 @@ def gpu_or_none() -> torch.device | None:
 
         return emulated_device.load(Path(library))
     return torch.device("cuda", 0) if torch.cuda.is_available() else None
+
+
+def skip_where_spconv_cannot_run(device: torch.device) -> None:
+    """Skips a test of a sparse backbone on the emulated device: spconv launches kernels of its own, past PyTorch."""
+    if device.type not in ("cpu", "cuda"):
+        pytest.skip(f"spconv runs on no device of type {device.type}")

@@ -3,9 +3,11 @@
 # make test         every test that needs no GPU and no downloads
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
+# make cuda-compiles   the CUDA sources through nvcc, for sm_80 and sm_90 and without a GPU; the nvcc is one of its own, in
+#                   build/nvcc
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
-# make cuda-emulated   the tests marked gpu, on the CUDA kernels compiled for the CPU (tools/dev/cuda_emulator); SCHEDULES="0 -1 7"
-#                   for several orders of threads and blocks, MODE=fused for a build that fuses multiply and add
+# make cuda-emulated   the tests marked gpu, on the CUDA kernels compiled for the CPU (tools/dev/cuda_emulator);
+#                   SCHEDULES="0 -1 7" for several orders of threads and blocks, MODE=fused for a build that fuses
 # make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
 #                   for other cases, JSON=FILE to add the counts to a file (docs/RELIABILITY.md)
 # make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
@@ -18,8 +20,8 @@
 #                   LOCK_FLAGS=--upgrade takes the newest ones
 #
 # Python 3.10-3.12, g++ and make are all that is needed; everything else goes into .venv. A second call
-# sets up only what has changed: the TORCH or SPCONV asked for, the locked versions, the ops' sources, a library that is
-# gone.
+# sets up only what has changed: the TORCH, SPCONV or FORCE_CUDA asked for, the locked versions, the ops' sources, a
+# library that is gone. Where there is an NVIDIA driver and no nvcc that fits torch, NVIDIA's goes into .venv/nvcc.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,16 +45,23 @@ STEP := @"$(PYTHON)" tools/run_step.py
 PIP_INSTALL := "$(PY)" -m pip install --quiet --disable-pip-version-check --only-binary :all:
 
 # Which torch and spconv: what was asked for by hand, now or in an earlier call; otherwise a machine with an NVIDIA
-# driver gets the CUDA builds. ASKED holds what was asked for, CHOICE the builds that follow from it.
+# driver gets the CUDA builds. ASKED holds what was asked for, CHOICE the builds that follow from it. FORCE_CUDA, 1 or 0
+# for ops with CUDA or without, is kept in ASKED_OPS; an empty one leaves the choice to setup.py again.
 ASKED := $(VENV)/.asked.mk
+ASKED_OPS := $(VENV)/.asked_ops.mk
 CHOICE := $(VENV)/.choice
--include $(ASKED)
+-include $(ASKED) $(ASKED_OPS)
 ifneq ($(origin TORCH),undefined)
 ASKED_TORCH := $(TORCH)
 endif
 ifneq ($(origin SPCONV),undefined)
 ASKED_SPCONV := $(SPCONV)
 endif
+ifneq ($(origin FORCE_CUDA),undefined)
+ASKED_FORCE_CUDA := $(FORCE_CUDA)
+endif
+# $(call keep,NAME ...): writes what was asked for under these names; a recipe does so when it has done it.
+keep = @printf '%s\n' $(foreach name,$(1),$(if $(ASKED_$(name)),'ASKED_$(name) := $(ASKED_$(name))'))
 
 # $(call minor,PROGRAM): of an environment's Python once there is one, and until then of the one that will make it.
 minor = $(shell python="$(PYTHON)"; test -x "$(1)" && python="$(1)"; "$$python" -c 'import sys; print(sys.version_info[1])')
@@ -72,6 +81,7 @@ DEFAULT_SPCONV := spconv==2.3.8
 endif
 override TORCH := $(or $(ASKED_TORCH),$(DEFAULT_TORCH))
 override SPCONV := $(or $(ASKED_SPCONV),$(DEFAULT_SPCONV))
+override FORCE_CUDA := $(ASKED_FORCE_CUDA)
 
 OPS_SOURCES := $(shell find pcdet/ops -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' -o -name '*.inc') setup.py
 RUNTIME := $(VENV)/.runtime
@@ -82,7 +92,8 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint bench gpu-check sanitize cuda-emulated soak fuzz sbom lock-versions clean FORCE
+.PHONY: setup quickstart test lint cuda-compiles bench gpu-check sanitize cuda-emulated cuda-watch soak fuzz sbom \
+  lock-versions clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
 
@@ -105,19 +116,33 @@ $(RUNTIME): $(LOCK) $(CHOICE)
 	$(STEP) "python packages" $(PIP_INSTALL) --require-hashes -r $(LOCK)
 	@sed -n 's/^\([a-z][^\\]*[^\\ ]\).*/\1/p' $(LOCK) >$(CONSTRAINTS)
 	$(STEP) "torch and spconv" $(PIP_INSTALL) --constraint $(CONSTRAINTS) '$(TORCH)' '$(SPCONV)'
-	@printf '%s\n' $(if $(ASKED_TORCH),'ASKED_TORCH := $(ASKED_TORCH)') $(if $(ASKED_SPCONV),'ASKED_SPCONV := $(ASKED_SPCONV)') >$(ASKED)
+	$(call keep,TORCH SPCONV) >$(ASKED)
 	@touch $@
 
 $(DEV): $(DEV_LOCK) $(RUNTIME)
 	$(STEP) "development packages" $(PIP_INSTALL) --require-hashes -r $(DEV_LOCK)
 	@touch $@
 
+# NVIDIA's compiler from wheels, in a folder of its own: it is no part of what torch has brought along. One is for this
+# environment's ops, the other for `make cuda-compiles`. The linker looks for the library's name without a version.
+NVCC := $(VENV)/nvcc/.stamp
+NVCC_TO_CHECK := build/nvcc/.stamp
+NVCC_LOCK := requirements/lock-nvcc.txt
+$(NVCC) $(NVCC_TO_CHECK): $(NVCC_LOCK) | $(RUNTIME)
+	@rm -rf $(@D)
+	$(STEP) "CUDA compiler" $(PIP_INSTALL) --no-deps --require-hashes --target $(@D) -r $(NVCC_LOCK)
+	@ln -s libcudart.so.13 $(@D)/nvidia/cu13/lib/libcudart.so
+	@touch $@
+
 # The library lies in the checkout, whichever environment it was built for.
 $(BUILT_FOR): FORCE
-	$(call record,"$(PY)")
+	$(call record,"$(PY)" $(if $(FORCE_CUDA),FORCE_CUDA=$(FORCE_CUDA)))
 
 $(LIBRARY): $(OPS_SOURCES) $(RUNTIME) $(BUILT_FOR)
-	$(STEP) "native ops" "$(PY)" setup.py --quiet build_ext --inplace
+	@wanted=$$(FORCE_CUDA='$(FORCE_CUDA)' "$(PY)" tools/wants_nvcc.py) || exit 1; \
+	test "$$wanted" = no || $(MAKE) --no-print-directory $(NVCC)
+	$(STEP) "native ops" env FORCE_CUDA='$(FORCE_CUDA)' "$(PY)" setup.py --quiet build_ext --inplace
+	$(call keep,FORCE_CUDA) >$(ASKED_OPS)
 	@touch $@
 
 quickstart: setup
@@ -130,6 +155,9 @@ lint: $(DEV)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
+
+cuda-compiles: $(RUNTIME) $(NVCC_TO_CHECK)
+	"$(PY)" tools/dev/check_cuda_compiles.py --jobs $(JOBS)
 
 bench: setup $(DEV)
 	mkdir -p output/bench
@@ -219,6 +247,7 @@ lock-versions: $(TOOLS_STAMP)
 	    --constraints requirements/lock-py$$python.txt requirements.txt requirements-dev.txt requirements/not-locked.txt && \
 	  $(UV_COMPILE) --python-version $$python -o requirements/lock-tools-py$$python.txt requirements-tools.txt || exit 1; \
 	done
+	$(UV_COMPILE) --python-version 3.10 -o $(NVCC_LOCK) requirements-nvcc.txt
 
 clean:
 	rm -rf build pcdet/ops/*.so

@@ -1,8 +1,8 @@
 """Builds pcdet and its native library ``pcdet/ops/_C`` from every ``pcdet/ops/**/src``.
 
-The CPU ops are always built. The CUDA ops are added when this torch has CUDA and nvcc is found; ``FORCE_CUDA=1`` asks
-for them (and fails without nvcc), ``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` and ``MAX_JOBS`` work as
-usual.
+The CPU ops are always built. The CUDA ops are added when this torch has CUDA and an nvcc of the same major version is
+found (``pcdet/utils/cuda_toolkit.py`` says where); ``FORCE_CUDA=1`` asks for them (and fails without nvcc),
+``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` and ``MAX_JOBS`` work as usual.
 ``PCDET_SANITIZE=address,undefined`` builds the CPU ops with those sanitizers.
 
     python setup.py build_ext --inplace     # in the checkout, next to the sources
@@ -22,26 +22,44 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.
 import torch
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from pcdet.utils.cuda_toolkit import ToolkitError, fitting_toolkit, major
+
 OPS = Path("pcdet/ops")
 # Into how many translation units the sources of a kind are joined. PyTorch's headers take nearly all of a compiler's
 # time, and a joined source reads them once: two units keep two cores busy; nvcc spends more on the kernels themselves.
 UNITS = {".cpp": 2, ".cu": 4}
 
 
-def wants_cuda() -> bool:
-    """Whether the CUDA kernels are built; the rule is in this file's first lines."""
-    asked = os.environ.get("FORCE_CUDA", "")
-    if asked == "0":
+def choose_cuda() -> bool:
+    """Whether the CUDA kernels are built, as this file's first lines say; their toolkit becomes torch's CUDA_HOME."""
+    asked, cuda = os.environ.get("FORCE_CUDA", ""), torch.version.cuda
+    if asked not in ("", "0", "1"):
+        raise SystemExit(f"FORCE_CUDA must be 1 (build the CUDA ops), 0 (leave them out) or not set, got {asked!r}")
+    if asked == "0" or (cuda is None and asked == ""):
         return False
-    if asked == "1" and (CUDA_HOME is None or torch.version.cuda is None):
-        missing = (
-            "nvcc was not found (set CUDA_HOME)" if CUDA_HOME is None else f"torch {torch.__version__} has no CUDA"
-        )
-        raise SystemExit(f"FORCE_CUDA=1, but {missing}. Without FORCE_CUDA only the CPU ops are built.")
-    return CUDA_HOME is not None and torch.version.cuda is not None
+    if cuda is None:
+        raise SystemExit(f"FORCE_CUDA=1, but torch {torch.__version__} has no CUDA. Install a CUDA build of torch")
+    try:
+        toolkit = fitting_toolkit(cuda)
+    except ToolkitError as error:
+        raise SystemExit(str(error)) from error
+    if toolkit:
+        os.environ["CUDA_HOME"] = str(toolkit.home)
+        return True
+    missing = f"torch {torch.__version__} needs nvcc {major(cuda)}, which was not found (PATH, /usr/local/cuda, .venv)"
+    if asked == "1":
+        raise SystemExit(f"FORCE_CUDA=1, but {missing}: `make setup FORCE_CUDA=1` installs it, or set CUDA_HOME")
+    print(f"only the CPU ops are built: {missing}", file=sys.stderr)
+    return False
+
+
+WITH_CUDA = choose_cuda()
+
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # reads CUDA_HOME when imported
 
 
 def compile_flags() -> dict[str, list[str]]:
@@ -81,15 +99,14 @@ def joined(suffix: str) -> list[str]:
 def native_library():
     """The one extension; paths relative to this file, as setuptools wants them."""
     os.chdir(ROOT)
-    with_cuda = wants_cuda()
     included = [path for path in OPS.rglob("*") if path.suffix in {".h", ".inc", ".cuh", ".cpp", ".cu"}]
     sanitizers = os.environ.get("PCDET_SANITIZE")
-    return (CUDAExtension if with_cuda else CppExtension)(
+    return (CUDAExtension if WITH_CUDA else CppExtension)(
         "pcdet.ops._C",
-        [*joined(".cpp"), *(joined(".cu") if with_cuda else [])],
+        [*joined(".cpp"), *(joined(".cu") if WITH_CUDA else [])],
         include_dirs=[str(ROOT / OPS / "include")],
         depends=sorted(map(str, included)),
-        extra_compile_args=compile_flags() if with_cuda else {"cxx": compile_flags()["cxx"]},
+        extra_compile_args=compile_flags() if WITH_CUDA else {"cxx": compile_flags()["cxx"]},
         extra_link_args=[f"-fsanitize={sanitizers}"] if sanitizers else [],
         py_limited_api=True,
     )

@@ -156,7 +156,9 @@ def use_torch(monkeypatch, torch) -> None:
 
 def put_nvcc(monkeypatch, folder, release: str) -> None:
     """An nvcc of a release, where CUDA_HOME says."""
-    (folder / "bin").mkdir()
+    for name in ("bin", "include"):
+        (folder / name).mkdir()
+    (folder / "include/cuda_runtime.h").touch()
     nvcc = folder / "bin/nvcc"
     nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.1'\n")
     nvcc.chmod(0o755)
@@ -209,7 +211,16 @@ def test_more_threads_than_cores_are_named(monkeypatch):
     assert report.sections["threads"]["torch"] == "999" and "set OMP_NUM_THREADS" in texts(report)
 
 
-def test_no_nvcc_is_told(monkeypatch, tmp_path):
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_ops_for_the_cpu_alone_are_told_on_a_gpu_with_the_command_that_builds_them(monkeypatch):
+    monkeypatch.setattr("pcdet.utils.places.INSTALLED", False)
+    use_torch(monkeypatch, fake_torch("13.0", available=True, ops={"pcdet::a": {"CPU"}}))
+    assert "the ops are built for the CPU only: make setup FORCE_CUDA=1" in texts(doctor.examine())
+    monkeypatch.setattr("pcdet.utils.places.INSTALLED", True)
+    assert "the ops are built for the CPU only: FORCE_CUDA=1 pip wheel ." in texts(doctor.examine())
+    use_torch(monkeypatch, fake_torch("13.0", available=True, ops={"pcdet::a": {"CPU", "CUDA"}}))
+    assert "built for the CPU only" not in texts(doctor.examine())
+
+
+def test_no_nvcc_is_told(monkeypatch):
+    monkeypatch.setattr(doctor, "find_toolkits", list)
     assert doctor.examine().sections["system"]["nvcc"] == "none"

@@ -17,13 +17,19 @@ case "$*" in
   "-m pip list"*) cat "$CALLS.installed" ;;
   "-m fuzz --groups"*) echo "${GROUPS_OF_FUZZ:-readers ops}" ;;
   "-m fuzz "*) echo "$*" >>"$CALLS"; exit "${FUZZ_STATUS:-0}" ;;
+  "-m pip install"*--target*) echo "$*" >>"$CALLS"; while [ "$1" != --target ]; do shift; done
+    mkdir -p "$2/nvidia/cu13/lib" && touch "$2/nvidia/cu13/lib/libcudart.so.13" ;;
   "-m pip uninstall"*|"-m pip install"*) echo "$*" >>"$CALLS" ;;
+  tools/wants_nvcc.py) echo "${WANTS_NVCC:-no}"; test "${WANTS_NVCC:-no}" != refused ;;
+  "tools/dev/check_cuda_compiles.py"*) echo "$*" >>"$CALLS" ;;
   tools/run_step.py*) shift 2; "$@" ;;
   "setup.py --quiet build --build-lib"*) echo "$*" >>"$CALLS"; mkdir -p "$5/pcdet/ops" ;;
-  "setup.py "*) echo "$*" >>"$CALLS"; touch pcdet/ops/_C.so ;;
+  "setup.py "*) echo "${FORCE_CUDA:+FORCE_CUDA=$FORCE_CUDA }$*" >>"$CALLS"; touch pcdet/ops/_C.so ;;
   *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 """
+# What the caller's own environment must not choose here.
+CHOICES = ("TORCH", "SPCONV", "FORCE_CUDA", "MAKEFLAGS")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
@@ -55,7 +61,7 @@ class Checkout:
 
     def make(self, *arguments: str) -> subprocess.CompletedProcess:
         self.log.unlink(missing_ok=True)
-        environment = {key: value for key, value in os.environ.items() if key not in ("TORCH", "SPCONV", "MAKEFLAGS")}
+        environment = {key: value for key, value in os.environ.items() if key not in CHOICES}
         return subprocess.run(
             ["make", f"PYTHON={self.python}", *arguments],
             cwd=self.folder,
@@ -100,6 +106,47 @@ def test_what_was_asked_for_once_holds_in_later_calls(checkout):
     assert checkout.calls("setup") == []
     checkout.touch("requirements/lock-py3.11.txt")
     assert checkout.calls("setup")[1].endswith("torch>=2.11,<2.13 spconv==2.3.8")
+
+
+def test_ops_with_or_without_cuda_are_kept_as_asked_for_and_nothing_is_installed(checkout):
+    with_cuda = ["FORCE_CUDA=1 setup.py --quiet build_ext --inplace"]
+    assert checkout.calls("setup", "FORCE_CUDA=1") == with_cuda
+    assert checkout.calls("setup") == []
+    assert checkout.calls("setup", "FORCE_CUDA=0") == ["FORCE_CUDA=0 setup.py --quiet build_ext --inplace"]
+    assert checkout.calls("setup", "FORCE_CUDA=") == ["setup.py --quiet build_ext --inplace"], "nobody's choice again"
+    assert checkout.calls("setup") == []
+    assert checkout.calls("setup", "FORCE_CUDA=1") == with_cuda
+    checkout.touch("pcdet/ops/knn/src/knn.cpp")
+    assert checkout.calls("setup") == with_cuda
+
+
+def test_a_compiler_that_is_wanted_is_installed_by_its_sums_before_the_ops_are_built(checkout, monkeypatch):
+    monkeypatch.setenv("WANTS_NVCC", "yes")
+    install, build = checkout.calls("setup", "FORCE_CUDA=1")
+    assert install.endswith("--no-deps --require-hashes --target .venv/nvcc -r requirements/lock-nvcc.txt")
+    assert "--only-binary :all:" in install and build.endswith("setup.py --quiet build_ext --inplace")
+    linked = checkout.folder / ".venv/nvcc/nvidia/cu13/lib/libcudart.so"  # the name that -lcudart looks for
+    assert linked.resolve().name == "libcudart.so.13" and linked.exists()
+    checkout.touch("pcdet/ops/knn/src/knn.cpp")
+    assert checkout.calls("setup") == [build], "the compiler is there"
+    checkout.touch("requirements/lock-nvcc.txt")
+    checkout.touch("pcdet/ops/knn/src/knn.cpp")
+    assert checkout.calls("setup") == [install, build], "of another version"
+
+
+def test_the_ops_are_not_built_where_their_compiler_cannot_be_had(checkout, monkeypatch):
+    monkeypatch.setenv("WANTS_NVCC", "refused")
+    done = checkout.make("setup", "FORCE_CUDA=1")
+    assert done.returncode != 0 and not checkout.log.exists()
+    monkeypatch.delenv("WANTS_NVCC")
+    assert checkout.calls("setup") == ["setup.py --quiet build_ext --inplace"], "what failed is not kept"
+
+
+def test_the_cuda_sources_are_compiled_by_a_compiler_of_their_own_that_is_installed_once(checkout):
+    install, check = checkout.calls("cuda-compiles")
+    assert install.endswith("--no-deps --require-hashes --target build/nvcc -r requirements/lock-nvcc.txt")
+    assert check == "tools/dev/check_cuda_compiles.py --jobs 2"
+    assert checkout.calls("cuda-compiles") == [check]
 
 
 def test_another_build_of_spconv_takes_the_place_of_the_old_one(checkout):

@@ -20,7 +20,12 @@ CHOSEN_BY_THE_MACHINE = re.compile(r"torch$|spconv|cumm|triton|nvidia-|cuda-")
 
 def read_lock(kind: str, python: str) -> dict[str, tuple[Requirement, list[str]]]:
     """Name -> requirement and SHA-256 sums of each entry of a lock."""
-    text = (ROOT / "requirements" / f"{kind}-py{python}.txt").read_text().replace("\\\n", " ")
+    return read_entries(f"{kind}-py{python}.txt")
+
+
+def read_entries(file: str) -> dict[str, tuple[Requirement, list[str]]]:
+    """Name -> requirement and SHA-256 sums of each entry of a file of requirements/."""
+    text = (ROOT / "requirements" / file).read_text().replace("\\\n", " ")
     entries = {}
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
@@ -96,6 +101,16 @@ def test_setuptools_suits_every_torch_that_is_supported(python):
     """2.11 and 2.12 ask for setuptools below 82."""
     requirement, _ = read_lock("lock", python)["setuptools"]
     assert Requirement("setuptools>=77.0.3,<82").specifier.contains(str(requirement.specifier).removeprefix("=="))
+
+
+def test_the_compiler_is_locked_for_both_processors_and_for_the_cuda_that_torch_brings():
+    """torch 2.11 to 2.13 ask for the runtime of CUDA 13.0, 13.0.96, in their metadata."""
+    lock = read_entries("lock-nvcc.txt")
+    wanted = {canonicalize_name(r.name): r for r in direct_requirements("requirements-nvcc.txt", "3.11", "x86_64")}
+    assert {name: requirement for name, (requirement, _) in lock.items()} == wanted
+    assert all(len(set(hashes)) >= 2 for _, hashes in lock.values()), "x86-64 and aarch64"
+    assert all(str(requirement.specifier).startswith("==13.0.") for requirement in wanted.values())
+    assert str(wanted["nvidia-cuda-runtime"].specifier) == "==13.0.96"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "requirements").iterdir()), ids=lambda path: path.name)

@@ -10,27 +10,22 @@ import importlib
 import json
 import os
 import platform
-import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pcdet
 from pcdet.utils import places
 from pcdet.utils.cpu_features import FASTER_LAYOUT, mixed_precision, read_processor
+from pcdet.utils.cuda_toolkit import find_toolkits
+from pcdet.utils.native_ops import how_to_build, how_to_build_with_cuda, kernels
 
 REPO_ROOT = Path(pcdet.__file__).resolve().parent.parent
 REQUIRED = ("numpy", "numba", "scipy", "easydict", "pyyaml", "tqdm", "pillow", "threadpoolctl")
 OPTIONAL = {"tensorboardX": "training curves", "matplotlib": "pictures of results", "pytest": "make test"}
-BUILD_OPS = "python setup.py build_ext --inplace (or: make setup)"
-BUILD_WHEEL = (
-    "pip wheel . --no-build-isolation --no-deps -w dist in a checkout, beside this torch, and pip install "
-    "--force-reinstall --no-deps dist/pcdet-*.whl here"
-)
 BACKENDS = {"CPU": "CPU", "CUDA": "CUDA", "CompositeImplicitAutograd": "any, through other ops"}
 
 
@@ -114,7 +109,7 @@ def _system(advice: list[Advice]) -> dict[str, str]:
         "python": f"{platform.python_version()} in {sys.prefix}",
         "platform": platform.platform(),
         "c++ compiler": compiler or "none",
-        "nvcc": " ".join(filter(None, [_nvcc(), _nvcc_version()])) or "none",
+        "nvcc": ", ".join(map(str, find_toolkits())) or "none",
     }
 
 
@@ -131,21 +126,6 @@ def _processor(advice: list[Advice]) -> dict[str, str]:
         "hidden": "; ".join(hidden) or "none",
         "with --use_amp": f"{choice.name}, {layout} maps: {choice.reason}",
     }
-
-
-def _nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME")
-    return shutil.which("nvcc", path=os.path.join(home, "bin")) if home else shutil.which("nvcc")
-
-
-def _nvcc_version() -> str | None:
-    """Release of nvcc, such as 13.0."""
-    nvcc = _nvcc()
-    if nvcc is None:
-        return None
-    answer = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"release (\d+\.\d+)", answer)
-    return found.group(1) if found else None
 
 
 def _packages(advice: list[Advice]) -> dict[str, str]:
@@ -174,9 +154,12 @@ def _torch(advice: list[Advice]) -> dict[str, str]:
         advice.append(Advice(f"torch does not import ({error}): see docs/INSTALL.md for the build that fits", True))
         return {"torch": "missing"}
     facts = {"torch": torch.__version__, "built for CUDA": torch.version.cuda or "no"}
-    nvcc = _nvcc_version()
-    if torch.version.cuda and nvcc and torch.version.cuda.split(".")[0] != nvcc.split(".")[0]:
-        text = f"nvcc {nvcc} cannot build ops for torch's CUDA {torch.version.cuda}: take one major version for both"
+    toolkits = find_toolkits()
+    if torch.version.cuda and toolkits and not any(toolkit.fits(torch.version.cuda) for toolkit in toolkits):
+        text = (
+            f"nvcc {toolkits[0].release} cannot build ops for torch's CUDA {torch.version.cuda}: "
+            "take one major version for both"
+        )
         advice.append(Advice(text, False))
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
@@ -194,30 +177,21 @@ def _torch(advice: list[Advice]) -> dict[str, str]:
 
 
 def _ops(advice: list[Advice]) -> dict[str, str]:
-    build = BUILD_WHEEL if places.INSTALLED else BUILD_OPS
     library = next(iter(sorted((REPO_ROOT / "pcdet" / "ops").glob("_C*.so"))), None)
     facts = {"library": str(library.relative_to(REPO_ROOT)) if library else "not built"}
     try:
         importlib.import_module("pcdet.ops")
     except ImportError as error:
         facts["loads"] = f"no: {str(error).splitlines()[0]}"
-        advice.append(Advice(f"the native ops do not load: {build}", True))
+        advice.append(Advice(f"the native ops do not load: {how_to_build()}", True))
         return facts
     facts["loads"] = "yes"
-    kernels = _kernels(importlib.import_module("torch"))
-    facts |= {name: ", ".join(backends) or "no kernel" for name, backends in kernels.items()}
-    cuda = [name for name, backends in kernels.items() if "CUDA" in backends]
-    if not cuda and importlib.import_module("torch").cuda.is_available():
-        text = f"the ops are built for the CPU only; with nvcc installed: FORCE_CUDA=1 {build}"
-        advice.append(Advice(text, False))
+    torch = importlib.import_module("torch")
+    found = kernels(torch, list(BACKENDS))
+    facts |= {name: ", ".join(BACKENDS[key] for key in keys) or "no kernel" for name, keys in found.items()}
+    if torch.cuda.is_available() and not any("CUDA" in keys for keys in found.values()):
+        advice.append(Advice(f"the ops are built for the CPU only: {how_to_build_with_cuda()}", False))
     return facts
-
-
-def _kernels(torch: Any) -> dict[str, list[str]]:
-    """Op -> backends that it has a kernel for."""
-    has: Callable[[str, str], bool] = torch._C._dispatch_has_kernel_for_dispatch_key
-    names = sorted(n for n in torch._C._dispatch_get_all_op_names() if n.startswith("pcdet::"))
-    return {name: [text for key, text in BACKENDS.items() if has(name, key)] for name in names}
 
 
 def _spconv(advice: list[Advice]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from pcdet.models.kd.features.teacher_batch import TeacherInput, teacher_input
 from pcdet.models.kd.schema import KDConfig
 from pcdet.registry import parse_node
 from pcdet.utils.common_utils import batch_to_device
+from pcdet.utils.native_ops import require_kernels
 from pcdet.utils.visualize import Boxes
 from pcdet.utils.weights import MisfitError
 
@@ -87,7 +88,12 @@ def load_weights(
 
 
 def place(model: nn.Module, device: torch.device, precision: Precision | None = None) -> nn.Module:
-    """The model on a device, in the memory layout that goes with a precision; None leaves the layout as it is."""
+    """The model on a device, in the memory layout that goes with a precision; None leaves the layout as it is.
+
+    Raises:
+        NoKernelError: the native ops are not built for this kind of device.
+    """
+    require_kernels(device)
     model = model.to(device)
     return model if precision is None else precision.lay_out(model)
 

@@ -8,12 +8,13 @@ import torch
 import yaml
 from easydict import EasyDict
 
-from pcdet.api import Detector, build_detector, load_teacher
+from pcdet.api import Detector, build_detector, load_teacher, place
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets.errors import BadFrameError
 from pcdet.datasets.point_folder import PointClouds, PointFolder
 from pcdet.registry import ConfigError
 from pcdet.utils.common_utils import batch_to_device
+from pcdet.utils.native_ops import NoKernelError
 from pcdet.utils.weights import MisfitError
 
 
@@ -45,6 +46,22 @@ def read(path):
 def cloud(rows=500):
     points = np.random.default_rng(0).random((rows, 4), dtype=np.float32)
     return points * np.array([20, 10, 2, 1], dtype=np.float32) - np.array([0, 5, 2, 0], dtype=np.float32)
+
+
+# --------------------------------------------------------------------------------------------------------------- place
+
+
+def test_a_device_that_the_ops_are_not_built_for_is_refused_before_a_model_is_on_it(monkeypatch):
+    """No build has kernels for XPU, which stands for a GPU under ops for the CPU alone."""
+    model = torch.nn.Linear(1, 1)
+    assert place(model, torch.device("cpu")) is model
+    monkeypatch.setattr("pcdet.utils.places.INSTALLED", False)
+    with pytest.raises(NoKernelError, match="xpu:0, and .* built without XPU: .* `make setup FORCE_CUDA=1`, or"):
+        place(model, torch.device("xpu", 0))
+    assert model.weight.device.type == "cpu"
+    monkeypatch.setattr("pcdet.utils.places.INSTALLED", True)
+    with pytest.raises(NoKernelError, match=r"`FORCE_CUDA=1 pip wheel \. .*, with nvcc installed`"):
+        place(model, torch.device("xpu", 0))
 
 
 # ------------------------------------------------------------------------------------------------------------- teacher

@@ -15,11 +15,13 @@ from pcdet.engine.trainer import Interrupted, NonFiniteError
 from pcdet.registry import ConfigError
 from pcdet.utils.checkpoint_reader import CheckpointError
 from pcdet.utils.folder_lock import FolderInUseError
+from pcdet.utils.native_ops import NoKernelError
 from pcdet.utils.safe_files import WriteError
 from pcdet.utils.weights import MisfitError
 
 KNOWN_ERRORS = (
-    ConfigError, CheckpointError, DataError, FolderInUseError, NonFiniteError, FileNotFoundError, WriteError,
+    ConfigError, CheckpointError, DataError, FolderInUseError, NoKernelError, NonFiniteError, FileNotFoundError,
+    WriteError,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from easydict import EasyDict
 
+from pcdet.api import place
 from pcdet.cli import session as session_module
 from pcdet.cli import train
 from pcdet.cli.ending import how_to_go_on, naming_allow_partial, run
@@ -167,6 +168,11 @@ def test_what_cannot_be_written_is_told_in_one_line(said_at_the_end):
         raise WriteError("a.pth cannot be written: No space left on device")
 
     assert said_at_the_end(main) == "WriteError: a.pth cannot be written: No space left on device"
+
+
+def test_a_device_that_the_ops_are_not_built_for_is_told_in_one_line(said_at_the_end):
+    text = said_at_the_end(lambda: place(torch.nn.Linear(1, 1), torch.device("xpu", 0)))
+    assert text.startswith("NoKernelError: the model runs on xpu:0, ") and "\n" not in text
 
 
 def hooks_of(tmp_path, *flags):

@@ -55,6 +55,48 @@ def test_a_card_without_known_peaks_has_goals_and_no_limits(roofline):
     assert found["knn in features, 6000 x 16000 x 64, k 128"][1:] == ("3.000", "-", "-", "0.36", "**no**")
 
 
+def knn_of_every_case(roofline, shares):
+    """Results in which the searches reach these shares of their limits, in the order of the rows."""
+    rows = [row for row in roofline.ROWS if row.script == "bm_knn"]
+    ms = [row.operations / 67e12 * 1e3 / share for row, share in zip(rows, shares, strict=True)]
+    return results("NVIDIA H200", bm_knn={row.case: each for row, each in zip(rows, ms, strict=True)})
+
+
+def verdict(roofline, found):
+    return roofline.knn_verdict(found, roofline.card_of(found)[1])
+
+
+def test_a_search_at_half_of_its_limit_in_every_case_keeps_its_exact_form(roofline):
+    text = verdict(roofline, knn_of_every_case(roofline, [0.51, 0.9, 0.6, 0.7, 0.8]))
+    assert text.startswith("knn: the exact form stays: 5 of 5 cases reach the bar of 50%, the least is 51% (knn in")
+
+
+def test_one_search_below_half_of_its_limit_speaks_for_the_expanded_form(roofline):
+    text = verdict(roofline, knn_of_every_case(roofline, [0.9, 0.9, 0.49, 0.9, 0.9]))
+    assert "the expanded form with exact re-ranking is worth a trial" in text
+    assert "4 of 5 cases reach the bar of 50%, the least is 49% (knn in features, 256 x 35200 x 128, k 256)" in text
+
+
+def test_the_form_of_the_search_is_undecided_without_all_cases_or_the_card_s_peaks(roofline):
+    case = "features: 6000 queries, 16000 rows, 64 channels, k 128"
+    text = verdict(roofline, results("NVIDIA H200", bm_knn={case: 0.1}))
+    assert text.startswith("knn: undecided, bm_knn.py has no case")
+    every = knn_of_every_case(roofline, [0.9] * 5)
+    every["bm_knn"]["device"] = "NVIDIA T4"
+    assert verdict(roofline, every) == "knn: undecided, the peaks of this card are not listed."
+
+
+def test_the_page_says_what_of_a_step_is_the_distillation(roofline):
+    summary = {"share": 0.2, "cpu_share": 0.1, "extra_mb": 30.0, "plain_share": 0.7}
+    row = {"case": "step of 2 frames, preset default", "contender": "pcdet", "ms": 50.0, "summary": summary}
+    text = roofline.text({"bm_kd_step": {"device": "NVIDIA H200", "skipped": {}, "rows": [row]}})
+    wanted = (
+        "preset default: 20.0% (CPU 10.0%), 30 MB; plain PyTorch 70%; the goal of 15 % and 100 MB is **not reached**"
+    )
+    assert wanted in text
+    assert "preset official: not measured" in text
+
+
 def test_results_of_a_cpu_are_refused(roofline, tmp_path, monkeypatch):
     folder = tmp_path / "bench"
     folder.mkdir()

@@ -21,8 +21,10 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO_ROOT))
 
 import torch
+from _device import Device
 
 OURS = "pcdet"
+REHEARSAL = "rehearsal at small sizes"  # how its cases begin: nothing takes them for figures
 LONG_MS = 10.0  # from here on, starting a call on a GPU and waiting for it do not count
 
 
@@ -40,27 +42,37 @@ class Benchmark:
         self, doc: str, versions: tuple[str, ...] = (), *, repeats: int = 9, options: Mapping[str, dict] | None = None
     ):
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--device", default="cpu", help="cpu or cuda")
+        parser.add_argument("--device", default="cpu", help="cpu, cuda or emulated")
+        parser.add_argument("--small", action="store_true", help="a rehearsal: sizes that take seconds anywhere")
         parser.add_argument("--repeats", type=int, default=repeats, help="rounds; each runs every contender once")
         parser.add_argument("--threads", type=int, default=torch.get_num_threads())
         parser.add_argument("--json", type=Path, help="write machine and rows there too")
         for flag, arguments in (options or {}).items():
             parser.add_argument(flag, **arguments)
         args = self.options = parser.parse_args()
-        self.device, self.repeats, self.json_path = torch.device(args.device), args.repeats, args.json
+        try:
+            self.measured = Device(args.device)
+        except ValueError as error:
+            parser.error(str(error))
+        self.device, self.repeats, self.json_path = self.measured.torch, args.repeats, args.json
+        self.small: bool = args.small
         torch.set_num_threads(args.threads)
         self.rows: list[dict] = []
         self.absent: dict[str, str] = {}
         self.machine = {
             "command": " ".join(["python", f"tools/benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
             "processor": _processor(),
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "device": self.measured.card,
             "threads": args.threads,
             "load": round(os.getloadavg()[0], 1),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in ("torch", "numpy", *versions)},
         }
         print("\n".join(f"{key:10s} {value}" for key, value in self.machine.items()))
+
+    def size(self, number: int) -> int:
+        """A size of a case, or the small one that stands for it in a rehearsal."""
+        return max(8, number // 64) if self.small else number
 
     def skip(self, contender: str, reason: str) -> None:
         """Names a contender that cannot take part here."""
@@ -76,6 +88,7 @@ class Benchmark:
             contenders: name -> call; ``OURS`` among them.
             same: compares (our result, another's) and returns a word on it; not timed.
         """
+        case = f"{REHEARSAL}: {case}" if self.small else case
         results = {name: call() for name, call in contenders.items()}  # warms up too
         in_a_row = {name: self._calls_in_a_row(call) for name, call in contenders.items()}
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
@@ -116,22 +129,18 @@ class Benchmark:
         The launch of the next then hides behind the work of the one before, as it does in a training step, and a call
         of 30 us is not measured by the 10 us that starting and waiting cost.
         """
-        if self.device.type != "cuda":
+        if not self.measured.is_cuda:
             return 1
         return 10 if self._time(call, 1)[0] < LONG_MS else 1
 
     def _time(self, call: Callable[[], object], calls: int) -> tuple[float, float]:
         """Milliseconds of wall clock and of CPU time, of one of ``calls`` calls in a row."""
-        self._wait()
+        self.measured.wait()
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(calls):
             call()
-        self._wait()
+        self.measured.wait()
         return (time.perf_counter() - wall) * 1e3 / calls, (time.process_time() - cpu) * 1e3 / calls
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _processor() -> str:

@@ -101,8 +101,10 @@ def main() -> None:
     serve_peak(CASES)
     benchmark = Benchmark(__doc__)
     for case, make in CASES.items():
-        benchmark.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(benchmark.device, False), agreement)
-        note_peaks(case, benchmark.rows[-len(CONTENDERS) :], benchmark.device)
+        benchmark.run(
+            f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(benchmark.device, benchmark.small), agreement
+        )
+        note_peaks(CASES, case, benchmark.rows[-len(CONTENDERS) :], benchmark)
     benchmark.finish()
 
 

@@ -47,7 +47,7 @@ def main() -> None:
         return f"max difference {(ours.cpu() - other.cpu()).abs().max():.1e}"
 
     for label, objects in (("around 50 objects", 50), ("scattered", None)):
-        boxes = random_boxes(1000, benchmark.device, objects=objects, extent=40)
+        boxes = random_boxes(benchmark.size(1000), benchmark.device, objects=objects, extent=40)
         contenders = {OURS: lambda b=boxes: ops.boxes_iou_bev(b, b)}
         if with_shapely:
             contenders["shapely + STRtree"] = lambda b=boxes: shapely_iou(b)
@@ -59,7 +59,7 @@ def main() -> None:
     def keep_lists(ours, other):
         return "same keep list" if torch.equal(ours.cpu(), other.cpu()) else "DIFFERENT keep list"
 
-    for n in (4096, 9000):
+    for n in map(benchmark.size, (4096, 9000)):
         for objects in (50, 500):
             for thresh in (0.1, 0.7):
                 boxes = random_boxes(n, benchmark.device, objects=objects, extent=40)

@@ -133,18 +133,18 @@ def error(found, truth) -> float:
 def main() -> None:
     serve_peak(CASES)
     benchmark = Benchmark(__doc__)
-    truth = results(linear, inputs(benchmark.device, False, True, torch.float64))
+    truth = results(linear, inputs(benchmark.device, benchmark.small, True, torch.float64))
     errors = {}
     for name, function in CONTENDERS.items():
-        errors[name] = error(results(function, inputs(benchmark.device, False, True)), truth)
+        errors[name] = error(results(function, inputs(benchmark.device, benchmark.small, True)), truth)
         print(f"error      {name:34s} {errors[name]:.1e}")
     del truth
     for case, make in CASES.items():
-        benchmark.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(benchmark.device, False))
+        benchmark.run(f"{case}: {CENTRES} x {NEIGHBOURS} edges, {ROWS} rows", make(benchmark.device, benchmark.small))
         rows = benchmark.rows[-len(CONTENDERS) :]
         for row in rows:
             row["error"] = errors[row["contender"]]
-        note_peaks(case, rows, benchmark.device)
+        note_peaks(CASES, case, rows, benchmark)
     benchmark.finish()
 
 

@@ -218,11 +218,11 @@ def main() -> None:
     presets = {"nargs": "+", "choices": list(CONFIGS), "default": list(CONFIGS), "help": "of PointDistiller"}
     benchmark = Benchmark(__doc__, repeats=5, options={"--preset": presets})
     for preset in benchmark.options.preset:
-        make = CASES[preset](benchmark.device, False)
+        make = CASES[preset](benchmark.device, benchmark.small)
         benchmark.run(f"step of {FRAMES} frames, preset {preset}", make, agreement)
         rows = {row["contender"]: row for row in benchmark.rows[-len(make) :]}
         # Not of the distillation alone: its gradients of whole maps are the student's own in a step.
-        note_peaks(preset, [row for name, row in rows.items() if name != ALONE], benchmark.device)
+        note_peaks(CASES, preset, [row for name, row in rows.items() if name != ALONE], benchmark)
         found = rows[OURS]["summary"] = summary(rows)
         for prefix, kind in (("", "wall"), ("cpu_", "CPU")):
             share, difference, plain = (found[prefix + key] for key in ("share", "share_by_difference", "plain_share"))

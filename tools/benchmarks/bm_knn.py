@@ -19,7 +19,7 @@ from _memory import note_peaks, serve_peak
 from pcdet.ops.knn import knn
 from pcdet.testing import random_cloud
 
-FEATURE_CASES = [
+FEATURE_SIZES = [  # queries, rows, channels, k
     (6000, 16000, 64, 128),
     (6000, 40000, 64, 128),
     (256, 35200, 128, 256),
@@ -124,20 +124,25 @@ def title(case: tuple[int, int, int, int]) -> str:
     return "features: {} queries, {} rows, {} channels, k {}".format(*case)
 
 
+CASES = {title(sizes): partial(in_features, sizes) for sizes in FEATURE_SIZES}
+
+
 def main() -> None:
-    serve_peak({title(case): partial(in_features, case) for case in FEATURE_CASES})
+    serve_peak(CASES)
     benchmark = Benchmark(__doc__, versions=("scipy", "faiss-cpu", "scikit-learn"))
     on_cpu, threads = benchmark.device.type == "cpu", torch.get_num_threads()
     for name, reason in searches(benchmark.device, threads)[1].items():
         benchmark.skip(name, reason)
 
-    for case in FEATURE_CASES:
-        calls = in_features(case, benchmark.device, False)
-        benchmark.run(title(case), calls, recall)
-        note_peaks(title(case), benchmark.rows[-len(calls) :], benchmark.device)
-        print(f"  {'of which the results':34s} {case[0] * case[3] * (4 + 8) / 2**20:10.1f} MB")
+    for sizes in FEATURE_SIZES:
+        case = title(sizes)
+        calls = CASES[case](benchmark.device, benchmark.small)
+        benchmark.run(case, calls, recall)
+        note_peaks(CASES, case, benchmark.rows[-len(calls) :], benchmark)
+        print(f"  {'of which the results':34s} {sizes[0] * sizes[3] * (4 + 8) / 2**20:10.1f} MB")
 
-    for queries, bases, k in SPACE_CASES:
+    for sizes in SPACE_CASES:
+        queries, bases, k = (benchmark.size(size) for size in sizes)
         base = random_cloud(bases)[:, :3].contiguous()
         query = base[torch.randperm(bases, generator=torch.Generator().manual_seed(0))[:queries]].contiguous()
         on_device = query.to(benchmark.device), base.to(benchmark.device), k

@@ -27,6 +27,7 @@ def cloud(n: int, azimuth: float) -> torch.Tensor:
 
 
 def sampling(benchmark: Benchmark, n: int, m: int, azimuth: float) -> None:
+    n, m = benchmark.size(n), benchmark.size(m)
     points = cloud(n, azimuth)
     on_device = points.to(benchmark.device)
     contenders = {OURS: lambda: ops.farthest_point_sample(on_device, m)}
@@ -50,8 +51,8 @@ def sampling(benchmark: Benchmark, n: int, m: int, azimuth: float) -> None:
 
 
 def neighbourhoods(benchmark: Benchmark) -> None:
-    points = cloud(16384, math.pi / 4)
-    picks = ops.farthest_point_sample(points, 4096)[0].long()
+    points = cloud(benchmark.size(16384), math.pi / 4)
+    picks = ops.farthest_point_sample(points, benchmark.size(4096))[0].long()
     centres = points[:, picks].contiguous()
     p, c = points.to(benchmark.device), centres.to(benchmark.device)
     table, centre_table = points[0].numpy(), centres[0].numpy()

@@ -23,9 +23,10 @@ def main() -> None:
     mmcv = _mmcv.mmcv_kernels() if benchmark.device.type == "cpu" else "CPU only"
     if isinstance(mmcv, str):
         benchmark.skip("mmcv C++", mmcv)
+    num_points = benchmark.size(NUM_POINTS)
     boxes = random_boxes(NUM_BOXES, benchmark.device, extent=30)
-    scan = random_cloud(NUM_POINTS, benchmark.device)[:, :3].contiguous()
-    shuffled = scan[torch.randperm(NUM_POINTS, generator=torch.Generator().manual_seed(0)).to(benchmark.device)]
+    scan = random_cloud(num_points, benchmark.device)[:, :3].contiguous()
+    shuffled = scan[torch.randperm(num_points, generator=torch.Generator().manual_seed(0)).to(benchmark.device)]
 
     def flips(ours, other):
         return f"{(ours != other).sum().item()} of {ours.numel()} differ"
@@ -40,13 +41,13 @@ def main() -> None:
             bottom[:, 2] -= bottom[:, 5] / 2
             bottom[:, 3:5] += 0.02  # the same margin
             contenders["mmcv C++"] = lambda p=points, b=bottom: mmcv.mask(p, b)
-        benchmark.run(f"mask of {NUM_POINTS} points x {NUM_BOXES} boxes, {order}", contenders, flips)
+        benchmark.run(f"mask of {num_points} points x {NUM_BOXES} boxes, {order}", contenders, flips)
 
         contenders = {
             OURS: lambda p=points: ops.points_in_boxes_gpu(p[None], boxes[None]),
             "PyTorch reference": lambda p=points: reference.points_in_boxes_index(p[None], boxes[None]),
         }
-        benchmark.run(f"first box of {NUM_POINTS} points among {NUM_BOXES}, {order}", contenders, flips)
+        benchmark.run(f"first box of {num_points} points among {NUM_BOXES}, {order}", contenders, flips)
     benchmark.finish()
 
 

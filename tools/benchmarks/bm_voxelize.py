@@ -43,9 +43,10 @@ def main() -> None:
     def same(ours, other):
         return "equal" if all(torch.equal(x.cpu(), y) for x, y in zip(ours, other, strict=True)) else "DIFFERENT"
 
+    num_points = benchmark.size(NUM_POINTS)
     for name, size, limits, max_points, max_voxels, azimuth in CASES:
-        scan = random_cloud(NUM_POINTS, azimuth=azimuth)
-        shuffled = scan[torch.randperm(NUM_POINTS, generator=torch.Generator().manual_seed(0))]
+        scan = random_cloud(num_points, azimuth=azimuth)
+        shuffled = scan[torch.randperm(num_points, generator=torch.Generator().manual_seed(0))]
         for order, points in (("in scan order", scan), ("shuffled", shuffled)):
             on_device = points.to(benchmark.device)
             config = (size, limits, max_points, max_voxels)
@@ -56,7 +57,7 @@ def main() -> None:
             else:
                 contenders["spconv PointToVoxel (CPU)"] = theirs
             voxels = len(contenders[OURS]()[0])
-            benchmark.run(f"{name}, {order}: {NUM_POINTS} points, {voxels} voxels", contenders, same)
+            benchmark.run(f"{name}, {order}: {num_points} points, {voxels} voxels", contenders, same)
     benchmark.finish()
 
 

@@ -182,8 +182,8 @@ GOALS = [
 
 
 def load(folder: Path) -> Results:
-    """Every result of a folder."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("bm_*.json"))}
+    """Every result of a folder and of those below it."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("**/bm_*.json"))}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,10 +2,12 @@
 
     python tools/dev/roofline.py [FOLDER]
 
-Reads the files that the scripts write with ``--device cuda --json FOLDER/<script>.json`` (FOLDER: output/bench_gpu).
-The limit of a row is the time that its arithmetic takes at the card's float32 peak, or its compulsory traffic at the
-memory's bandwidth, whichever is longer; the share is that limit over the median measured. Rows that wait for dependent
-steps (sampling, suppression) have no such limit, only a goal. Goals are those for an H200.
+Reads the files that the scripts write with ``--device cuda --json FOLDER/<script>.json``, in folders below too (FOLDER:
+output/gpu_check/tasks/benchmarks, where that command leaves them). The limit of a row is the time that its arithmetic
+takes at the card's float32 peak, or its compulsory traffic at the memory's bandwidth, whichever is longer; the share is
+that limit over the median measured. Rows that wait for dependent steps (sampling, suppression) have no such limit, only
+a goal. Goals are those for an H200. Below the table stand the form of ``knn`` that its share of the limit speaks for,
+and what of a distillation step is the distillation.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from summarise import OURS, NotMeasured, Results, load, machines, rows_of, table
+from summarise import OURS, NotMeasured, Results, kd_step, load, machines, rows_of, table
 
 FLOAT = INT = 4  # bytes
 LONG = 8
 # Part of the card's name -> float32 operations and bytes a second.
 CARDS = {"H200": (67e12, 4.3e12), "H100": (67e12, 3.35e12)}
+KNN_BAR = 0.5  # share of the limit below which the expanded form with exact re-ranking would be worth its cost
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ ROWS = [
 
 def card_of(results: Results) -> tuple[str, Callable[[Row], float | None]]:
     """The card's name, and a row's limit on it in ms: None without one, or on a card whose peaks are not listed."""
-    names = {results[row.script]["device"] for row in ROWS if row.script in results}
+    names = {result["device"] for result in results.values()}
     if len(names) != 1 or "cpu" in names:
         raise SystemExit(f"results of one GPU are wanted, these are of {', '.join(sorted(names)) or 'no device'}")
     name = names.pop()
@@ -109,17 +112,64 @@ def line(row: Row, results: Results, limit_ms: float | None) -> tuple[str, ...]:
     return row.what, f"{measured:.3f}", limit, share, f"{row.goal_ms:g}", reached
 
 
+def knn_verdict(results: Results, limit: Callable[[Row], float | None]) -> str:
+    """Which form of the search its measured share of the limit speaks for."""
+    shares, missing = {}, []
+    for row in ROWS:
+        if row.script != "bm_knn":
+            continue
+        limit_ms = limit(row)
+        try:
+            measured = max(found["ms"] for found in rows_of(results, row.script, row.case)[OURS])
+        except NotMeasured as reason:
+            missing.append(str(reason))
+            continue
+        if limit_ms is not None:
+            shares[row.what] = limit_ms / measured
+    if missing or not shares:
+        return f"knn: undecided, {missing[0] if missing else 'the peaks of this card are not listed'}."
+    what, least = min(shares.items(), key=lambda item: item[1])
+    reached = sum(share >= KNN_BAR for share in shares.values())
+    finding = f"{reached} of {len(shares)} cases reach the bar of {KNN_BAR:.0%}, the least is {least:.0%} ({what})"
+    if least >= KNN_BAR:
+        return f"knn: the exact form stays: {finding}."
+    return f"knn: **the expanded form with exact re-ranking is worth a trial**: {finding}."
+
+
+def kd_share(results: Results) -> str:
+    """What of a distillation step is the distillation, for both presets of the benchmark."""
+    lines = []
+    for preset in ("default", "official"):
+        try:
+            measured, reached = kd_step(preset)(results)
+            verdict = "reached" if reached else "**not reached**"
+        except NotMeasured as reason:
+            measured, verdict = f"not measured: {reason}", "open"
+        lines.append(f"Distillation in a step, preset {preset}: {measured}; the goal of 15 % and 100 MB is {verdict}.")
+    return "\n\n".join(lines)
+
+
+def text(results: Results) -> str:
+    """Everything that is to be said of one GPU's results, in Markdown.
+
+    Raises:
+        SystemExit: the results are not of one GPU.
+    """
+    name, limit = card_of(results)
+    header = ("what", "ms", "limit, ms", "share of the limit", "goal, ms", "reached")
+    rows = table(header, [line(row, results, limit(row)) for row in ROWS])
+    return "\n\n".join([name, rows, knn_verdict(results, limit), kd_share(results), machines(results)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(__file__).resolve().parents[2] / "output/bench_gpu"
+    default = Path(__file__).resolve().parents[2] / "output/gpu_check/tasks/benchmarks"
     parser.add_argument("folder", nargs="?", type=Path, default=default, metavar="FOLDER")
     args = parser.parse_args()
     results = load(args.folder)
     if not results:
         raise SystemExit(f"{args.folder}: no bm_*.json; `make gpu-check` writes them")
-    name, limit = card_of(results)
-    header = ("what", "ms", "limit, ms", "share of the limit", "goal, ms", "reached")
-    print(f"{name}\n\n{table(header, [line(row, results, limit(row)) for row in ROWS])}\n\n{machines(results)}")
+    print(text(results))
 
 
 if __name__ == "__main__":

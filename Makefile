@@ -13,8 +13,9 @@
 # make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
 #                   the sanitizers out, FUZZ='--targets kitti' chooses, and what it chooses gets all the time; what fails
 #                   is kept in tests/regressions
-# make gpu-check    build with CUDA, run the tests marked gpu, run the benchmarks; figures in output/bench_gpu, and a
-#                   table of them, the card's limits and the goals
+# make gpu-check    on a machine with a GPU, in ten minutes: build with CUDA, tests marked gpu, benchmarks beside the card's
+#                   limits, a distilled training step of each detector, a profile; a report in output/gpu_check. A second
+#                   call goes on; CHECK='--device cpu --small' rehearses (tools/dev/gpu_check/README.md)
 # make sbom         what .venv holds: output/sbom.cdx.json, a software bill of materials, and docs/LICENCES.md
 # make lock-versions   versions and hashes of all packages, from requirements*.txt into requirements/;
 #                   LOCK_FLAGS=--upgrade takes the newest ones
@@ -212,15 +213,12 @@ fuzz: setup $(DEV)
 	case "$$groups" in *ops*) $(FUZZ_OPS_WITH) $(RUN_FUZZ) --group ops || failed=1 ;; esac; \
 	exit $$failed
 
-# Uses the interpreter it is given as it is: the machine's own torch, nothing is installed.
+# Uses the interpreter it is given as it is: the machine's own torch, nothing is installed. CHECK='--budget 300' and the
+# like go to the command; what it builds is not the library of .venv, which a later setup builds again.
+CHECK ?=
 gpu-check:
 	@rm -f $(BUILT_FOR)
-	$(STEP) "native ops with CUDA" env FORCE_CUDA=1 "$(PYTHON)" setup.py --quiet build_ext --inplace
-	"$(PYTHON)" -m pytest -m gpu
-	mkdir -p output/bench_gpu
-	cd tools/benchmarks && for script in $$(grep -l -e --device bm_*.py); do \
-	  "$(PYTHON)" $$script --device cuda --json "$(CURDIR)/output/bench_gpu/$${script%.py}.json" || exit 1; done
-	"$(PYTHON)" tools/dev/roofline.py
+	"$(PYTHON)" tools/dev/gpu_check $(CHECK)
 
 # The tools of the next two targets.
 TOOLS_STAMP := $(TOOLS)/.stamp

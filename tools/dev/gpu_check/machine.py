@@ -1,0 +1,116 @@
+"""What a check was made on: card, driver, processor, versions and sources. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("torch", "numpy", "spconv", "triton", "pytest", "pytest-xdist")
+SOURCES = (
+    *("pcdet/**/*.py", "pcdet/**/*.cpp", "pcdet/**/*.cu", "pcdet/**/*.cuh", "pcdet/**/*.h", "pcdet/**/*.inc"),
+    *("tests/**/*.py", "tools/**/*.py", "tools/cfgs/**/*.yaml", "setup.py", "pyproject.toml"),
+)
+SPCONV_BUILD = re.compile(r"(?<=^spconv)-cu\d+$")  # builds of spconv have the CUDA version in their names
+SMI_FIELDS = ("name", "compute_cap", "driver_version", "memory.total")
+
+
+class NoCardError(RuntimeError):
+    """There is no NVIDIA driver, or it shows no card."""
+
+
+def read_machine(device: str) -> dict:
+    """The facts of a check.
+
+    Args:
+        device: cuda, emulated or cpu.
+
+    Returns:
+        device, card, compute_capability, driver, card_memory, processor, cores, memory_gb, versions, commit, sources;
+        None for those of a card where none is used.
+
+    Raises:
+        NoCardError: for cuda.
+    """
+    card = dict.fromkeys(("card", "compute_capability", "driver", "card_memory"))
+    if device == "cuda":
+        card = _read_card()
+    return {
+        "device": device,
+        **card,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "versions": _versions(),
+        "commit": _commit(),
+        "sources": _sum_of_sources(),
+    }
+
+
+def _read_card() -> dict:
+    command = ["nvidia-smi", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        reason = "nvidia-smi was not found: no NVIDIA driver here; rehearse with --device cpu --small"
+        raise NoCardError(reason) from None
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        raise NoCardError(f"nvidia-smi shows no card: {(done.stdout + done.stderr).strip()}")
+    names = ("card", "compute_capability", "driver", "card_memory")
+    return dict(zip(names, (cell.strip() for cell in lines[0].split(",")), strict=True))
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return found[1] if found else platform.machine()
+
+
+def _nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    nvcc = shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
+    if nvcc is None:
+        return None
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60).stdout
+    found = re.search(r"release [\d.]+, V([\d.]+)", text)
+    return found[1] if found else "unknown"
+
+
+def _versions() -> dict[str, str | None]:
+    """What there is of Python, nvcc and the packages; None for those that are not installed."""
+    found = {"python": platform.python_version(), "nvcc": _nvcc(), **dict.fromkeys(PACKAGES)}
+    for package in metadata.distributions():
+        name = SPCONV_BUILD.sub("", (package.name or "").lower())
+        if name in PACKAGES:
+            found[name] = package.version
+    return found
+
+
+def _commit() -> str | None:
+    """HEAD, with a word on changes that are not committed; None outside a repository."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + (" and changes" if _git("status", "--porcelain") else "")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+def _sum_of_sources() -> str:
+    """One number for the content of every source, so that a change that is not committed counts too."""
+    total = hashlib.sha256()
+    for file in sorted({file for pattern in SOURCES for file in ROOT.glob(pattern)}):
+        total.update(f"{file.relative_to(ROOT)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()[:16]

@@ -1,0 +1,205 @@
+"""What a check does, in order: the stages and their tasks, each a command with a time limit."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpu_check import outcomes
+from gpu_check.machine import ROOT
+
+STAGES = ("build", "tests", "benchmarks", "steps", "profile")
+BENCHMARKS = {  # of the goals for a GPU -> seconds that one takes on an H200, guessed until one has run
+    "bm_knn": 20, "bm_kd_step": 30, "bm_edge_conv": 15, "bm_kd_loss": 15, "bm_iou3d_nms": 12, "bm_points_in_boxes": 10,
+    "bm_voxelize": 15, "bm_pointnet2": 20,
+}  # fmt: skip
+DETECTORS = {"pointpillar": 30, "second": 30, "pointrcnn": 35}
+MOST_WORKERS = 6  # of the tests: each has its own context on the card
+SMALL_TESTS = ["tests/ops/test_points_in_boxes.py", "tests/ops/test_roipoint_pool3d.py"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asks for.
+
+    Attributes:
+        device: cuda, emulated or cpu.
+        small: a rehearsal at small sizes.
+        jobs: processors to use.
+        output: folder of everything that is written.
+    """
+
+    device: str
+    small: bool
+    jobs: int
+    output: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command of a stage.
+
+    Attributes:
+        stage: one of STAGES.
+        name: in its stage.
+        command: its arguments, run in the checkout's root.
+        limit_s: seconds after which it is ended.
+        guess_s: seconds that it takes, until it has run once.
+        folder: what it writes; kept while the check's inputs stay the same.
+        read: its folder and exit status -> details for the report, and what is wrong or None.
+        env: further environment variables.
+        share: its folder -> how much of it is done, from 0 to 1; None where it does not tell.
+        needs: key of a task without which this one would measure something else.
+        left_out: why it does not apply here.
+    """
+
+    stage: str
+    name: str
+    command: list[str]
+    limit_s: float
+    guess_s: float
+    folder: Path
+    read: Callable[[Path, int], tuple[dict, str | None]]
+    env: dict[str, str] = field(default_factory=dict)
+    needs: str | None = None
+    share: Callable[[Path], float] | None = None
+    left_out: str | None = None
+
+    @property
+    def key(self) -> str:
+        """``stage/name``."""
+        return f"{self.stage}/{self.name}"
+
+
+def all_tasks(settings: Settings, machine: dict) -> list[Task]:
+    """Every task of a check on this machine, in the order of running."""
+    makers = (build_tasks, test_tasks, benchmark_tasks, step_tasks, profile_tasks)
+    return [task for make in makers for task in make(settings, machine)]
+
+
+def build_tasks(settings: Settings, machine: dict) -> list[Task]:
+    """The library with the CUDA ops for this card alone, and one op of it."""
+    on_card = settings.device == "cuda"
+    env = {"FORCE_CUDA": "1", "MAX_JOBS": str(settings.jobs)}
+    if on_card:
+        env["TORCH_CUDA_ARCH_LIST"] = machine["compute_capability"]
+    library = Task(
+        "build", "library", [sys.executable, "setup.py", "build_ext", "--inplace"], 240, 90,
+        _folder(settings, "build", "library"), outcomes.of_exit, env,
+        left_out=None if on_card else f"device {settings.device}: the library that is in place is used",
+    )  # fmt: skip
+    first_op = Task(
+        "build", "first_op", _script(settings, "first_op"), 120, 15, _folder(settings, "build", "first_op"),
+        outcomes.of_json, needs=_built(settings),
+    )  # fmt: skip
+    return [library, first_op]
+
+
+def test_tasks(settings: Settings, machine: dict) -> list[Task]:
+    """The tests marked gpu; on a CPU, a few of the others."""
+    folder = _folder(settings, "tests", "gpu")
+    mark = "not gpu" if settings.device == "cpu" else "gpu"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        mark,
+        "-p",
+        "gpu_check.record_tests",
+        "-p",
+        "no:cacheprovider",
+    ]
+    if settings.small:
+        command += SMALL_TESTS
+    workers = min(settings.jobs, MOST_WORKERS)
+    if workers > 1 and importlib.util.find_spec("xdist") is not None:
+        command += ["-n", str(workers)]
+    env = {"GPU_CHECK_RECORD": str(folder / "tests.jsonl")}
+    return [
+        Task(
+            "tests", "gpu", command, 170, 100, folder, outcomes.of_tests, env, _built(settings), outcomes.share_of_tests
+        )
+    ]  # fmt: skip
+
+
+def benchmark_tasks(settings: Settings, machine: dict) -> list[Task]:
+    """The scripts that measure what has a goal on a GPU."""
+    found = []
+    for name, guess in BENCHMARKS.items():
+        folder = _folder(settings, "benchmarks", name)
+        command = [sys.executable, f"tools/benchmarks/{name}.py", "--device", settings.device, "--json"]
+        command += [str(folder / f"{name}.json"), *(["--small", "--repeats", "1"] if settings.small else [])]
+        found.append(
+            Task("benchmarks", name, command, 90, guess, folder, outcomes.of_benchmark, needs=_built(settings))
+        )
+    return found
+
+
+def step_tasks(settings: Settings, machine: dict) -> list[Task]:
+    """A distilled training step of each detector."""
+    found = []
+    for name, guess in DETECTORS.items():
+        command = [*_script(settings, "training_step", "steps", name), "--detector", name]
+        folder = _folder(settings, "steps", name)
+        reason = _why_not(name, settings.device)
+        found.append(
+            Task("steps", name, command, 90, guess, folder, outcomes.of_json, {}, _built(settings), left_out=reason)
+        )
+    return found
+
+
+def profile_tasks(settings: Settings, machine: dict) -> list[Task]:
+    """The kernels of the distilled steps, and the hardware's counters of the slowest of ours."""
+    detectors = [name for name in DETECTORS if _why_not(name, settings.device) is None]
+    command = [*_script(settings, "profile_step", "profile", "kernels"), "--detectors", *detectors]
+    kernels = Task(
+        "profile", "kernels", command, 90, 50,
+        _folder(settings, "profile", "kernels"), outcomes.of_json, needs=_built(settings),
+    )  # fmt: skip
+    folder = _folder(settings, "profile", "counters")
+    reason = None if settings.device == "cuda" else f"device {settings.device}: it has no counters"
+    if reason is None and shutil.which("ncu") is None:
+        reason = "ncu is not installed"
+    command = [sys.executable, "-m", "gpu_check.counters", "--kernels", str(kernels.folder / "result.json")]
+    counters = Task(
+        "profile", "counters", [*command, "--json", str(folder / "result.json")], 90, 40, folder, outcomes.of_json,
+        needs=kernels.key, left_out=reason,
+    )  # fmt: skip
+    return [kernels, counters]
+
+
+def _script(settings: Settings, module: str, stage: str = "build", name: str | None = None) -> list[str]:
+    """The command of a module of this package, with the flags that all of them have."""
+    result = _folder(settings, stage, name or module) / "result.json"
+    command = [sys.executable, "-m", f"gpu_check.{module}", "--device", settings.device, "--json", str(result)]
+    return command + (["--small"] if settings.small else [])
+
+
+def _folder(settings: Settings, stage: str, name: str) -> Path:
+    return settings.output / "tasks" / stage / name
+
+
+def _built(settings: Settings) -> str | None:
+    """Without the new library the old one would be measured, as if it were the new one."""
+    return "build/library" if settings.device == "cuda" else None
+
+
+def _why_not(detector: str, device: str) -> str | None:
+    if detector != "second":
+        return None
+    if device == "emulated":
+        return "spconv reads the memory of its tensors by itself, and knows no emulated device"
+    return None if importlib.util.find_spec("spconv") is not None else "spconv is not installed"
+
+
+def environment(task: Task) -> dict[str, str]:
+    """The variables that a task's command gets: the checkout's own packages come first."""
+    places = [str(ROOT), str(ROOT / "tools/dev"), str(ROOT / "tools/benchmarks"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONUNBUFFERED": "1", **task.env}

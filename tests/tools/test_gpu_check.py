@@ -297,6 +297,21 @@ def test_the_kernel_that_is_looked_into_is_named_without_scope_and_arguments(che
     assert check.counters.function_name(kernel) == name
 
 
+def test_the_emulator_is_asked_for_its_library(check, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("PCDET_CUDA_EMULATOR", str(tmp_path / "absent.so"))
+    assert check.main.main(["--device", "emulated", "--output", str(tmp_path)]) == 1
+    assert "PCDET_CUDA_EMULATOR must name it, got" in capsys.readouterr().err
+
+
+def test_another_library_of_the_emulator_is_another_machine(check, monkeypatch, tmp_path):
+    monkeypatch.setenv("PCDET_CUDA_EMULATOR", str(tmp_path / "lib.so"))
+    versions = []
+    for content in (b"1", b"2"):
+        (tmp_path / "lib.so").write_bytes(content)
+        versions.append(check.machine.read_machine("emulated")["versions"])
+    assert versions[0] != versions[1]
+
+
 def test_a_machine_without_a_driver_is_told_how_to_rehearse(check, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert check.main.main(["--output", str(tmp_path)]) == 1
@@ -404,6 +419,18 @@ def assert_step(details):
     for limit in ("least_ms", "most_ms"):
         assert sum(part[limit] for part in details["parts"].values()) == pytest.approx(details["step"][limit], rel=0.5)
     assert "voxels and augmentation" in details["host"] and len(details["losses"]) == details["steps"]
+
+
+def test_ctrl_c_ends_the_task_and_leaves_a_report(tools, tmp_path):
+    command = rehearse(tools, tmp_path, start=subprocess.Popen, only=("build",))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "tasks/build/first_op/log.txt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    command.send_signal(signal.SIGINT)
+    text = command.communicate()[0]
+    assert command.returncode == 130 and "the same command goes on" in text
+    tasks = json.loads((tmp_path / "report.json").read_text())["tasks"]
+    assert [(entry["task"], entry["status"]) for entry in tasks] == [("library", "left out"), ("first_op", "not run")]
 
 
 def test_an_unknown_task_is_refused_with_those_there_are(tools, tmp_path):

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+EMULATOR = "PCDET_CUDA_EMULATOR"
 PACKAGES = ("torch", "numpy", "spconv", "triton", "pytest", "pytest-xdist")
 SOURCES = (
     *("pcdet/**/*.py", "pcdet/**/*.cpp", "pcdet/**/*.cu", "pcdet/**/*.cuh", "pcdet/**/*.h", "pcdet/**/*.inc"),
@@ -21,8 +22,8 @@ SPCONV_BUILD = re.compile(r"(?<=^spconv)-cu\d+$")  # builds of spconv have the C
 SMI_FIELDS = ("name", "compute_cap", "driver_version", "memory.total")
 
 
-class NoCardError(RuntimeError):
-    """There is no NVIDIA driver, or it shows no card."""
+class NoDeviceError(RuntimeError):
+    """There is no card, or no library of the emulator."""
 
 
 def read_machine(device: str) -> dict:
@@ -36,18 +37,21 @@ def read_machine(device: str) -> dict:
         None for those of a card where none is used.
 
     Raises:
-        NoCardError: for cuda.
+        NoDeviceError: for cuda and emulated.
     """
     card = dict.fromkeys(("card", "compute_capability", "driver", "card_memory"))
     if device == "cuda":
         card = _read_card()
+    versions = _versions()
+    if device == "emulated":
+        versions["emulator"] = _sum_of_emulator()
     return {
         "device": device,
         **card,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "versions": _versions(),
+        "versions": versions,
         "commit": _commit(),
         "sources": _sum_of_sources(),
     }
@@ -59,12 +63,19 @@ def _read_card() -> dict:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
         reason = "nvidia-smi was not found: no NVIDIA driver here; rehearse with --device cpu --small"
-        raise NoCardError(reason) from None
+        raise NoDeviceError(reason) from None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise NoCardError(f"nvidia-smi shows no card: {(done.stdout + done.stderr).strip()}")
+        raise NoDeviceError(f"nvidia-smi shows no card: {(done.stdout + done.stderr).strip()}")
     names = ("card", "compute_capability", "driver", "card_memory")
     return dict(zip(names, (cell.strip() for cell in lines[0].split(",")), strict=True))
+
+
+def _sum_of_emulator() -> str:
+    library = os.environ.get(EMULATOR, "")
+    if not Path(library).is_file():
+        raise NoDeviceError(f"device emulated needs the emulator's library: {EMULATOR} must name it, got {library!r}")
+    return hashlib.sha256(Path(library).read_bytes()).hexdigest()[:16]
 
 
 def _processor() -> str:

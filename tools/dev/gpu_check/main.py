@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from gpu_check import report, runner, state, tasks
-from gpu_check.machine import ROOT, NoCardError, read_machine
+from gpu_check.machine import EMULATOR, ROOT, NoDeviceError, read_machine
 from gpu_check.state import Result
 
 PASSED, FAILED, UNFINISHED, INTERRUPTED = 0, 1, 3, 130
@@ -64,10 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the check, writes the report, returns the exit status."""
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if args.device != "emulated":
+        os.environ.pop(EMULATOR, None)  # with it, tests marked gpu would run on the emulator instead of the card
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         machine = read_machine(args.device)
-    except NoCardError as error:
+    except NoDeviceError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return FAILED
     settings = tasks.Settings(args.device, args.small, args.jobs, args.output)

@@ -39,7 +39,7 @@ def run_tasks(
         inputs: of a task; an outcome of others does not count.
         budget_s: seconds for all of them; what does not fit is not run.
         again: stages of which no outcome counts.
-        after_each: gets all outcomes after each task; those to come are "not run".
+        after_each: gets all outcomes at the start and after each task; those to come are "not run".
 
     Returns:
         One outcome for each task. One that failed keeps none of the others from running, but those that need it.
@@ -57,6 +57,7 @@ def run_tasks(
             results[task.key] = replace(earlier, from_earlier_call=True)
         else:
             to_run.append(task)
+    after_each(list(results.values()))
     deadline = time.monotonic() + budget_s
     progress = Progress(to_run, took_before, deadline)
     for task in to_run:

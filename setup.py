@@ -81,15 +81,21 @@ def compile_flags() -> dict[str, list[str]]:
     return {"cxx": cxx, "nvcc": ["-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr"]}
 
 
+def number_of_units(suffix: str) -> int:
+    """UNITS, or more where MAX_JOBS says that more compilers run at once: then C++ and CUDA together fill them."""
+    jobs = int(os.environ.get("MAX_JOBS") or 0)
+    return max(UNITS[suffix], int(jobs * {".cpp": 0.4, ".cu": 0.6}[suffix]))
+
+
 def joined(suffix: str) -> list[str]:
     """File suffix -> the translation units that include every source of that kind; written only where they change."""
-    sources = sorted(OPS.rglob(f"src/*{suffix}"))
+    sources, number = sorted(OPS.rglob(f"src/*{suffix}")), number_of_units(suffix)
     folder = Path("build/units")
     folder.mkdir(parents=True, exist_ok=True)
     units = []
-    for i in range(min(UNITS[suffix], len(sources))):
+    for i in range(min(number, len(sources))):
         unit = folder / f"ops_{suffix[1:]}_{i}{suffix}"  # ops_cpp_0.o and ops_cu_0.o share a folder
-        text = "".join(f'#include "../../{source.as_posix()}"\n' for source in sources[i :: UNITS[suffix]])
+        text = "".join(f'#include "../../{source.as_posix()}"\n' for source in sources[i::number])
         if not unit.is_file() or unit.read_text() != text:
             unit.write_text(text)
         units.append(str(unit))

@@ -86,3 +86,16 @@ def test_without_a_checkout_a_training_reads_shipped_files_and_writes_below_the_
     assert (out / "ckpt/checkpoint_epoch_1.pth").is_file() and (out / "pointpillar.yaml").is_file()
     assert "EPOCH 1 EVALUATION" in log
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "output"]
+
+
+@pytest.mark.parametrize("jobs, units", [("", 2), ("16", 6)])
+def test_max_jobs_divides_the_sources_among_more_compilers(repo_root, tmp_path, jobs, units):
+    """On a machine of 16 processors two units would keep two of them busy; each source is in one unit."""
+    shutil.copytree(repo_root / "pcdet", tmp_path / "pcdet", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "requirements.txt"):
+        shutil.copy(repo_root / name, tmp_path)
+    run_python("setup.py", "--quiet", "--name", cwd=tmp_path, MAX_JOBS=jobs, FORCE_CUDA="0")
+    found = [file.read_text().splitlines() for file in (tmp_path / "build/units").glob("ops_cpp_*.cpp")]
+    included = [line for lines in found for line in lines]
+    assert len(found) == units and len(included) == len(set(included))
+    assert len(included) == len(list(tmp_path.glob("pcdet/ops/**/src/*.cpp")))

@@ -26,6 +26,7 @@ FEATURE_SIZES = [  # queries, rows, channels, k
     (256, 35200, 256, 256),
     (6000, 16384, 128, 128),
 ]
+SMALL = (64, 32, 8, 8)  # which part of each a small case has
 SPACE_CASES = [(6000, 16000, 16), (6000, 16000, 128), (6000, 120000, 16), (6000, 120000, 128)]
 CHUNK = 2**21  # floats
 
@@ -112,7 +113,7 @@ def searches(device: torch.device, threads: int) -> tuple[dict, dict]:
 
 def in_features(case: tuple[int, int, int, int], device: torch.device, small: bool) -> dict:
     """The calls of one case, as ``serve_peak`` wants them."""
-    queries, bases, channels, k = (size // 8 for size in case) if small else case
+    queries, bases, channels, k = (size // part for size, part in zip(case, SMALL, strict=True)) if small else case
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(bases, channels, generator=generator).to(device)
     query = base[torch.randperm(bases, generator=generator)[:queries].to(device)].contiguous()

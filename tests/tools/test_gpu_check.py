@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ KEYS = {
 MACHINE_KEYS = {
     "device": str, "card": str | None, "compute_capability": str | None, "driver": str | None,
     "card_memory": str | None, "processor": str, "cores": int, "memory_gb": int, "versions": dict,
-    "commit": str | None, "sources": str,
+    "missing_packages": list, "commit": str | None, "sources": str,
 }  # fmt: skip
 TASK_KEYS = {
     "stage": str, "task": str, "status": str, "reason": str | None, "seconds": float, "limit_s": float,
@@ -142,6 +143,13 @@ def test_an_outcome_depends_on_card_versions_sources_and_command(check, tmp_path
     assert check.state.inputs_of(task(check, tmp_path, "one", "1"), machine, small=False) != inputs
 
 
+def test_a_package_that_is_not_installed_is_named(check, tmp_path, monkeypatch):
+    text = "# all\nnumpy==2.4; python_version >= '3.11'\nnot-on-this-machine>=1\n"
+    (tmp_path / "requirements.txt").write_text(text)
+    monkeypatch.setattr(check.machine, "ROOT", tmp_path)
+    assert check.machine._missing_packages() == ["not-on-this-machine"]
+
+
 def test_the_sum_of_the_sources_sees_a_change_of_one_letter(check, tmp_path, monkeypatch):
     source = tmp_path / "pcdet/ops/knn.cu"
     source.parent.mkdir(parents=True)
@@ -229,15 +237,36 @@ def test_the_record_names_each_failure_and_a_second_call_runs_what_has_not_passe
     assert (recorded.folder / "ran").read_text() == "g"
 
 
-def test_a_benchmark_whose_result_differs_from_another_s_has_failed(check, tmp_path):
+def test_a_benchmark_whose_result_differs_from_another_s_says_so(check, tmp_path):
     rows = [{"case": "NMS of 9", "contender": name, "ms": 1.0, "agreement": word} for name, word in
             (("pcdet", ""), ("mmcv C++", "DIFFERENT keep list"))]  # fmt: skip
     folder = tmp_path / "bm_iou3d_nms"
     folder.mkdir()
     (folder / "bm_iou3d_nms.json").write_text(json.dumps({"rows": rows, "skipped": {"shapely": "CPU only"}}))
     details, problem = check.outcomes.of_benchmark(folder, 0)
-    assert problem == "NMS of 9: DIFFERENT keep list" and details["skipped"] == {"shapely": "CPU only"}
+    assert details["differ"] == ["NMS of 9, mmcv C++: DIFFERENT keep list"] and problem is None
+    assert details["skipped"] == {"shapely": "CPU only"}
     assert check.outcomes.of_benchmark(folder, 1)[1] == "exit status 1"
+
+
+def test_a_result_that_was_cut_off_is_no_result(check, tmp_path):
+    (tmp_path / "result.json").write_text('{"seconds": 1')
+    details, problem = check.outcomes.of_json(tmp_path, 0)
+    assert details == {} and problem.startswith("result.json is cut off")
+
+
+def test_a_repeated_task_does_not_find_the_result_of_its_last_attempt(check, tmp_path):
+    """It writes a result and fails, then succeeds without one."""
+    result, flag = tmp_path / "steps/one/result.json", tmp_path / "flag"
+    program = (
+        "import os, sys\n"
+        f"if os.path.exists({str(flag)!r}): sys.exit()\n"
+        f"open({str(result)!r}, 'w').write('{{}}'); sys.exit(1)"
+    )
+    one = [replace(task(check, tmp_path, "one", program), read=check.outcomes.of_json)]
+    assert run(check, one)["one"].status == "failed"
+    flag.touch()
+    assert run(check, one)["one"].reason.startswith("it wrote no result.json")
 
 
 def test_tests_that_were_all_skipped_are_a_failure(check, tmp_path):

@@ -25,7 +25,7 @@ def main() -> None:
     distance, index = (part.cpu() for part in knn(base[:50].to(device.torch), base.to(device.torch), 8))
     seconds = time.perf_counter() - began
     wanted_distance, wanted_index = knn(base[:50], base, 8)
-    torch.testing.assert_close(distance, wanted_distance)
+    torch.testing.assert_close(distance, wanted_distance, rtol=1e-4, atol=1e-5)  # a GPU fuses products and sums
     same = float((index == wanted_index).float().mean())
     problem = None if same > 0.99 else f"only {same:.1%} of the neighbours are the CPU's"
     write_json(args.json, {"op": "knn", "seconds": seconds, "same_neighbours": same, "problem": problem})

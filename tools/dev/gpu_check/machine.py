@@ -33,7 +33,8 @@ def read_machine(device: str) -> dict:
         device: cuda, emulated or cpu.
 
     Returns:
-        device, card, compute_capability, driver, card_memory, processor, cores, memory_gb, versions, commit, sources;
+        device, card, compute_capability, driver, card_memory, processor, cores, memory_gb, versions,
+        missing_packages, commit, sources;
         None for those of a card where none is used.
 
     Raises:
@@ -52,6 +53,7 @@ def read_machine(device: str) -> dict:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "versions": versions,
+        "missing_packages": _missing_packages(),
         "commit": _commit(),
         "sources": _sum_of_sources(),
     }
@@ -102,6 +104,13 @@ def _versions() -> dict[str, str | None]:
         if name in PACKAGES:
             found[name] = package.version
     return found
+
+
+def _missing_packages() -> list[str]:
+    """What requirements.txt names and this environment has not."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = {found[0].lower() for line in lines if (found := re.match(r"[A-Za-z][\w-]*", line))}
+    return sorted(wanted - {(package.name or "").lower() for package in metadata.distributions()})
 
 
 def _commit() -> str | None:

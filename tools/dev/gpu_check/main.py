@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     except NoDeviceError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return FAILED
+    if machine["missing_packages"]:
+        print(f"not installed, though requirements.txt names them: {', '.join(machine['missing_packages'])}")
     settings = tasks.Settings(args.device, args.small, args.jobs, args.output)
     every = chosen(tasks.all_tasks(settings, machine), args.only)
     results: list[Result] = []

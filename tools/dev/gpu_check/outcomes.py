@@ -23,19 +23,30 @@ def of_json(folder: Path, status: int, name: str = RESULT) -> Outcome:
         return {}, f"exit status {status}"
     if not file.is_file():
         return {}, f"it wrote no {file.name}"
-    details = json.loads(file.read_text())
+    try:
+        details = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        return {}, f"{file.name} is cut off ({error})"
     return details, details.get("problem")
 
 
 def of_benchmark(folder: Path, status: int) -> Outcome:
-    """A benchmark's rows, few columns of them; its own file has all."""
+    """A benchmark's rows, few columns of them; its own file has all.
+
+    A result that differs from another contender's is told and no failure: equal distances may be taken in any order, and
+    the tests judge what is right.
+    """
     details, problem = of_json(folder, status, f"{folder.name}.json")
     if problem:
         return details, problem
     columns = ("case", "contender", "ms", "min_ms", "max_ms", "peak_mb", "agreement")
     rows = [{name: row[name] for name in columns if name in row} for row in details["rows"]]
-    wrong = [f"{row['case']}: {row['agreement']}" for row in rows if "DIFFERENT" in row["agreement"]]
-    return {"rows": rows, "skipped": details["skipped"]}, "; ".join(wrong) or None
+    words = [f"{row['case']}, {row['contender']}: {row['agreement']}" for row in rows]
+    return {
+        "rows": rows,
+        "skipped": details["skipped"],
+        "differ": [word for word in words if "DIFFERENT" in word],
+    }, None
 
 
 def read_tests(folder: Path) -> tuple[dict[str, dict], int]:

@@ -41,7 +41,8 @@ def kernels_of(detector: str, device: Device, small: bool) -> list[dict]:
     found = []
     for event in profiler.key_averages():
         time_us = event.self_device_time_total if device.is_cuda else event.self_cpu_time_total
-        if event.device_type == wanted and time_us > 0:
+        # An annotation, such as that of the optimizer, spans kernels that are listed themselves.
+        if event.device_type == wanted and time_us > 0 and not getattr(event, "is_user_annotation", False):
             found.append({"name": event.key, "ms": time_us / 1e3 / steps, "calls": round(event.count / steps, 1)})
     total = sum(row["ms"] for row in found)
     rows = [{**row, "share": row["ms"] / total} for row in found]

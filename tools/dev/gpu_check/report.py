@@ -83,6 +83,7 @@ def _head(content: dict) -> str:
         ("driver", machine["driver"] or "none"),
         ("processor", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB"),
         ("versions", versions),
+        ("not installed", ", ".join(machine["missing_packages"]) or "nothing of requirements.txt"),
         ("commit", f"{machine['commit'] or 'no repository'} (sources {machine['sources']})"),
     ]
     text = table(("", ""), rows)
@@ -155,4 +156,7 @@ def _benchmarks(content: dict, benchmarks: dict[str, dict]) -> str:
         return ""
     if content["rehearsal"]:
         return f"## Benchmarks\n\n{all_rows(benchmarks)}\n\n{machines(benchmarks)}"
-    return f"## Benchmarks beside the card's limits\n\n{roofline.text(benchmarks)}"
+    tasks = [task for task in content["tasks"] if task["stage"] == "benchmarks"]
+    differ = [f"- results differ: {word}" for task in tasks for word in task["details"].get("differ", [])]
+    parts = ["## Benchmarks beside the card's limits", roofline.text(benchmarks), "\n".join(differ)]
+    return "\n\n".join(filter(None, parts))

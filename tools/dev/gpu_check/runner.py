@@ -86,8 +86,9 @@ def _told(task: Task, progress: Progress, reason: str) -> Result:
 def run_task(task: Task, limit_s: float, progress: Progress) -> Result:
     """Runs one task to its end or its limit; its messages go to ``log.txt`` in its folder."""
     progress.begin(task)
+    state.forget_results(task)
     log, began = task.folder / "log.txt", time.monotonic()
-    with log.open("ab") as stream:
+    with log.open("wb") as stream:
         process = subprocess.Popen(
             task.command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             env=environment(task), start_new_session=True, preexec_fn=die_with_parent,

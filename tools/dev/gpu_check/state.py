@@ -62,6 +62,13 @@ def prepare(task: Task, inputs: dict, again: bool) -> None:
         write_json(kept, inputs)
 
 
+def forget_results(task: Task) -> None:
+    """Removes what an earlier attempt has written, so that nobody takes it for this one's; records of tests stay."""
+    for file in task.folder.glob("*.json"):
+        if file.name != INPUTS:
+            file.unlink()
+
+
 def find(task: Task) -> Result | None:
     """The outcome that lies in a prepared folder, if there is one."""
     file = task.folder / FILE

@@ -272,7 +272,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norms = [nn.utils.clip_grad_norm_(p, self.settings.grad_norm_clip) for p in self._parameters_to_clip()]
         if not self.scaler.is_enabled():  # the scaler itself skips steps whose gradients overflow
-            norms = [norm.item() for norm in norms]
+            norms = torch.stack(norms).tolist()
             for norm in norms:
                 self._check_finite(norm, "gradient norm", batch, scalars)
             self.last.grad_norm = norms[0]

@@ -309,7 +309,7 @@ def boxes3d_lidar_to_aligned_bev_boxes(boxes3d: torch.Tensor) -> torch.Tensor:
     _check_lidar_boxes(boxes3d)
     heading = boxes3d[:, 6]
     folded = torch.abs(heading - torch.floor(heading / np.pi + 0.5) * np.pi)
-    sizes = torch.where(folded[:, None] < np.pi / 4, boxes3d[:, [3, 4]], boxes3d[:, [4, 3]])
+    sizes = torch.where(folded[:, None] < np.pi / 4, boxes3d[:, 3:5], boxes3d[:, 3:5].flip(1))
     return torch.cat((boxes3d[:, :2] - sizes / 2, boxes3d[:, :2] + sizes / 2), dim=1)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pcdet.utils.transfer import upload
+
 LOG_FORMAT = "%(asctime)s  %(levelname)5s  %(message)s"
 
 # Entries of a batch that stay as numpy arrays or lists of Python objects.
@@ -155,5 +157,5 @@ def batch_to_device(batch_dict: dict, device: torch.device | str) -> dict:
         if key in HOST_ONLY_KEYS or not isinstance(value, np.ndarray):
             continue
         dtype = torch.int32 if key == "image_shape" else torch.float32
-        batch_dict[key] = torch.from_numpy(value).to(device=device, dtype=dtype)
+        batch_dict[key] = upload(torch.from_numpy(value).to(dtype), device)
     return batch_dict

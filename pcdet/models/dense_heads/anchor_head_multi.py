@@ -271,7 +271,7 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             return self.reg_loss_func(codes, targets, weights).sum()
         return super()._box_loss(codes, targets, weights)
 
-    def _cls_loss(self, labels: Tensor, frame_weights: Tensor) -> Tensor:
+    def _cls_loss(self, labels: Tensor, frame_weights: Tensor, rows: Tensor) -> Tensor:
         logits = self.forward_ret_dict["cls_preds"]
         if not self.separate_multihead:
             return self._weighed_focal(logits, labels, frame_weights)

@@ -276,11 +276,11 @@ class AnchorHeadTemplate(HeadTemplate):
         frames, count = labels.shape
         positive = labels > 0
         frame_weights = 1.0 / positive.sum(1).clamp(min=1).to(self.anchor_table.dtype)
-        cls_loss = self._cls_loss(labels, frame_weights)
+        rows = positive.view(-1).nonzero().squeeze(1)
+        cls_loss = self._cls_loss(labels, frame_weights, rows)
         losses = {"rpn_loss_cls": cls_loss / frames * self.loss_weights.cls_weight}
 
         # background and ignored anchors cost nothing below, so they are left out
-        rows = positive.view(-1).nonzero().squeeze(1)
         weights = frame_weights[torch.div(rows, count, rounding_mode="floor")]
         targets = out["box_reg_targets"].view(frames * count, -1)[rows]
         codes, directions = self.predictions_at(rows)
@@ -291,10 +291,10 @@ class AnchorHeadTemplate(HeadTemplate):
             losses["rpn_loss_dir"] = dir_loss.sum() / frames * self.loss_weights.dir_weight
         return losses
 
-    def _cls_loss(self, labels: Tensor, frame_weights: Tensor) -> Tensor:
-        """Sum of the class losses of all anchors: ``labels`` (B, N), ``frame_weights`` (B,)."""
+    def _cls_loss(self, labels: Tensor, frame_weights: Tensor, rows: Tensor) -> Tensor:
+        """Sum of the class losses of all anchors: ``labels`` (B, N), ``frame_weights`` (B,), positive ``rows`` (K,)."""
         logits = self.forward_ret_dict["cls_preds"].reshape(*labels.shape, -1)
-        return loss_utils.sigmoid_focal_sum(logits, labels, frame_weights)
+        return loss_utils.sigmoid_focal_sum(logits, labels, frame_weights, rows=rows)
 
     def predictions_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the loss needs of the boxes and directions: those of a few anchors of the last forward.

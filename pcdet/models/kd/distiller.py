@@ -203,9 +203,10 @@ class Distiller(TrainingState, nn.Module):
 
 def _to_floats(values: dict[str, Any]) -> dict[str, float]:
     """Plain floats, with one wait for the device."""
-    keys = [key for key, value in values.items() if isinstance(value, Tensor)]
-    if not keys:
-        return values
-    device = next(values[key].device for key in reversed(keys))
-    numbers = torch.stack([values[key].detach().to(device, torch.float32).reshape(()) for key in keys]).tolist()
-    return {**values, **dict(zip(keys, numbers, strict=True))}
+    floats = dict(values)
+    for on_cpu in (True, False):  # numbers that are on the host already stay there
+        keys = [key for key, v in values.items() if isinstance(v, Tensor) and (v.device.type == "cpu") is on_cpu]
+        if keys:
+            numbers = torch.stack([values[key].detach().to(torch.float32).reshape(()) for key in keys]).tolist()
+            floats.update(zip(keys, numbers, strict=True))
+    return floats

@@ -21,6 +21,7 @@ from torch import Tensor
 from pcdet.models.feature_spec import STEPS, Entries, FeatureSpec, SlotModule
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.registry import VFE, Count
+from pcdet.utils.transfer import constant
 
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
@@ -141,7 +142,8 @@ class _PositivePillarMax(torch.autograd.Function):
         positive = pooled > 0
         grad = grad * positive
         hit = torch.eq(x, pooled.index_select(0, pillar), out=torch.empty_like(x))
-        if torch.count_nonzero(hit) != torch.count_nonzero(positive):  # ties, or pillars with nothing positive
+        # Without ties the counts are one: asking spares a CPU the division, and would make the host wait for a GPU.
+        if x.device.type != "cpu" or torch.count_nonzero(hit) != torch.count_nonzero(positive):
             grad = grad / torch.zeros_like(pooled).index_add_(0, pillar, hit).clamp_(min=1)
         return hit.mul_(grad.index_select(0, pillar)), None, None
 
@@ -277,8 +279,8 @@ class PillarVFE(SlotModule):
 
     def _centres(self, coords: Tensor, dtype: torch.dtype) -> Tensor:
         """(V, 3) centres of the pillars in metres."""
-        size, origin = (torch.tensor(v, dtype=dtype, device=coords.device) for v in (self.voxel_size, self.origin))
-        return torch.addcmul(origin, coords[:, [3, 2, 1]].to(dtype), size)
+        size, origin = (constant(v, coords.device, dtype) for v in (self.voxel_size, self.origin))
+        return torch.addcmul(origin, coords[:, 1:].flip(1).to(dtype), size)
 
     def _decorate(self, raw: Tensor, mean: Tensor, centre: Tensor) -> Tensor:
         xyz = raw[..., :3]

@@ -20,6 +20,7 @@ from torch import Tensor
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig
 from pcdet.registry import BOX_CODERS, TARGET_ASSIGNERS
 from pcdet.utils import box_utils
+from pcdet.utils.transfer import constant
 
 REACH_MARGIN = 1e-3  # metres by which the rectangle of cells is larger than it must be, against rounding
 
@@ -116,19 +117,20 @@ class AxisAlignedTargetAssigner:
             gt_boxes: (B, M, 8 + C) LiDAR boxes with the class id, counted from 1, last; rows of class 0 are padding.
         """
         num_frames, num_anchors = gt_boxes.shape[0], anchors.shape[:3].numel()
-        frame = (gt_boxes[..., -1] >= 1).nonzero()
-        boxes = gt_boxes[frame[:, 0], frame[:, 1]].to(anchors.dtype)
-        frame, class_id = frame[:, 0], boxes[:, -1].long()
+        boxes = gt_boxes.flatten(0, 1).to(anchors.dtype)  # with the padding, whose class no anchor has
+        frame = torch.arange(num_frames, device=boxes.device).repeat_interleave(gt_boxes.shape[1])
+        class_id = boxes[:, -1].long()
         columns = self._columns(anchors)
 
         pairs = self._near_pairs(anchors, boxes, class_id, columns)
         overlap = self._overlap(anchors, boxes, pairs)
         key = frame[pairs.box] * num_anchors + pairs.anchor  # the anchor within the batch
-        positive, owner = _positives(overlap, key, pairs, columns, len(boxes))
+        positive, owner = _positives(overlap, key, pairs, columns, len(boxes), num_frames * num_anchors)
 
         untouched = torch.where(columns.unmatched > 0, 0, -1).int()
         labels = untouched.repeat(num_frames * num_anchors // len(untouched))
-        labels[key[overlap >= columns.unmatched[pairs.column]]] = -1
+        touched = torch.where(overlap >= columns.unmatched[pairs.column], -1, 0).int()
+        labels.scatter_reduce_(0, key, touched, "amin")  # no mask's rows are asked for, for which the host would wait
         labels[positive] = class_id[owner].int()
         labels = labels.view(num_frames, num_anchors)
 
@@ -142,9 +144,9 @@ class AxisAlignedTargetAssigner:
 
     def _columns(self, anchors: Tensor) -> _Columns:
         return _Columns(
-            torch.tensor(self._class_id, device=anchors.device),
-            anchors.new_tensor(self._matched),
-            anchors.new_tensor(self._unmatched),
+            constant(self._class_id, anchors.device),
+            constant(self._matched, anchors.device, anchors.dtype),
+            constant(self._unmatched, anchors.device, anchors.dtype),
         )
 
     def _near_pairs(self, anchors: Tensor, boxes: Tensor, class_id: Tensor, columns: _Columns) -> _Pairs:
@@ -203,8 +205,10 @@ def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
     return shared / (area[0] + area[1] - shared).clamp(min=1e-6)
 
 
-def _positives(overlap: Tensor, key: Tensor, pairs: _Pairs, columns: _Columns, num_boxes: int) -> tuple[Tensor, Tensor]:
-    """Positive anchors and the object of each.
+def _positives(
+    overlap: Tensor, key: Tensor, pairs: _Pairs, columns: _Columns, num_boxes: int, num_anchors: int
+) -> tuple[Tensor, Tensor]:
+    """Positive anchors and the object of each, with one wait: for the number of the anchors.
 
     An anchor that is the best of one object may overlap another object more; it then learns the other, as in OpenPCDet.
     Among equal overlaps the first object counts.
@@ -214,12 +218,14 @@ def _positives(overlap: Tensor, key: Tensor, pairs: _Pairs, columns: _Columns, n
     """
     best_of_box = overlap.new_zeros(num_boxes).scatter_reduce(0, pairs.box, overlap, "amax")
     forced = (overlap == best_of_box[pairs.box]) & (overlap > 0)
-    positive = torch.unique(key[forced | (overlap >= columns.matched[pairs.column])])
+    chosen = (forced | (overlap >= columns.matched[pairs.column])).to(torch.uint8)
+    positive = chosen.new_zeros(num_anchors).scatter_reduce_(0, key, chosen, "amax").nonzero().squeeze(1)
+    if not len(positive):
+        return positive, positive
 
-    slot = torch.searchsorted(positive, key).clamp(max=max(len(positive) - 1, 0))
-    rival = (positive[slot] == key).nonzero().squeeze(1) if len(positive) else slot[:0]  # pairs of positive anchors
-    slot, overlap, box = slot[rival], overlap[rival], pairs.box[rival]
-    best = overlap.new_zeros(len(positive)).scatter_reduce(0, slot, overlap, "amax")
-    winner = overlap == best[slot]
+    slot = torch.searchsorted(positive, key).clamp(max=len(positive) - 1)
+    rival = positive[slot] == key  # pairs of positive anchors; the others change nothing below
+    best = overlap.new_zeros(len(positive)).scatter_reduce(0, slot, torch.where(rival, overlap, 0), "amax")
+    winner = rival & (overlap == best[slot])
     owner = torch.full_like(positive, num_boxes)
-    return positive, owner.scatter_reduce(0, slot[winner], box[winner], "amin")
+    return positive, owner.scatter_reduce(0, slot, torch.where(winner, pairs.box, num_boxes), "amin")

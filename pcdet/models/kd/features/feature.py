@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pcdet.models.kd.features.grid import Geometry, Grid
 from pcdet.ops.edge_conv.terms import full_precision
+from pcdet.utils.transfer import sizes_of_frames
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ class Feature:
 
     def frame_sizes(self) -> list[int]:
         """Rows of every frame."""
-        return torch.bincount(self.batch_idx, minlength=self.num_frames).tolist()
+        if self.dense is not None:
+            return [self.dense[0, 0].numel()] * self.num_frames
+        return sizes_of_frames(self.batch_idx, self.num_frames)
 
     def as_one_frame(self) -> Feature:
         """The same rows with all frames taken for one."""
@@ -241,9 +244,14 @@ def _cells_of(dense: Tensor, index: Tensor | None) -> Tensor:
     if index is None or by_cell.is_contiguous():
         flat = by_cell.flatten(0, 2)
         return flat if index is None else flat.index_select(0, index)
+    if (
+        dense.device.type != "cpu"
+    ):  # the CPU's way below asks how many cells each frame has, for which a GPU's host waits
+        cell, width = index % dense[0, 0].numel(), dense.shape[3]
+        return by_cell[index // dense[0, 0].numel(), cell // width, cell % width]
     # Channels outermost: gathering channel by channel is several times faster than cell by cell, above all backward.
     frames, channels, height, width = dense.shape
-    sizes = torch.bincount(index // (height * width), minlength=frames).tolist()
+    sizes = sizes_of_frames(index // (height * width), frames)
     cells = torch.nn.utils.rnn.pad_sequence((index % (height * width)).split(sizes), batch_first=True)
     rows = dense.flatten(2).gather(2, cells[:, None].expand(-1, channels, -1)).transpose(1, 2)
     if min(sizes) == max(sizes):
@@ -257,8 +265,10 @@ def _points_per_row(feature: Feature, voxels: Voxels, geometry: Geometry) -> Ten
     centres = geometry.grid((max(nz, 1), ny, nx)).centres(voxels.coords[:, 1:])
     cells, _ = feature.grid.cells_at(centres)
     row = rows_of(feature.cells, feature.grid.flat(voxels.coords[:, 0], cells))
-    found = row >= 0
-    return voxels.count.new_zeros(len(feature)).index_add_(0, row[found], voxels.count[found])
+    total = voxels.count.new_zeros(len(feature))
+    if not len(feature):
+        return total
+    return total.index_add_(0, row.clamp(min=0), torch.where(row >= 0, voxels.count, 0))  # a mask's rows cost a wait
 
 
 def rows_of(ascending: Tensor, numbers: Tensor) -> Tensor:

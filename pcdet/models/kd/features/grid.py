@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcdet.utils.transfer import constant
+
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
@@ -74,7 +76,7 @@ class Grid:
 
     def centres(self, cells: Tensor) -> Tensor:
         """(M, 3) cells [z, y, x] -> (M, 3) their centres [x, y, z], metres, float32."""
-        low, size = (torch.tensor(v, dtype=torch.float32, device=cells.device) for v in (self.low, self.size))
+        low, size = (constant(v, cells.device, torch.float32) for v in (self.low, self.size))
         return low + (cells.flip(1).float() + 0.5) * size
 
     def flat(self, batch_idx: Tensor, cells: Tensor) -> Tensor:
@@ -91,10 +93,8 @@ class Grid:
         Returns:
             (M, 3) int64 cells [z, y, x], clamped to the grid; (M,) False for positions outside the range.
         """
-        low, high, size = (
-            torch.tensor(v, dtype=torch.float32, device=xyz.device) for v in (self.low, self.high, self.size)
-        )
-        last = torch.tensor(self.shape, device=xyz.device).flip(0) - 1
+        low, high, size = (constant(v, xyz.device, torch.float32) for v in (self.low, self.high, self.size))
+        last = constant(self.shape, xyz.device).flip(0) - 1
         cells = ((xyz - low) / size).floor().long().clamp(min=0).minimum(last)
         return cells.flip(1), ((xyz >= low) & (xyz <= high)).all(dim=1)
 
@@ -108,8 +108,8 @@ class Grid:
         Returns:
             (M, 4) ``flat`` cells and (M, 4) their weights, which sum to one.
         """
-        low, size = (torch.tensor(v[:2], dtype=torch.float32, device=xyz.device) for v in (self.low, self.size))
-        last = torch.tensor(self.shape[:0:-1], device=xyz.device) - 1
+        low, size = (constant(v[:2], xyz.device, torch.float32) for v in (self.low, self.size))
+        last = constant(self.shape[:0:-1], xyz.device) - 1
         at = (xyz[:, :2] - low) / size - 0.5
         first = at.floor()
         share = at - first
@@ -117,7 +117,7 @@ class Grid:
         cells, weights = [], []
         for dy in (0, 1):
             for dx in (0, 1):
-                corner = (first.long() + torch.tensor([dx, dy], device=xyz.device)).clamp(min=0).minimum(last)
+                corner = (first.long() + constant([dx, dy], xyz.device)).clamp(min=0).minimum(last)
                 cells.append(self.flat(batch_idx, torch.stack([layer, corner[:, 1], corner[:, 0]], dim=1)))
                 along_x, along_y = (share[:, i] if step else 1 - share[:, i] for i, step in enumerate((dx, dy)))
                 weights.append(along_x * along_y)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.features.feature import Feature
+from pcdet.utils.transfer import sizes_of_frames
 
 COUNTS = ("num_points", "log_points")
 Measure = Literal["num_points", "log_points", "channel_max", "channel_l2", "score", "foreground", "random"]
@@ -155,14 +156,14 @@ def inside_boxes(xyz: Tensor, batch_idx: Tensor, gt_boxes: Tensor) -> Tensor:
         gt_boxes: (B, T, 7 or more) [x, y, z, dx, dy, dz, heading, ...]; rows of zeros are padding.
     """
     parts = []
-    sizes = torch.bincount(batch_idx, minlength=len(gt_boxes)).tolist()
+    sizes = sizes_of_frames(batch_idx, len(gt_boxes))
     for rows, boxes in zip(xyz.split(sizes), gt_boxes, strict=True):
-        boxes = boxes[boxes[:, 3] > 0]
         offset = rows[:, None, :2] - boxes[None, :, :2]
         cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
         along = offset[..., 0] * cos + offset[..., 1] * sin
         across = offset[..., 1] * cos - offset[..., 0] * sin
-        parts.append(((along.abs() <= boxes[:, 3] / 2) & (across.abs() <= boxes[:, 4] / 2)).any(dim=1))
+        inside = (along.abs() <= boxes[:, 3] / 2) & (across.abs() <= boxes[:, 4] / 2)
+        parts.append((inside & (boxes[:, 3] > 0)).any(dim=1))
     return torch.cat(parts)
 
 

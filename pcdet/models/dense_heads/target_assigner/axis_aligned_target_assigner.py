@@ -60,6 +60,22 @@ class _Pairs(NamedTuple):
     anchor: Tensor  # (T,) index of the anchor within its frame
 
 
+class NearAnchors(NamedTuple):
+    """The anchors near each of M objects of a batch, of the object's class: T pairs. Rows of padding have none.
+
+    Attributes:
+        frame: (M,) of each object.
+        box: (T,) index of the object.
+        anchor: (T,) index of the anchor within its frame.
+        overlap: (T,) of the two.
+    """
+
+    frame: Tensor
+    box: Tensor
+    anchor: Tensor
+    overlap: Tensor
+
+
 @TARGET_ASSIGNERS.register
 class AxisAlignedTargetAssigner:
     """Targets of the anchors of a dense head.
@@ -117,10 +133,8 @@ class AxisAlignedTargetAssigner:
             gt_boxes: (B, M, 8 + C) LiDAR boxes with the class id, counted from 1, last; rows of class 0 are padding.
         """
         num_frames, num_anchors = gt_boxes.shape[0], anchors.shape[:3].numel()
-        boxes = gt_boxes.flatten(0, 1).to(anchors.dtype)  # with the padding, whose class no anchor has
-        frame = torch.arange(num_frames, device=boxes.device).repeat_interleave(gt_boxes.shape[1])
-        class_id = boxes[:, -1].long()
-        columns = self._columns(anchors)
+        frame, boxes = _objects(gt_boxes, anchors.dtype)
+        class_id, columns = boxes[:, -1].long(), self._columns(anchors)
 
         pairs = self._near_pairs(anchors, boxes, class_id, columns)
         overlap = self._overlap(anchors, boxes, pairs)
@@ -141,6 +155,18 @@ class AxisAlignedTargetAssigner:
         if self.norm_by_num_examples:
             weights /= (labels >= 0).sum(1, keepdim=True).clamp(min=1)
         return AnchorTargets(labels, targets.view(num_frames, num_anchors, -1), weights)
+
+    @torch.no_grad()
+    def near_anchors(self, anchors: Tensor, gt_boxes: Tensor) -> NearAnchors:
+        """The anchors around every object, and their overlaps, by which ``assign_targets`` matches.
+
+        Args:
+            anchors: as in ``assign_targets``.
+            gt_boxes: as in ``assign_targets``.
+        """
+        frame, boxes = _objects(gt_boxes, anchors.dtype)
+        pairs = self._near_pairs(anchors, boxes, boxes[:, -1].long(), self._columns(anchors))
+        return NearAnchors(frame, pairs.box, pairs.anchor, self._overlap(anchors, boxes, pairs))
 
     def _columns(self, anchors: Tensor) -> _Columns:
         return _Columns(
@@ -194,6 +220,12 @@ class _Columns(NamedTuple):
     class_id: Tensor  # (A,) counted from 1
     matched: Tensor  # (A,) thresholds
     unmatched: Tensor  # (A,)
+
+
+def _objects(gt_boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(M,) frame and (M, 8 + C) box of every row of padded (B, T, 8 + C) boxes; no anchor has the class of padding."""
+    num_frames, most, _ = gt_boxes.shape
+    return torch.arange(num_frames, device=gt_boxes.device).repeat_interleave(most), gt_boxes.flatten(0, 1).to(dtype)
 
 
 def _paired_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -158,13 +158,17 @@ def inside_boxes(xyz: Tensor, batch_idx: Tensor, gt_boxes: Tensor) -> Tensor:
     parts = []
     sizes = sizes_of_frames(batch_idx, len(gt_boxes))
     for rows, boxes in zip(xyz.split(sizes), gt_boxes, strict=True):
-        offset = rows[:, None, :2] - boxes[None, :, :2]
-        cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
-        along = offset[..., 0] * cos + offset[..., 1] * sin
-        across = offset[..., 1] * cos - offset[..., 0] * sin
-        inside = (along.abs() <= boxes[:, 3] / 2) & (across.abs() <= boxes[:, 4] / 2)
-        parts.append((inside & (boxes[:, 3] > 0)).any(dim=1))
+        parts.append((on_boxes(rows, boxes) & (boxes[:, 3] > 0)).any(dim=1))
     return torch.cat(parts)
+
+
+def on_boxes(xyz: Tensor, boxes: Tensor) -> Tensor:
+    """(M, 3) positions and (T, 7 or more) boxes of one frame -> (M, T) whether each stands on each's ground area."""
+    offset = xyz[:, None, :2] - boxes[None, :, :2]
+    cos, sin = boxes[:, 6].cos(), boxes[:, 6].sin()
+    along = offset[..., 0] * cos + offset[..., 1] * sin
+    across = offset[..., 1] * cos - offset[..., 0] * sin
+    return (along.abs() <= boxes[:, 3] / 2) & (across.abs() <= boxes[:, 4] / 2)
 
 
 def _present(value: Tensor | None, by: str) -> Tensor:

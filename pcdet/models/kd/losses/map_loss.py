@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from pcdet.models.feature_spec import MAPS
+from pcdet.models.kd.features.feature import Feature
 from pcdet.models.kd.features.tap_specs import kind_of_tap
 from pcdet.models.kd.losses.tap_loss import TapLoss
 from pcdet.models.kd.model_outputs import ModelPair
@@ -15,7 +16,9 @@ from pcdet.ops.edge_conv.terms import full_precision
 
 
 class MapLoss(TapLoss):
-    """A distance between two maps on one grid. A method defines ``compare_maps``.
+    """A distance between two maps on one grid.
+
+    A method defines ``compare_maps``, or ``compare`` where it needs more than the maps, such as the objects.
 
     Args:
         pair: both detectors.
@@ -33,7 +36,7 @@ class MapLoss(TapLoss):
                 )
 
     def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """See the base class. The mean over the frames; logs nothing.
+        """See the base class. The mean over the frames; logs what ``compare`` logs.
 
         Raises:
             ValueError: the two maps do not have the same cells.
@@ -46,7 +49,18 @@ class MapLoss(TapLoss):
                 f"the teacher's {self.teacher_feature!r} has {teacher.grid}; tap maps of the same range and stride, or "
                 "use a loss on rows (FitNet, PointDistiller), which are matched by position"
             )
-        return self.compare_maps(full_precision(student.dense), full_precision(teacher.dense)).mean(), {}
+        per_frame, logs = self.compare(student, teacher, step)
+        return per_frame.mean(), logs
+
+    def compare(self, student: Feature, teacher: Feature, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B,) the distance of each frame, and what to log.
+
+        Args:
+            student: its map (``dense``).
+            teacher: its map, of the same cells.
+            step: for what else a method reads, such as ``batch["gt_boxes"]``.
+        """
+        return self.compare_maps(full_precision(student.dense), full_precision(teacher.dense)), {}
 
     def compare_maps(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """(B, C, H, W) and (B, C', H, W) maps, float32 at least -> (B,) the distance of each frame."""

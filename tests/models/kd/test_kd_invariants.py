@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, step, wide_detector
+from kd_pairs import FACTS, LOGITS, MAP, ON_MAP, PILLARS, detector, distil, kd_terms, pp, step, wide_detector
 
 from pcdet.models.kd.features.feature import Feature
 from pcdet.models.kd.features.grid import Geometry
@@ -25,6 +25,13 @@ EVERYTHING = [
     [LOGITS],
     [LOGITS | {"PIVOT": "both", "BY_SCORE": True, "THRESHOLD": 0.001, "NUM": 50}],
     [{"NAME": "FitNet", "FEATURE": "spatial_features_2d", "SAMPLE": {"BY": "score"}}],
+    [{"NAME": "PKD", "FEATURE": "pillar_features", "SAMPLE": {"NUM": 40}}],
+    [{"NAME": "PKD"} | ON_MAP],
+    [{"NAME": "CWD", "TEMPERATURE": 0.3} | ON_MAP],
+    [{"NAME": "MGD"} | ON_MAP],
+    [{"NAME": "FGFI"} | ON_MAP],
+    [{"NAME": "FGD"} | ON_MAP],
+    [{"NAME": "DKD"}],
     [PILLARS, MAP, LOGITS],
 ]
 every_kind_of_loss = pytest.mark.parametrize("losses", EVERYTHING, ids=range(len(EVERYTHING)))
@@ -203,6 +210,11 @@ def test_batch_flat_sampling_lets_frames_compete_and_per_frame_sampling_does_not
         PILLARS | {"ADAPTER": {"TEACHER": "none", "STUDENT": "none"}},
         MAP | {"ADAPTER": {"TEACHER": "none", "STUDENT": "none"}},
         LOGITS,
+        {"NAME": "PKD"} | ON_MAP,
+        {"NAME": "CWD"} | ON_MAP,
+        {"NAME": "FGFI"} | ON_MAP,
+        {"NAME": "FGD", "RELATION": 0.0} | ON_MAP,  # whose two blocks of global context begin differently
+        {"NAME": "DKD"},
     ],
 )
 def test_a_teacher_that_is_its_own_student_has_nothing_to_teach(batch, node):

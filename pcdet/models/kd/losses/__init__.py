@@ -1,11 +1,31 @@
 """One file per distillation method; importing this package registers them all in ``KD_LOSSES``."""
 
 from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.losses.cwd import CWD
+from pcdet.models.kd.losses.dkd import DKD
 from pcdet.models.kd.losses.feature_loss import FeatureLoss
+from pcdet.models.kd.losses.fgd import FGD
+from pcdet.models.kd.losses.fgfi import FGFI
 from pcdet.models.kd.losses.fitnet import FitNet
 from pcdet.models.kd.losses.map_loss import MapLoss
+from pcdet.models.kd.losses.mgd import MGD
 from pcdet.models.kd.losses.pivotal_logit import PivotalLogit
+from pcdet.models.kd.losses.pkd import PKD
 from pcdet.models.kd.losses.point_distiller import PointDistiller
 from pcdet.models.kd.losses.prediction_loss import PredictionLoss
 
-__all__ = ["FeatureLoss", "FitNet", "KDLoss", "MapLoss", "PivotalLogit", "PointDistiller", "PredictionLoss"]
+__all__ = [
+    "CWD",
+    "DKD",
+    "FGD",
+    "FGFI",
+    "FeatureLoss",
+    "FitNet",
+    "KDLoss",
+    "MGD",
+    "MapLoss",
+    "PKD",
+    "PivotalLogit",
+    "PointDistiller",
+    "PredictionLoss",
+]

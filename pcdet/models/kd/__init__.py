@@ -16,6 +16,7 @@ from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.init.weight_slicing import inherit_weights
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.schema import KDConfig, resolve
+from pcdet.models.kd.teacher_labels import LabelsConfig
 from pcdet.registry import KD_LOSSES, ConfigError, build_from_cfg
 
 __all__ = ["Distiller", "KDConfig", "build_distiller"]
@@ -57,11 +58,22 @@ def build_distiller(
         _build_losses(kd.losses, ModelPair(student, teacher)),
         Geometry.of(dataset),
         own_input=own_input,
+        labels=_checked_labels(kd, student),
         teacher_mode=kd.teacher.mode,
         log_every=kd.log_every,
         target_var_warn=kd.target_var_warn,
         logger=logger,
     )
+
+
+def _checked_labels(kd: KDConfig, student: nn.Module) -> LabelsConfig | None:
+    """Those of the block; ConfigError if they do not fit the student's classes."""
+    if kd.labels is not None:
+        try:
+            kd.labels.check_classes(student.num_class)
+        except ValueError as error:
+            raise ConfigError(f"KD.LABELS.{error}") from error
+    return kd.labels
 
 
 def _build_losses(nodes: list[dict], pair: ModelPair) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.losses.base import KDLoss
 from pcdet.models.kd.model_outputs import ModelOutputs
 from pcdet.models.kd.step import Step
+from pcdet.models.kd.teacher_labels import LabelsConfig, final_boxes_of, with_teacher_boxes
 from pcdet.models.kd.training_state import TrainingState
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -33,6 +34,7 @@ class Distiller(TrainingState, nn.Module):
         losses: by the label under which they are logged.
         geometry: where the student's voxels lie.
         own_input: what the teacher gets in place of the student's batch, where its grid differs.
+        labels: which of the teacher's boxes join the student's labels; None: none, and the student's batch is as given.
         teacher_mode: "eval", "train" or "bn_train".
         log_every: iterations between two computations of the diagnostics that cost time; 0: never.
         target_var_warn: warn below this share of a target's first variance.
@@ -47,6 +49,7 @@ class Distiller(TrainingState, nn.Module):
         geometry: Geometry,
         *,
         own_input: TeacherInput | None = None,
+        labels: LabelsConfig | None = None,
         teacher_mode: str = "eval",
         log_every: int = 50,
         target_var_warn: float = 0.1,
@@ -54,12 +57,13 @@ class Distiller(TrainingState, nn.Module):
     ):
         super().__init__()
         self.student = student
-        needed = any(loss.weight > 0 for loss in losses.values())
+        needed = labels is not None or any(loss.weight > 0 for loss in losses.values())
         # a tuple hides it from nn.Module
         self._unregistered_teacher = (teacher.requires_grad_(False) if needed else None,)
         self.losses = nn.ModuleDict(losses)
         self.geometry = geometry
         self._own_input = own_input
+        self.labels = labels
         self._teacher_geometry = geometry if own_input is None else own_input.geometry
         self.teacher_mode = teacher_mode
         self.log_every = log_every
@@ -124,13 +128,13 @@ class Distiller(TrainingState, nn.Module):
             return self.student(batch_dict)
         active = self._active()
         teacher = self._run_teacher(batch_dict, active)
-        student_batch = dict(batch_dict)
+        student_batch, label_logs = self._student_batch(batch_dict, teacher)
         with Taps(self.student, self._taps("student", active)) as taps:
             ret_dict, tb_dict, disp_dict = self.student(student_batch)
         student = ModelOutputs(self.student, student_batch, taps.complete(student_batch), self.geometry)
         with torch.autocast(ret_dict["loss"].device.type, enabled=False):
             kd_loss, logs = self._kd_losses(active, Step(student, teacher, batch_dict))
-        logs["kd/total"] = kd_loss.detach()
+        logs |= {**label_logs, "kd/total": kd_loss.detach()}
         logs = _to_floats(logs)
         self._watch(logs)
         ret_dict = {**ret_dict, "loss": ret_dict["loss"] + kd_loss}
@@ -145,23 +149,33 @@ class Distiller(TrainingState, nn.Module):
         taps = [tap for label in labels for tap in getattr(self.losses[label], f"{side}_taps")]
         return tuple(dict.fromkeys(taps))
 
+    def _student_batch(self, batch_dict: dict[str, Any], teacher: ModelOutputs) -> tuple[dict[str, Any], dict]:
+        """A copy of the batch for the student, with the teacher's boxes among its labels, and what to log of these."""
+        if self.labels is None:
+            return dict(batch_dict), {}
+        boxes, logs = with_teacher_boxes(batch_dict["gt_boxes"], teacher.boxes, self.labels)
+        return {**batch_dict, "gt_boxes": boxes}, {f"kd/labels/{key}": value for key, value in logs.items()}
+
     @torch.no_grad()
     def _run_teacher(self, batch_dict: dict[str, Any], labels: Sequence[str]) -> ModelOutputs:
-        """The student's batch -> the teacher's outputs, up to the last tap of these losses.
+        """The student's batch -> the teacher's outputs, up to the last tap of these losses, or to its boxes.
 
         The teacher gets a dictionary of its own, since modules write into theirs.
         """
         names = self._taps("teacher", labels)
-        if not names:
+        if not names and self.labels is None:
             return ModelOutputs(self.teacher, dict(batch_dict), {}, self._teacher_geometry)
         teacher_batch = dict(batch_dict) if self._own_input is None else self._own_input(batch_dict)
         input_keys = set(teacher_batch)
-        with Taps(self.teacher, names, stop=True) as taps:
-            teacher_batch = self.teacher.forward_features(teacher_batch)
+        to_boxes = self.labels is not None
+        with Taps(self.teacher, names, stop=not to_boxes) as taps:
+            few = {"decode_boxes": False} if to_boxes else {}  # those that are left are decoded in the end
+            teacher_batch = self.teacher.forward_features(teacher_batch, **few)
         seen = taps.complete(teacher_batch)
+        boxes = final_boxes_of(self.teacher, teacher_batch) if to_boxes else ()
         # The maps in between are let go before the student needs the memory; coordinates say where rows stand.
         kept = {key: value for key, value in teacher_batch.items() if key in input_keys or key.endswith("_coords")}
-        return ModelOutputs(self.teacher, kept, seen, self._teacher_geometry)
+        return ModelOutputs(self.teacher, kept, seen, self._teacher_geometry, boxes)
 
     def _kd_losses(self, labels: Sequence[str], step: Step) -> tuple[Tensor, dict[str, Any]]:
         """The weighted sum of these losses, and everything to log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,12 +28,14 @@ class ModelOutputs:
         batch: its own batch_dict after the forward.
         taps: what was tapped, by name.
         geometry: where the grid lies.
+        boxes: the final boxes of each frame, where they were asked for.
     """
 
     detector: nn.Module
     batch: dict[str, Any]
     taps: dict[str, Any]
     geometry: Geometry
+    boxes: Sequence[Mapping[str, Tensor]] = ()
 
     @property
     def num_frames(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pcdet.models.kd.presets import TEACHER_MODE
+from pcdet.models.kd.teacher_labels import LabelsConfig
 from pcdet.registry import KD_LOSSES, MISSING, ConfigError, parameters_of, parse_node
 
 Preset = Literal["default", "official", "paper"]
@@ -46,6 +47,7 @@ class KDConfig:
     Attributes:
         teacher: see ``TeacherConfig``.
         init: see ``InitConfig``.
+        labels: which of the teacher's boxes join the student's labels; None: none.
         losses: one node each, with NAME and the keys of that class; a list of taps under FEATURE stands for as many
             losses. None at all is for a student that only begins with slices of its teacher.
         preset: for every loss that names none of its own.
@@ -55,16 +57,22 @@ class KDConfig:
 
     teacher: TeacherConfig = TeacherConfig()
     init: InitConfig = InitConfig()
+    labels: LabelsConfig | None = None
     losses: list[Annotated[dict, KD_LOSSES]] = field(default_factory=list)
     preset: Preset = "default"
     log_every: int = 50
     target_var_warn: float = 0.1
 
     def __post_init__(self):
-        if not self.losses and self.init.name == "none":
+        if not self.losses and self.init.name == "none" and self.labels is None:
             raise ValueError(
-                "LOSSES: missing or empty; name at least one, begin with slices of the teacher (INIT.NAME slice), or "
-                "remove the KD block"
+                "LOSSES: missing or empty; name at least one, begin with slices of the teacher (INIT.NAME slice), take "
+                "its boxes for labels (LABELS: {}), or remove the KD block"
+            )
+        if self.labels is not None and self.teacher.mode == "train":
+            raise ValueError(
+                "LABELS: need a teacher that finds its boxes, which it does not in TEACHER.MODE train; use eval or "
+                "bn_train"
             )
         if self.log_every < 0:
             raise ValueError(f"LOG_EVERY: must be at least 0 (never), got {self.log_every}")
@@ -95,6 +103,7 @@ def resolve(node: Mapping, kind_of: Callable[[str], str], *, path: str = "KD") -
     resolved = {
         "TEACHER": {"CFG": block.teacher.cfg, "CKPT": block.teacher.ckpt, "MODE": mode},
         "INIT": {"NAME": block.init.name},
+        "LABELS": None if block.labels is None else _plain(asdict(block.labels)),
         "LOSSES": losses,
         "LOG_EVERY": block.log_every,
         "TARGET_VAR_WARN": block.target_var_warn,

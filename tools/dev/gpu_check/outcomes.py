@@ -33,8 +33,8 @@ def of_json(folder: Path, status: int, name: str = RESULT) -> Outcome:
 def of_benchmark(folder: Path, status: int) -> Outcome:
     """A benchmark's rows, few columns of them; its own file has all.
 
-    A result that differs from another contender's is told and no failure: equal distances may be taken in any order, and
-    the tests judge what is right.
+    A result that differs from another contender's is told and no failure: equal distances may be taken in any order,
+    and the tests judge what is right.
     """
     details, problem = of_json(folder, status, f"{folder.name}.json")
     if problem:

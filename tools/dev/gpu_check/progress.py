@@ -49,7 +49,7 @@ class Progress:
     def end(self, task: Task, seconds: float, verdict: str) -> None:
         """It has ended."""
         self.done[task.key] = seconds  # 0: it did not run
-        text = f"{self._place(task)} {verdict} after {seconds:.0f} s"
+        text = f"{self._place(task)} {verdict}" + (f" after {seconds:.0f} s" if seconds else "")
         print(f"\r\x1b[K{text}" if self.live else text, flush=True)
 
     def seconds_to_go(self, task: Task, seconds: float) -> float:

@@ -79,7 +79,7 @@ def _attempt(task: Task, results: dict[str, Result], deadline: float, budget_s: 
 
 
 def _told(task: Task, progress: Progress, reason: str) -> Result:
-    progress.end(task, 0.0, f"{NOT_RUN}: {reason};")
+    progress.end(task, 0.0, f"{NOT_RUN}: {reason}")
     return _not_run(task, reason)
 
 

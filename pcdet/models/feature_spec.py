@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from pcdet.models.channel_flow import ChannelFlow, Parts
+
 Kind = Literal["point", "pillar", "voxel", "stage", "map"]
 KINDS: tuple[Kind, ...] = ("point", "pillar", "voxel", "stage", "map")
 MAPS: tuple[Kind, ...] = ("map", "stage")
@@ -135,6 +137,21 @@ class SlotModule(nn.Module):
         before it: there the first channels of every part are.
         """
         return {}
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Tells which layer reads which channels; entry that it writes -> the parts of its channels.
+
+        Only a student that keeps chosen channels of its teacher asks for it (``INIT: bn_scale`` and ``l1``).
+
+        Args:
+            flow: is told of every layer and norm with weights.
+            path: of this module in the detector.
+            entries: what the modules before it write.
+
+        Raises:
+            NotDescribedError: the class does not say.
+        """
+        raise NotDescribedError(type(self).__name__)
 
 
 def scale_channels(channels: Any, width: float) -> Any:

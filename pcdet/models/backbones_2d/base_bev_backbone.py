@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from pcdet.models.channel_flow import ChannelFlow, Parts, join
 from pcdet.models.feature_spec import Entries, FeatureSpec, NotDescribedError, SlotModule, last_width
 from pcdet.registry import BACKBONES_2D, Count, CountOrZero, Positive
 
@@ -119,6 +120,22 @@ class BaseBEVBackbone(SlotModule):
         if len(self.deblocks) <= len(self.blocks):
             return {}
         return {f"deblocks.{len(self.blocks)}.0": self.branch_widths()}
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Stage after stage; what leaves them side by side, perhaps brought together once more."""
+        return {"spatial_features_2d": self.flow_through(flow, path, entries[self.READS])}
+
+    def flow_through(self, flow: ChannelFlow, path: str, parts: Parts) -> Parts:
+        """The channels of the map that comes in -> those of the map that leaves."""
+        ends = []
+        for i, block in enumerate(self.blocks):
+            parts = flow.sequence(f"{path}.blocks.{i}", block, parts)
+            ends.append(flow.sequence(f"{path}.deblocks.{i}", self.deblocks[i], parts) if len(self.deblocks) else parts)
+        parts = join(ends) if ends else parts
+        if len(self.deblocks) > len(self.blocks):
+            last = len(self.blocks)
+            parts = flow.sequence(f"{path}.deblocks.{last}", self.deblocks[last], parts)
+        return parts
 
     def branch_widths(self) -> list[int]:
         """Channels of every stage, up-sampled, in the order of their concatenation."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 
 import torch
 import torch.nn as nn
 
+from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
 from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule, last_width
-from pcdet.models.model_utils.set_abstraction import abstraction_inputs, num_offsets
+from pcdet.models.model_utils.set_abstraction import abstraction_flow, abstraction_inputs, num_offsets
 from pcdet.ops.pointnet2.pointnet2_batch.pointnet2_modules import PointnetFPModule, PointnetSAModuleMSG
 from pcdet.registry import BACKBONES_3D
 
@@ -107,6 +108,18 @@ class PointNet2MSG(SlotModule):
             parts[f"FP_modules.{i}.mlp.0"] = carried + levels.pop()
             carried = [last_width(self.FP_modules[i].mlp)]
         return parts
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Scales side by side; carried before own features in propagation."""
+        own = self.SA_modules[0].mlps[0][0].in_channels - num_offsets(self.SA_modules[0])
+        levels = [given(own) if own else ()]
+        for i, module in enumerate(self.SA_modules):
+            levels.append(abstraction_flow(flow, f"{path}.SA_modules.{i}", module, levels[-1]))
+        carried = levels.pop()
+        for i in reversed(range(len(self.FP_modules))):
+            parts = join((carried, levels.pop()))
+            carried = flow.sequence(f"{path}.FP_modules.{i}.mlp", self.FP_modules[i].mlp, parts)
+        return {"point_features": carried}
 
     def forward(self, batch_dict: dict) -> dict:
         """Describes the points.

@@ -10,6 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.feature_spec import Entries, FeatureSpec, NotDescribedError, SlotModule, scale_channels
 from pcdet.registry import BACKBONES_3D, Count, Positive
 from pcdet.utils.spconv_utils import is_sparse_convolution, load_spconv, replace_feature
@@ -64,6 +65,12 @@ class SparseBasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = spconv.SubMConv3d(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
         self.bn2 = _norm(channels)
+
+    def flow_through(self, flow: ChannelFlow, path: str, parts: Parts) -> Parts:
+        """The channels that leave are those that come in, since the two are added."""
+        inner = flow.norm(f"{path}.bn1", flow.layer(f"{path}.conv1", self.conv1, parts))
+        (shortcut,) = parts
+        return flow.norm(f"{path}.bn2", flow.layer(f"{path}.conv2", self.conv2, inner, group=shortcut.group))
 
     def forward(self, x: Any) -> Any:
         """A sparse tensor with as many channels at the same places."""
@@ -164,6 +171,15 @@ class _VoxelBackbone(SlotModule):
             yield f"NUM_FILTERS: {len(STRIDES)} numbers are needed, one for each stage, got {config.num_filters}"
         if isinstance(config.last_pad, list) and len(config.last_pad) != 3:
             yield f"last_pad: one number, or one for each of z, y, x, is needed, got {config.last_pad}"
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Layer after layer."""
+        parts, written = flow.sequence(f"{path}.conv_input", self.conv_input, entries[self.READS]), {}
+        for name in STRIDES:
+            stage = name.removeprefix("x_")
+            parts = flow.sequence(f"{path}.{stage}", self.get_submodule(stage), parts)
+            written[f"multi_scale_3d_features.{name}"] = parts
+        return {**written, "encoded_spconv_tensor": flow.sequence(f"{path}.conv_out", self.conv_out, parts)}
 
     @classmethod
     def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:

@@ -12,6 +12,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet.models.backbones_2d.base_bev_backbone import BaseBEVBackbone
+from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.anchor_head_single import PRIOR_PROBABILITY
 from pcdet.models.feature_spec import first_layers
 from pcdet.registry import Count, CountOrZero, Positive
@@ -157,6 +158,12 @@ class SingleHead(BaseBEVBackbone):
         for name in ("conv_cls", "conv_box", "conv_dir_cls"):
             parts |= {path: given for path in first_layers(name, getattr(self, name))}
         return parts
+
+    def flow_to_predictions(self, flow: ChannelFlow, path: str, parts: Parts) -> None:
+        """Its stages, then all its predictions; ``parts`` are those of the map that comes in."""
+        parts = self.flow_through(flow, path, parts)
+        for name in ("conv_cls", "conv_box", "conv_dir_cls"):
+            flow.branches(f"{path}.{name}", getattr(self, name), parts)
 
     def _by_anchor(self, x: Tensor, columns: int) -> Tensor:
         """(B, A * H * W, columns) of a map (B, A * columns, H, W)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet.models.backbones_2d.base_bev_backbone import BN_EPS, BN_MOMENTUM
+from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.anchor_head_branch import (
     BranchPredictions,
     RPNHeadConfig,
@@ -159,6 +160,15 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         for i, branch in enumerate(self.rpn_heads):
             parts |= {f"rpn_heads.{i}.{path}": sizes for path, sizes in branch.joined_inputs(given).items()}
         return parts
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """The shared convolution, where there is one, and every branch on what it leaves."""
+        parts = entries[self.READS]
+        if self.shared_conv is not None:
+            parts = flow.sequence(f"{path}.shared_conv", self.shared_conv, parts)
+        for i, branch in enumerate(self.rpn_heads):
+            branch.flow_to_predictions(flow, f"{path}.rpn_heads.{i}", parts)
+        return {}
 
     def _map_of(self, group: Sequence[AnchorConfig], grid_size: Sequence[int]) -> tuple[int, int]:
         """(ny, nx) of the map on which a branch's anchors stand."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.anchor_head_template import AnchorHeadTemplate
 from pcdet.models.feature_spec import Entries, FeatureSpec
 from pcdet.registry import DENSE_HEADS
@@ -57,6 +59,12 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         return {
             path: parts for path, module in self.named_modules() if getattr(module, "in_channels", None) == sum(parts)
         }
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Every convolution reads the whole map."""
+        for name in ("conv_cls", "conv_box", "conv_dir_cls"):
+            flow.branches(f"{path}.{name}", getattr(self, name), entries[self.READS])
+        return {}
 
     def init_weights(self) -> None:
         """Starts with objects being rare, and boxes equal to their anchors."""

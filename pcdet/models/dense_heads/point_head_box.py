@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 
 import torch
 
+from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.point_head_template import (
     PointHeadTemplate,
     PointLossConfig,
@@ -66,6 +67,12 @@ class PointHeadBox(PointHeadTemplate):
                 "USE_POINT_FEATURES_BEFORE_FUSION: nothing makes such features here, as VoxelSetAbstraction is not "
                 "covered; set it to False"
             )
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Two sequences of layers on the features of the points."""
+        for name in ("cls_layers", "box_layers"):
+            flow.sequence(f"{path}.{name}", getattr(self, name), entries[self.features_key])
+        return {}
 
     def forward(self, batch_dict: dict) -> dict:
         """Predicts for every point.

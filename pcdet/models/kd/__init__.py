@@ -13,6 +13,7 @@ from pcdet.models.kd.distiller import Distiller
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.tap_specs import check_learns, kind_of_tap
 from pcdet.models.kd.features.teacher_batch import TeacherInput
+from pcdet.models.kd.init.channel_choice import inherit_channels
 from pcdet.models.kd.init.weight_slicing import inherit_weights
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.schema import KDConfig, resolve
@@ -52,6 +53,9 @@ def build_distiller(
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
     if kd.init.name == "slice":
         logger.info("student begins with slices of the teacher: %d tensors", inherit_weights(student, teacher))
+    elif kd.init.name != "none":
+        copied = inherit_channels(student, teacher, kd.init.name)
+        logger.info("student begins with the teacher's channels chosen by %s: %d tensors", kd.init.name, copied)
     return Distiller(
         student,
         teacher,

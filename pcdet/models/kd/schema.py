@@ -34,10 +34,11 @@ class InitConfig:
     """How the student's weights begin.
 
     Attributes:
-        name: "none", as the detector initialises itself; "slice", the first channels of each of the teacher's layers.
+        name: "none", as the detector initialises itself; "slice", the first channels of each of the teacher's layers;
+            "bn_scale", those of the largest batch norm scale; "l1", those whose filters have the largest L1 norm.
     """
 
-    name: Literal["none", "slice"] = "none"
+    name: Literal["none", "slice", "bn_scale", "l1"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
+
 
 def num_offsets(module: nn.Module) -> int:
     """Columns of the offsets that a set abstraction puts before the features."""
@@ -21,3 +23,17 @@ def abstraction_inputs(path: str, module: nn.Module, features: Sequence[int]) ->
         features: channels of the parts of the features before it.
     """
     return {f"{path}.mlps.{scale}.0": [num_offsets(module), *features] for scale in range(len(module.mlps))}
+
+
+def abstraction_flow(flow: ChannelFlow, path: str, module: nn.Module, features: Parts) -> Parts:
+    """The channels of the features before a set abstraction -> those of its scales, side by side.
+
+    Args:
+        flow: is told of the layers.
+        path: of the set abstraction in the detector.
+        module: the set abstraction.
+        features: the channels before it.
+    """
+    offsets = num_offsets(module)
+    parts = join((given(offsets) if offsets else (), features))
+    return join(flow.sequence(f"{path}.mlps.{scale}", mlp, parts) for scale, mlp in enumerate(module.mlps))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
+from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
 from pcdet.models.feature_spec import Entries, last_width
-from pcdet.models.model_utils.set_abstraction import abstraction_inputs
+from pcdet.models.model_utils.set_abstraction import abstraction_flow, abstraction_inputs
 from pcdet.models.roi_heads.roi_head_template import ProposalNMSConfig, RoIHeadTemplate, RoILossConfig
 from pcdet.models.roi_heads.target_assigner.proposal_target_layer import ProposalTargetConfig
 from pcdet.ops.pointnet2.pointnet2_batch.pointnet2_modules import PointnetSAModule
@@ -124,6 +126,17 @@ class PointRCNNHead(RoIHeadTemplate):
             parts |= abstraction_inputs(f"SA_modules.{i}", module, features)
             features = [last_width(mlp) for mlp in module.mlps]
         return parts
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """The points' own columns, lifted, beside the first stage's features; set abstraction; two heads."""
+        lifted = flow.sequence(f"{path}.xyz_up_layer", self.xyz_up_layer, given(OWN_CHANNELS))
+        merged = join((lifted, entries[self.READS]))
+        parts = flow.sequence(f"{path}.merge_down_layer", self.merge_down_layer, merged)
+        for i, module in enumerate(self.SA_modules):
+            parts = abstraction_flow(flow, f"{path}.SA_modules.{i}", module, parts)
+        for name in ("cls_layers", "reg_layers"):
+            flow.sequence(f"{path}.{name}", getattr(self, name), parts)
+        return {}
 
     def init_weights(self) -> None:
         """Xavier's normal initialisation; boxes start equal to their proposals."""

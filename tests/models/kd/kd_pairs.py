@@ -68,8 +68,11 @@ def step(distiller, batch):
     return tb_dict
 
 
-def silence(teacher, student):
-    """Sets to zero what every layer of the teacher puts into channels that the student does not have."""
+def silence(teacher, student, *, first=False):
+    """Sets to zero what every layer of the teacher puts into channels that the student does not have.
+
+    With ``first`` as many channels at the beginning instead of the end.
+    """
     own = dict(student.named_modules())
     for path, module in teacher.named_modules():
         channels = next(
@@ -77,10 +80,11 @@ def silence(teacher, student):
         )
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             for name in ("weight", "bias", "running_mean"):
-                getattr(module, name).data[own[path].num_features :] = 0
+                rest = module.num_features - own[path].num_features
+                getattr(module, name).data.narrow(0, 0 if first else own[path].num_features, rest).zero_()
         elif channels is not None:
             axis = 1 if isinstance(module, nn.ConvTranspose2d) else 0
             rest = module.weight.shape[axis] - channels
-            module.weight.data.narrow(axis, channels, rest).zero_()
+            module.weight.data.narrow(axis, 0 if first else channels, rest).zero_()
             if module.bias is not None:
-                module.bias.data[channels:] = 0
+                module.bias.data.narrow(0, 0 if first else channels, rest).zero_()

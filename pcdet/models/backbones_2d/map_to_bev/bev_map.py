@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from pcdet.models.channel_flow import ChannelFlow, Parts, repeated
 from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule
 
 
@@ -22,6 +23,11 @@ class BEVMap(SlotModule):
         stride = (1, *source.stride[1:])
         made = FeatureSpec(kind="map", channels=config.num_bev_features, stride=stride, grid=grid)
         return {"spatial_features": made}
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """The channels of what is written; where the map has more, every one at each height, side by side."""
+        source = entries[self.READS]
+        return {"spatial_features": repeated(source, self.num_bev_features // sum(part.size for part in source))}
 
     @classmethod
     def scaled(cls, node: Mapping, width: float, before: Entries, after: Entries) -> Any:

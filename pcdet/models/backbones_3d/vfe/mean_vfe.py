@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 
+from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.feature_spec import STEPS, Entries, FeatureSpec, SlotModule
 from pcdet.registry import VFE
 
@@ -30,6 +31,10 @@ class MeanVFE(SlotModule):
         """There must be voxels."""
         if inputs.lacks("voxels"):
             yield f"{STEPS}: {cls.__name__} reads voxels; add transform_points_to_voxels to them"
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """The columns of the points."""
+        return {"voxel_features": entries["voxels"]}
 
     def get_output_feature_dim(self) -> int:
         """Channels of ``voxel_features``."""

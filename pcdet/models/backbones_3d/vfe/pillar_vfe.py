@@ -18,6 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
 from pcdet.models.feature_spec import STEPS, Entries, FeatureSpec, SlotModule
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.registry import VFE, Count
@@ -232,6 +233,16 @@ class PillarVFE(SlotModule):
         """Every layer but the first reads the points' own features and their pillar's."""
         later = list(enumerate(self.pfn_layers))[1:]
         return {f"pfn_layers.{i}.linear": [layer.linear.in_features // 2] * 2 for i, layer in later}
+
+    def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
+        """Behind every layer but the last a point's own channels, and the same of its pillar."""
+        parts = given(self.pfn_layers[0].linear.in_features)
+        for i, layer in enumerate(self.pfn_layers):
+            own = flow.layer(f"{path}.pfn_layers.{i}.linear", layer.linear, parts)
+            if layer.use_norm:
+                flow.norm(f"{path}.pfn_layers.{i}.norm", own)
+            parts = own if layer.last_layer else join((own, own))
+        return {"pillar_features": parts}
 
     def get_output_feature_dim(self) -> int:
         """Channels of ``pillar_features``."""

@@ -44,6 +44,15 @@ def test_keys_and_module_paths_are_both_read(batch):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_tap_on_a_batch_norm_shows_what_comes_before_the_relu(batch):
+    """Which works in place."""
+    model, norm = detector().eval(), "backbone_2d.deblocks.0.1"
+    with Taps(model, (norm, "backbone_2d.deblocks.0")) as taps, torch.no_grad():
+        model.forward_features(dict(batch))
+    assert taps.values[norm].min() < 0
+    assert torch.equal(taps.values[norm].relu(), taps.values["backbone_2d.deblocks.0"])
+
+
 def test_the_first_value_of_a_key_is_kept_when_a_later_module_overwrites_it():
     class Writes(nn.Module):
         def __init__(self, value):

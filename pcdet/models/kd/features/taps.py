@@ -21,9 +21,9 @@ class TapsFilled(Exception):
 class Taps:
     """Context in which a detector's forward leaves the named tensors in ``values``.
 
-    A name that is a submodule's path (``backbone_2d.blocks.0``) gives that module's output, anything else the entry of
-    this name in the ``batch_dict`` (``multi_scale_3d_features.x_conv3``: in a dictionary there), as the first module
-    that writes it leaves it.
+    A name that is a submodule's path (``backbone_2d.blocks.0``) gives that module's output, a batch norm's as it is
+    before the ReLU behind it writes over it. Anything else is the entry of this name in the ``batch_dict``
+    (``multi_scale_3d_features.x_conv3``: in a dictionary there), as the first module that writes it leaves it.
 
     Args:
         model: the detector.
@@ -43,7 +43,9 @@ class Taps:
     def __enter__(self) -> Taps:
         self.values = {}
         for name, module in self._paths.items():
-            self._handles.append(module.register_forward_hook(lambda _m, _a, out, name=name: self._seen(name, out)))
+            self._handles.append(
+                module.register_forward_hook(lambda m, _a, out, name=name: self._seen(name, _before_relu(m, out)))
+            )
         if self._keys:
             for module in self._model.children():
                 self._handles.append(module.register_forward_hook(lambda _m, _a, out: self._look_into(out)))
@@ -82,6 +84,11 @@ class Taps:
         self.values.setdefault(name, value)
         if stop and self._stop and len(self.values) == len(self._paths) + len(self._keys):
             raise TapsFilled
+
+
+def _before_relu(module: nn.Module, out: Any) -> Any:
+    """A layer's output, that of a batch norm as it is before a ReLU writes over it."""
+    return out.clone() if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(out, Tensor) else out
 
 
 def _entry(batch_dict: Any, name: str) -> Any:

@@ -98,3 +98,15 @@ POINT_DISTILLER = {"default": _DEFAULT, "official": _OFFICIAL, "paper": _PAPER}
 
 # What a preset says of the whole block. The released code never puts its teacher into eval mode.
 TEACHER_MODE = {"official": "train"}
+
+
+def sampled_rows(kind: str, num: int, *, on_maps: str = "score") -> dict[str, dict[str, object]]:
+    """The keys of a method on sampled rows: so many of a frame, by what tells of objects in this kind of feature.
+
+    Args:
+        kind: of ``FeatureSpec``.
+        num: rows of a frame.
+        on_maps: the measure on maps, where nine of ten occupied cells are background.
+    """
+    by = {"pillar": "num_points", "voxel": "num_points", "point": "channel_l2", "stage": on_maps, "map": on_maps}
+    return {"SAMPLE": {"NUM": num, "BY": by[kind]}}

@@ -14,6 +14,7 @@ from pcdet.models.kd.graphs.sampling import SampleConfig
 from pcdet.models.kd.model_outputs import ModelOutputs
 from pcdet.models.kd.step import Step
 
+SET_ON_MAP = {"FEATURE": "spatial_features_2d", "SAMPLE": {"NUM": 40}}
 EVERYTHING = [
     [PILLARS],
     [PILLARS | {"PRESET": "official"}],
@@ -33,6 +34,13 @@ EVERYTHING = [
     [{"NAME": "FGD"} | ON_MAP],
     [{"NAME": "DKD"}],
     [PILLARS, MAP, LOGITS],
+    [{"NAME": "AttentionTransfer", "FEATURE": "spatial_features_2d"}],
+    [SET_ON_MAP | {"NAME": "SimilarityPreserving"}],
+    [SET_ON_MAP | {"NAME": "RKD"}],
+    [SET_ON_MAP | {"NAME": "CRD"}],
+    [SET_ON_MAP | {"NAME": "FeatureBased"}],
+    [{"NAME": "FeatureBased", "FEATURE": "pillar_features", "SAMPLE": {"NUM": 40}}],
+    [SET_ON_MAP | {"NAME": "Overhaul", "FEATURE": ["backbone_2d.deblocks.0.1", "backbone_2d.deblocks.1.1"]}],
 ]
 every_kind_of_loss = pytest.mark.parametrize("losses", EVERYTHING, ids=range(len(EVERYTHING)))
 WITHOUT_NORM = {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear"}}
@@ -173,7 +181,7 @@ def per_frame_terms(loss_node, batches):
             taps = {k: out[k] for k in ("pillar_features", "spatial_features_2d")}
             outputs.append(ModelOutputs(model, out, taps, distiller.geometry))
         with torch.no_grad():
-            values.append(float(distiller.losses["PointDistiller"](Step(*outputs, batch))[0]))
+            values.append(float(distiller.losses[loss_node["NAME"]](Step(*outputs, batch))[0]))
     return values
 
 

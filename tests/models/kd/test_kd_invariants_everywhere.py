@@ -21,6 +21,8 @@ PILLARS = pp.dataset_facts((0.0, -2.56, -3.0, 5.12, 2.56, 1.0))
 SMALL = {"NAME": "PointDistiller", "SAMPLE": {"NUM": 30}, "GRAPH": {"K": 8}}
 WITHOUT_NORM = {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear"}}
 STAGES = SMALL | {"FEATURE": ["backbone_2d.blocks.0", "backbone_2d.blocks.1"]}
+SET = {"SAMPLE": {"NUM": 30}}
+SETS = ["AttentionTransfer", "SimilarityPreserving", "RKD", "CRD", "FeatureBased", "Overhaul"]
 LOSSES = {
     "second": [STAGES, SMALL | {"FEATURE": "multi_scale_3d_features.x_conv3"}, {"NAME": "PivotalLogit"}],
     "second, by its map": [
@@ -33,6 +35,18 @@ LOSSES = {
         SMALL | {"FEATURE": "spatial_features_2d"},
         SMALL | {"FEATURE": "pillar_features", "TEACHER_FEATURE": "spatial_features_2d"},
         *({"NAME": name, "FEATURE": "spatial_features_2d"} for name in ("PKD", "CWD")),
+    ],
+    "second, sets of rows": [
+        {"NAME": "AttentionTransfer", "FEATURE": "backbone_2d.blocks.0"},
+        SET | {"NAME": "SimilarityPreserving", "FEATURE": "backbone_2d.blocks.1"},
+        SET | {"NAME": "RKD", "FEATURE": "multi_scale_3d_features.x_conv3"},
+        SET | {"NAME": "CRD", "FEATURE": "spatial_features_2d"},
+        SET | {"NAME": "FeatureBased", "FEATURE": "encoded_spconv_tensor"},
+        SET | {"NAME": "Overhaul", "FEATURE": "backbone_2d.deblocks.0.1"},
+    ],
+    "pointrcnn, sets of rows": [SET | {"NAME": name, "FEATURE": "point_features"} for name in SETS],
+    "another grid, sets of rows": [
+        SET | {"NAME": name, "FEATURE": "pillar_features", "TEACHER_FEATURE": "spatial_features_2d"} for name in SETS
     ],
 }
 OPTIMIZATION = {

@@ -147,12 +147,12 @@ def test_the_guides_loss_on_rows_trains(batch, guides_losses):
 
 
 def test_the_guides_loss_on_maps_follows_its_formula(batch, guides_losses):
-    node = {"NAME": "AttentionTransfer", "FEATURE": "spatial_features_2d", "POWER": 3.0, "WEIGHT": 2.0}
+    node = {"NAME": "MapAttention", "FEATURE": "spatial_features_2d", "POWER": 3.0, "WEIGHT": 2.0}
     distiller = distil(node, student=detector(), teacher=wide_detector())
     seen = []
     for model in (distiller.student, distiller.teacher):
         model.backbone_2d.register_forward_hook(lambda _m, _a, out: seen.append(out["spatial_features_2d"].detach()))
-    value = distiller(batch)[1]["kd/AttentionTransfer"]
+    value = distiller(batch)[1]["kd/MapAttention"]
     attention = []
     for values in seen:
         flat = (np.abs(values.double().numpy()) ** 3).mean(axis=1).reshape(len(values), -1)
@@ -161,8 +161,8 @@ def test_the_guides_loss_on_maps_follows_its_formula(batch, guides_losses):
 
 
 def test_a_loss_on_maps_refuses_rows_and_other_cells(batch, guides_losses):
-    node = {"NAME": "AttentionTransfer", "FEATURE": "pillar_features"}
-    with pytest.raises(ConfigError, match=r"AttentionTransfer compares maps, but tap 'pillar_features' is a set"):
+    node = {"NAME": "MapAttention", "FEATURE": "pillar_features"}
+    with pytest.raises(ConfigError, match=r"MapAttention compares maps, but tap 'pillar_features' is a set"):
         distil(node)
     distiller = distil(node | {"FEATURE": "spatial_features", "TEACHER_FEATURE": "spatial_features_2d"})
     with pytest.raises(ValueError, match=r"cell by cell.*'spatial_features'.*\(1, 64, 64\).*\(1, 32, 32\).*same range"):
@@ -170,7 +170,7 @@ def test_a_loss_on_maps_refuses_rows_and_other_cells(batch, guides_losses):
 
 
 def test_a_schedule_and_a_weight_are_every_losss(batch, guides_losses):
-    node = {"NAME": "AttentionTransfer", "FEATURE": "spatial_features_2d"}
+    node = {"NAME": "MapAttention", "FEATURE": "spatial_features_2d"}
     distiller = distil(node | {"SCHEDULE": {"NAME": "stop", "EPOCHS": 1}}, LOGITS)
     distiller.set_epoch(1, 2)
-    assert distiller(batch)[1]["kd/AttentionTransfer"] == 0
+    assert distiller(batch)[1]["kd/MapAttention"] == 0

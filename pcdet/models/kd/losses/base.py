@@ -1,6 +1,7 @@
 """KDLoss: what every distillation loss has, and the keys that all of them take.
 
-A method derives from one of three, by what it compares: ``FeatureLoss``, ``MapLoss`` or ``PredictionLoss``.
+A method derives from one of four, by what it compares: ``FeatureLoss`` (rows), ``RowSetLoss`` (how the rows of a frame
+stand to one another), ``MapLoss`` or ``PredictionLoss``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,113 @@
+"""RowSetLoss: the base of methods that compare how the rows of a frame stand to one another.
+
+``FeatureLoss.compare_rows`` gets the rows of all frames in one table and compares each with its match. A Gram matrix, a
+matrix of distances, an attention over the frame and a contrast between rows need the rows of one frame together, and
+none of another's: here they come frame by frame, in one tensor, so that no loop over frames waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcdet.models.kd.diagnostics import target_variance
+from pcdet.models.kd.features.matching import MatchedFeatures
+from pcdet.models.kd.graphs.sampling import sample
+from pcdet.models.kd.losses.base import rows_a_frame, zero_of
+from pcdet.models.kd.losses.feature_loss import FeatureLoss, Importance
+
+NO_LENGTH = 1e-12  # a shorter row has no direction
+
+
+@dataclass(frozen=True)
+class RowSets:
+    """The sampled rows of each frame, filled up with zeros to the largest number of rows.
+
+    Attributes:
+        student: (B, N, C).
+        teacher: (B, N, C') at the same places.
+        valid: (B, N) False where there is no row.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    valid: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """(B,) rows of each frame; 1 where there is none, to divide by."""
+        return self.valid.sum(dim=1).clamp(min=1)
+
+    def total(self, per_row: Tensor) -> Tensor:
+        """(B, N, ...) -> (B, ...) the sum over the rows that there are."""
+        return (per_row * self._aligned(self.valid, per_row)).sum(dim=1)
+
+    def mean(self, per_row: Tensor) -> Tensor:
+        """(B, N, ...) -> (B, ...) the mean over the rows that there are; 0 in a frame without."""
+        total = self.total(per_row)
+        return total / self._aligned(self.count, total)
+
+    @staticmethod
+    def _aligned(value: Tensor, like: Tensor) -> Tensor:
+        """With as many axes as another tensor."""
+        return value.reshape(value.shape + (1,) * (like.dim() - value.dim()))
+
+
+class RowSetLoss(FeatureLoss):
+    """A distance between two sets of rows at the same places. A method defines ``compare_sets``.
+
+    Args:
+        **common: see ``FeatureLoss``.
+    """
+
+    def compare(
+        self, matched: MatchedFeatures, importance: Importance, *, diagnose: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See the base class: the mean over the frames that have rows. Logs what ``compare_sets`` logs, too."""
+        sizes = matched.teacher.frame_sizes()
+        rows, sizes = sample(importance(self.sample.by), sizes, self.sample.num, self.sample.mode)
+        if len(rows) == 0:
+            return zero_of(matched.student.source), {"nodes": rows_a_frame(sizes)}
+        target = matched.teacher.take(rows)
+        counts = torch.tensor(sizes, device=rows.device)
+        valid = torch.arange(max(sizes), device=rows.device) < counts[:, None]
+        sets = RowSets(_padded(matched.student.take(rows), sizes), _padded(target, sizes), valid)
+        loss, logs = self.compare_sets(sets, diagnose=diagnose)
+        present = (counts > 0) / (counts > 0).sum()
+        logs = {key: (value.detach() * present).sum() if value.dim() else value for key, value in logs.items()}
+        return (loss * present).sum(), {"nodes": rows_a_frame(sizes), "target_var": target_variance(target), **logs}
+
+    def compare_sets(self, sets: RowSets, *, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """The distance of each frame, and what to log.
+
+        Args:
+            sets: the rows of both sides, float32 at least.
+            diagnose: also compute the diagnostics that cost time.
+
+        Returns:
+            (B,) distances, finite in a frame without rows too; logs that are (B,), of which the mean over the frames
+            with rows is logged, or numbers.
+        """
+        raise NotImplementedError
+
+
+def unit_length(rows: Tensor) -> Tensor:
+    """(..., C) rows scaled to length one. A row of zeros stays as it is, and gets no gradient."""
+    length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    has_length = length > NO_LENGTH
+    return torch.where(has_length, rows, 0) / torch.where(has_length, length, 1)
+
+
+def root(value: Tensor) -> Tensor:
+    """The square root, whose slope at 0 is taken for 0."""
+    positive = value > 0
+    return torch.where(positive, value, 1).sqrt() * positive
+
+
+def _padded(rows: Tensor, sizes: list[int]) -> Tensor:
+    """(n, C) rows frame by frame -> (B, N, C)."""
+    if min(sizes) == max(sizes):
+        return rows.unflatten(0, (len(sizes), sizes[0]))
+    return torch.nn.utils.rnn.pad_sequence(rows.split(sizes), batch_first=True)

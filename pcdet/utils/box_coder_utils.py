@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pcdet.utils.transfer import upload
+
 MIN_DIM = 1e-5  # metres; a box may be flat, its logarithm may not
 
 
@@ -152,7 +154,7 @@ class PointResidualCoder:
         if not self.use_mean_size:
             ones = torch.ones_like(points)
             return ones, ones
-        size = self.mean_size.to(points)[classes.long() - 1]
+        size = upload(self.mean_size, points.device).to(points.dtype)[classes.long() - 1]
         diagonal = _ground_diagonal(size)
         return torch.cat((diagonal, diagonal, size[..., 2:3]), dim=-1), size
 

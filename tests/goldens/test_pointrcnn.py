@@ -139,7 +139,9 @@ def _train(data, batch, prefix):
     model = _build(data).train()
     seen = _watch(model)
     picks, overlaps = iter(torch.from_numpy(data[f"{prefix}.sampled_inds"])), []
-    model.roi_head.proposal_target_layer.subsample_rois = lambda overlap: overlaps.append(overlap) or next(picks)
+    model.roi_head.proposal_target_layer.subsample_rois = lambda overlap, groups: (
+        overlaps.append(overlap) or next(picks)
+    )
     batch_dict = dict(batch)
     if f"{prefix}.input.rois" in data.files:
         given = {
@@ -185,7 +187,7 @@ def test_without_foreground_the_same_proposals_are_drawn(data, batch):
     model, drawn = _build(data).train(), []
     layer = model.roi_head.proposal_target_layer
     draw = layer.subsample_rois
-    layer.subsample_rois = lambda overlap: drawn.append(draw(overlap)) or drawn[-1]
+    layer.subsample_rois = lambda overlap, groups: drawn.append(draw(overlap, groups)) or drawn[-1]
     torch.manual_seed(7)  # of the goldens, by their meta
     model(dict(batch))
     assert np.array_equal(torch.stack(drawn).numpy(), data["train.sampled_inds"])

@@ -113,7 +113,7 @@ def test_labels_follow_the_thresholds():
     overlaps = [0.7, 0.58, 0.5, 0.3]
     batch = _batch([_shifted(o) for o in overlaps], [1] * 4, [*BOX, 1])
     layer = _layer(roi_per_image=4)
-    layer.subsample_rois = lambda overlap: torch.arange(4)
+    layer.subsample_rois = lambda overlap, groups: torch.arange(4)
     targets = layer(batch)
     assert targets["gt_iou_of_rois"][0].tolist() == pytest.approx(overlaps, abs=1e-5)
     assert targets["rcnn_cls_labels"].tolist() == [[1, -1, -1, 0]]

@@ -146,6 +146,10 @@ class PointNet2MSG(SlotModule):
 
 
 def _check_equal_counts(points: torch.Tensor, frames: int) -> None:
+    if len(points) and len(points) % frames == 0:
+        in_order = torch.arange(frames, device=points.device).repeat_interleave(len(points) // frames)
+        if torch.equal(points[:, 0], in_order.to(points.dtype)):  # one wait for a GPU, where counting makes three
+            return
     counts = torch.bincount(points[:, 0].long(), minlength=frames)
     if len(counts) != frames or bool((counts != counts[0]).any()) or not bool(counts[0]):
         raise ValueError(

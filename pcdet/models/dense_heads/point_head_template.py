@@ -14,6 +14,7 @@ from pcdet.models.model_utils.precision import full_precision
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils
 from pcdet.utils import loss_utils
 from pcdet.utils.box_coder_utils import PointResidualCoder
+from pcdet.utils.transfer import constant, sizes_of_frames
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ class PointHeadTemplate(HeadTemplate):
         boxes = torch.cat([gt_boxes.new_zeros(len(gt_boxes), 1, gt_boxes.shape[2]), gt_boxes], dim=1)
         classes = boxes[..., -1].long().clamp(min=0, max=self.num_class)
         larger = gt_boxes.clone()
-        larger[..., 3:6] += gt_boxes.new_tensor(self.gt_extra_width)
-        counts = torch.bincount(frame, minlength=len(gt_boxes)).tolist()
+        larger[..., 3:6] += constant(self.gt_extra_width, gt_boxes.device, gt_boxes.dtype)
+        counts = sizes_of_frames(frame, len(gt_boxes))
         inside = _first_boxes(points, counts, gt_boxes)
         labels = classes[frame, inside]
         around = classes[frame, _first_boxes(points, counts, larger)] > 0
@@ -131,9 +132,10 @@ class PointHeadTemplate(HeadTemplate):
         with full_precision(labels.device):
             count = positive.sum()
             share = 1.0 / count.clamp(min=1).to(out["point_box_labels"].dtype)
-            cls_loss = loss_utils.sigmoid_focal_sum(out["point_cls_preds"][None], labels[None], share[None])
+            rows = positive.nonzero().squeeze(1)
+            cls_loss = loss_utils.sigmoid_focal_sum(out["point_cls_preds"][None], labels[None], share[None], rows=rows)
             # the other points cost nothing
-            codes = loss_utils.at_least_float32(out["point_box_preds"][positive])
+            codes = loss_utils.at_least_float32(out["point_box_preds"][rows])
             box_loss = self.reg_loss_func(codes, out["point_box_labels"]).sum() * share
             cls_loss, box_loss = cls_loss * weights.point_cls_weight, box_loss * weights.point_box_weight
         values = torch.stack([cls_loss, count.to(cls_loss.dtype), box_loss]).detach().tolist()

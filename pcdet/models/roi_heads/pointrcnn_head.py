@@ -187,8 +187,7 @@ class PointRCNNHead(RoIHeadTemplate):
         pooled = pooled.flatten(0, 1)
         offset = pooled[..., :3] - rois[..., :3].reshape(-1, 1, 3)
         pooled[..., :3] = rotate_points_along_z(offset, -rois[..., 6].reshape(-1))
-        pooled[empty.view(-1) > 0] = 0
-        return pooled
+        return pooled.masked_fill_((empty > 0).view(-1, 1, 1), 0)
 
     def _features(self, pooled: Tensor) -> Tensor:
         """(N, C', 1) features of N proposals from their points (N, K, 5 + C).

@@ -17,6 +17,7 @@ from pcdet.models.roi_heads.target_assigner import ProposalTargetLayer
 from pcdet.models.roi_heads.target_assigner.proposal_target_layer import ProposalTargetConfig
 from pcdet.utils import loss_utils
 from pcdet.utils.common_utils import limit_period, rotate_points_along_z
+from pcdet.utils.transfer import sizes_of_frames
 
 BOX_COLUMNS = 7
 NO_PROPOSAL_LOGIT = -100.0  # of the empty rows behind a frame's proposals: a probability of zero
@@ -115,16 +116,14 @@ class RoIHeadTemplate(HeadTemplate):
         rois = box_preds.new_zeros(frames, config.nms_post_maxsize, box_preds.shape[-1])
         scores = cls_preds.new_zeros(rois.shape[:2])
         labels = torch.ones(rois.shape[:2], dtype=torch.int64, device=rois.device)
-        for frame in range(frames):
-            rows = frame if index is None else index == frame
-            logits, boxes = cls_preds[rows], box_preds[rows]
-            best, column = logits.max(dim=1)
-            usable = (best.isfinite() & boxes.isfinite().all(dim=1)).nonzero().squeeze(1)
-            selected, kept = class_agnostic_nms(best[usable], boxes[usable], config)
-            selected = usable[selected]
+        cls_preds, box_preds = cls_preds.view(-1, cls_preds.shape[-1]), box_preds.view(-1, box_preds.shape[-1])
+        best, column = cls_preds.max(dim=1)
+        for frame, rows in enumerate(_usable_rows(best, box_preds, index, frames)):
+            boxes = box_preds[rows]
+            selected, kept = class_agnostic_nms(best[rows], boxes, config)
             rois[frame, : len(selected)] = boxes[selected]
             scores[frame, : len(selected)] = kept
-            labels[frame, : len(selected)] = column[selected] + 1
+            labels[frame, : len(selected)] = column[rows[selected]] + 1
         batch_dict.update(rois=rois, roi_scores=scores, roi_labels=labels, has_class_labels=cls_preds.shape[-1] > 1)
         return batch_dict
 
@@ -208,3 +207,15 @@ class RoIHeadTemplate(HeadTemplate):
             corner_loss = loss_utils.get_corner_loss_lidar(self.decode(codes, rois), source)
             losses["rcnn_loss_corner"] = corner_loss.mean() * weights.rcnn_corner_weight
         return losses
+
+
+def _usable_rows(scores: Tensor, boxes: Tensor, index: Tensor | None, frames: int) -> tuple[Tensor, ...]:
+    """The rows of each frame whose score and box are finite, ascending: (N,), (N, 7) and the frame of each row.
+
+    Without ``index`` the rows are in order, and as many in each frame.
+    """
+    rows = (scores.isfinite() & boxes.isfinite().all(dim=1)).nonzero().squeeze(1)
+    if index is None:
+        return rows.split(sizes_of_frames(rows // max(len(scores) // frames, 1), frames))
+    frame, order = index[rows].sort(stable=True)
+    return rows[order].split(sizes_of_frames(frame, frames))

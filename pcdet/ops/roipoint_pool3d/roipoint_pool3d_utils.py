@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pcdet.ops  # noqa: F401  (loads the native library)
+from pcdet.utils.transfer import constant
 
 
 class RoIPointPool3d(nn.Module):
@@ -38,7 +39,7 @@ class RoIPointPool3d(nn.Module):
         Returns:
             (B, M, K, 3 + C) coordinates and features, zero for an empty box, and (B, M) int32, 1 for such a box.
         """
-        boxes, extra = boxes3d.detach(), boxes3d.new_tensor(self.pool_extra_width)
+        boxes, extra = boxes3d.detach(), constant(self.pool_extra_width, boxes3d.device, boxes3d.dtype)
         if boxes.dim() == 3 and boxes.shape[2] == 7:  # anything else is the op's to refuse
             boxes = torch.cat([boxes[..., :3], boxes[..., 3:6] + extra, boxes[..., 6:]], dim=-1)
         return torch.ops.pcdet.roipoint_pool3d(points.detach(), point_features.detach(), boxes, self.num_sampled_points)

@@ -76,14 +76,18 @@ class ProposalTargetLayer:
         """
         gt_boxes = batch_dict["gt_boxes"]
         objects = torch.cat([gt_boxes[..., :7], gt_boxes[..., -1:]], dim=-1)
-        picked: dict[str, list[Tensor]] = {}
-        for index in range(int(batch_dict["batch_size"])):
+        objects = torch.where(objects[..., 7:] > 0, objects, 0)
+        frames = []
+        for index, own in enumerate(objects):
             frame = {key: batch_dict[key][index] for key in ("rois", "roi_scores", "roi_labels")}
-            own = objects[index][objects[index, :, 7] > 0]
             overlap, owner = self._best_object(frame["rois"], frame["roi_labels"], own)
-            rows = self.subsample_rois(overlap)
             frame["gt_iou_of_rois"] = overlap
             frame["gt_of_rois"] = own[owner] if len(own) else objects.new_zeros(len(owner), 8)
+            frames.append(frame)
+        groups = self._groups(torch.stack([frame["gt_iou_of_rois"] for frame in frames]))
+        picked: dict[str, list[Tensor]] = {}
+        for frame, group in zip(frames, groups, strict=True):
+            rows = self.subsample_rois(frame["gt_iou_of_rois"], group)
             for key, value in frame.items():
                 picked.setdefault(key, []).append(value[rows])
         targets = {key: torch.stack(values) for key, values in picked.items()}
@@ -93,25 +97,38 @@ class ProposalTargetLayer:
         return targets
 
     def _best_object(self, rois: Tensor, labels: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) each proposal's greatest overlap and (N,) the object's index; 0 and 0 without an object."""
+        """(N,) each proposal's greatest overlap and (N,) the object's index; 0, and a row of padding, without one."""
         if not len(objects):
             return rois.new_zeros(len(rois)), torch.zeros_like(labels, dtype=torch.int64)
         overlaps = iou3d_nms_utils.boxes_iou3d(rois[:, :7].contiguous(), objects[:, :7].to(rois.dtype).contiguous())
         if self.config.sample_roi_by_each_class:
             overlaps = torch.where(labels[:, None] == objects[:, 7], overlaps, -1)
+        overlaps = torch.where(objects[:, 7] > 0, overlaps, -2)  # below every object; a mask would make the host wait
         best, owner = overlaps.max(dim=1)
         return best.clamp(min=0), owner
 
-    def subsample_rois(self, max_overlaps: Tensor) -> Tensor:
+    def _groups(self, overlaps: Tensor) -> list[tuple[Tensor, ...]]:
+        """(B, N) greatest overlaps -> for each frame its rows of foreground, hard and easy background, ascending.
+
+        The host waits once for a GPU, for the sizes of all groups.
+        """
+        config = self.config
+        hard = (overlaps < config.reg_fg_thresh) & (overlaps >= config.cls_bg_thresh_lo)
+        foreground = overlaps >= min(config.reg_fg_thresh, config.cls_fg_thresh)
+        chosen = torch.stack([foreground, hard, overlaps < config.cls_bg_thresh_lo], dim=1)
+        rows = chosen.to(torch.uint8).argsort(dim=2, descending=True, stable=True)
+        sizes = chosen.sum(dim=2).tolist()
+        return [tuple(r[:n] for r, n in zip(*frame, strict=True)) for frame in zip(rows, sizes, strict=True)]
+
+    def subsample_rois(self, max_overlaps: Tensor, groups: tuple[Tensor, ...] | None = None) -> Tensor:
         """(roi_per_image,) rows of a frame, foreground first; background is drawn with replacement.
 
         Args:
             max_overlaps: (N,) each proposal's greatest overlap with an object; N > 0.
+            groups: the rows of foreground, hard and easy background, for a caller who knows.
         """
         config, wanted = self.config, self.config.roi_per_image
-        foreground = _rows(max_overlaps >= min(config.reg_fg_thresh, config.cls_fg_thresh))
-        hard = _rows((max_overlaps < config.reg_fg_thresh) & (max_overlaps >= config.cls_bg_thresh_lo))
-        easy = _rows(max_overlaps < config.cls_bg_thresh_lo)
+        foreground, hard, easy = groups or self._groups(max_overlaps[None])[0]
         if not len(hard) and not len(easy):
             return _draw(foreground, wanted)
         most = min(round(config.fg_ratio * wanted), len(foreground))
@@ -130,10 +147,6 @@ class ProposalTargetLayer:
             labels = (overlap > high).long()
             return torch.where((overlap > low) & (overlap < high), -1, labels)
         return ((overlap - low) / max(high - low, 1e-6)).clamp(0, 1)
-
-
-def _rows(mask: Tensor) -> Tensor:
-    return mask.nonzero().squeeze(1)
 
 
 def _draw(rows: Tensor, count: int) -> Tensor:

@@ -104,7 +104,7 @@ def waits() -> Iterator[Events]:
     events = Events()
 
     def listen(op, cause, waits, transfer, size):
-        line = _line_at_work(sys._getframe(1))
+        line = _line_at_work(sys._getframe())
         events.append(Event(op.decode(), cause.decode(), bool(waits), _TRANSFERS[transfer], size, line))
 
     listener = _LISTENER(listen)  # kept alive by this frame

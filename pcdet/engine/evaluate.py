@@ -149,8 +149,8 @@ def _index_batches(loader: DataLoader) -> Sequence[Sequence[int]]:
 
 
 def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 

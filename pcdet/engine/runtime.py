@@ -147,7 +147,7 @@ def parallelize(
     if commu_utils.get_world_size() == 1:
         return model
     if sync_bn:
-        if device.type != "cuda":
+        if device.type == "cpu":
             raise ConfigError("--sync_bn needs GPUs: torch's SyncBatchNorm has no CPU version; leave it out")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     # Every forward sends all buffers to all processes. Those that no checkpoint holds, such as anchors (9 MB for
@@ -156,6 +156,6 @@ def parallelize(
     nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
     return nn.parallel.DistributedDataParallel(
         model,
-        device_ids=[device.index] if device.type == "cuda" else None,
+        device_ids=None if device.type == "cpu" else [device.index],
         find_unused_parameters=find_unused or getattr(model, "find_unused_parameters", False),
     )

@@ -85,18 +85,10 @@ def test_the_parts_of_a_synchronised_norm_are_those_of_one_norm_over_all(gpu):
     upstream = torch.randn(whole.shape, generator=generator).to(gpu)
     expected.backward(upstream)
 
-    stats = [torch.batch_norm_stats(part, norm.eps) for part in parts]
+    means, invstds = map(torch.stack, zip(*(torch.batch_norm_stats(part, norm.eps) for part in parts), strict=True))
     counts = torch.tensor([float(part.numel() // 3) for part in parts], device=gpu)
     running = [torch.zeros(3, device=gpu), torch.ones(3, device=gpu)]
-    mean, invstd = torch.batch_norm_gather_stats_with_counts(
-        parts[0],
-        torch.stack([s[0] for s in stats]),
-        torch.stack([s[1] for s in stats]),
-        *running,
-        0.1,
-        norm.eps,
-        counts,
-    )
+    mean, invstd = torch.batch_norm_gather_stats_with_counts(parts[0], means, invstds, *running, 0.1, norm.eps, counts)
     affine = norm.weight.detach(), norm.bias.detach()
     found = torch.cat([torch.batch_norm_elemt(part, *affine, mean, invstd, norm.eps) for part in parts])
     torch.testing.assert_close(found, expected.detach())

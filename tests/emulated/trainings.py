@@ -17,10 +17,11 @@ from pcdet.engine.optim import build_optimizer, build_scheduler
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import seed_process
 from pcdet.engine.trainer import Hook, Trainer, TrainSettings
+from pcdet.models import build_network
 from pcdet.models.kd import build_distiller
 
 OPTIMIZATION = {
-    "BATCH_SIZE_PER_GPU": 2, "NUM_EPOCHS": 1, "OPTIMIZER": "adam_onecycle", "LR": 0.0005, "WEIGHT_DECAY": 0.01,
+    "BATCH_SIZE_PER_GPU": 2, "NUM_EPOCHS": 1, "OPTIMIZER": "adam_onecycle", "LR": 0.0002, "WEIGHT_DECAY": 0.01,
     "GRAD_NORM_CLIP": 10,
 }  # fmt: skip
 POINTS = {"NAME": "PointDistiller", "FEATURE": "point_features", "SAMPLE": {"NUM": 24}, "GRAPH": {"K": 8}}
@@ -37,7 +38,7 @@ def pillar_batches(count: int = 4, frames: int = 2, points: int = 300) -> list[d
     return [as_arrays(pointpillars.random_batch(kd_pairs.FACTS, frames, points, seed=seed)) for seed in range(count)]
 
 
-def point_batches(count: int = 4, frames: int = 2, points: int = 128) -> list[dict]:
+def point_batches(count: int = 4, frames: int = 2, points: int = 64) -> list[dict]:
     return [as_arrays(pointrcnn.random_batch(frames, points, seed=seed)) for seed in range(count)]
 
 
@@ -45,13 +46,22 @@ def pointpillars_alone() -> nn.Module:
     return kd_pairs.detector()
 
 
+def pointpillars_of_one_class() -> nn.Module:
+    cfg, facts = pointpillars.tiny_model_cfg(), pointpillars.dataset_facts(pointpillars.TINY_RANGE, class_names=["Car"])
+    cfg.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG = cfg.DENSE_HEAD.ANCHOR_GENERATOR_CONFIG[:1]
+    torch.manual_seed(0)
+    return build_network(cfg, 1, facts)
+
+
 def pointrcnn_alone(width: float = 0.125, seed: int = 0) -> nn.Module:
     """Fewer centres and proposals than other tests have: emulated threads are many."""
     cfg = pointrcnn.tiny_model_cfg()
     cfg.WIDTH = width
-    cfg.BACKBONE_3D.SA_CONFIG.NPOINTS = [64, 32, 16, 8]
+    cfg.BACKBONE_3D.SA_CONFIG.NPOINTS = [32, 16, 8, 4]
+    cfg.ROI_HEAD.SA_CONFIG.NPOINTS = [8, 4, -1]
+    cfg.ROI_HEAD.ROI_POINT_POOL.NUM_SAMPLED_POINTS = 16
     cfg.ROI_HEAD.TARGET_CONFIG.ROI_PER_IMAGE = 8
-    cfg.ROI_HEAD.NMS_CONFIG.TRAIN.NMS_POST_MAXSIZE = 32
+    cfg.ROI_HEAD.NMS_CONFIG.TRAIN.NMS_POST_MAXSIZE = 16
     return network(cfg, kd_detectors.POINTS, seed)
 
 

@@ -47,20 +47,26 @@ def flags_of(mode: str) -> tuple[str, str]:
     return f"-std=c++20 -fPIC -fvisibility=hidden -w {watched}{common}", kernel
 
 
-def write_units(kernels: list[Path], folder: Path) -> list[Path]:
-    """Translated kernels -> sources that include them, KERNEL_UNITS of about the same size."""
-    units: list[list[Path]] = [[] for _ in range(KERNEL_UNITS)]
-    for path in sorted(kernels, key=lambda path: -path.stat().st_size):
+def runtime_sources(mode: str) -> list[Path]:
+    """Mode -> the sources of the runtime, which need no torch."""
+    memory = "watched" if mode == "watched" else "unwatched"
+    return [*sorted((HERE / "runtime").glob("*.cpp")), *sorted((HERE / "runtime" / memory).glob("*.cpp"))]
+
+
+def write_units(sources: list[Path], folder: Path, name: str, count: int) -> list[Path]:
+    """Sources -> ``count`` translation units of about the same size that include them."""
+    units: list[list[Path]] = [[] for _ in range(count)]
+    for path in sorted(sources, key=lambda path: -path.stat().st_size):
         min(units, key=lambda unit: sum(member.stat().st_size for member in unit)).append(path)
     written = []
     for i, unit in enumerate(units):
-        written.append(folder / f"kernels_{i}.cpp")
+        written.append(folder / f"{name}_{i}.cpp")
         write_if_changed(written[-1], "".join(f'#include "{path}"\n' for path in unit))
     return written
 
 
-def ninja_file(mode: str, out: Path, units: list[Path]) -> str:
-    """The build as ninja reads it."""
+def ninja_file(mode: str, out: Path, kernels: list[Path]) -> str:
+    """Mode, folder and translated kernels -> the build as ninja reads it."""
     common, kernel = flags_of(mode)
     torch_home = Path(torch.__file__).parent
     torch_flags = f"-isystem {torch_home}/include -isystem {torch_home}/include/torch/csrc/api/include"
@@ -84,16 +90,16 @@ def ninja_file(mode: str, out: Path, units: list[Path]) -> str:
         "  command = g++ $common -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "rule link",
-        f"  command = g++ -shared $common $in -o $out -L{torch_home}/lib -lc10 -ltorch_cpu -ltorch -ldl",
+        f"  command = g++ -shared $common -Wl,-z,defs $in -o $out -L{torch_home}/lib -lc10 -ltorch_cpu -ltorch -ldl",
         f"build {prelude}.gch: prelude {prelude}",
     ]
     objects = []
     # The runtime first: of an inline function that several objects hold, the linker keeps the first, and the watch must
     # not watch itself.
     for rule, sources in (
-        ("runtime", sorted((HERE / "runtime").glob("*.cpp"))),
+        ("runtime", write_units(runtime_sources(mode), out, "runtime", 1)),
         ("device", sorted((HERE / "device").glob("*.cpp"))),
-        ("kernels", units),
+        ("kernels", write_units(kernels, out, "kernels", KERNEL_UNITS)),
     ):
         for source in sources:
             objects.append(out / "objects" / rule / f"{source.stem}.o")
@@ -116,11 +122,36 @@ def build(mode: str, jobs: int, out: Path) -> Path:
         kernels = translate_tree(ROOT / "pcdet/ops", out / "translated")
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    write_if_changed(out / "build.ninja", ninja_file(mode, out, write_units(kernels, out)))
+    write_if_changed(out / "build.ninja", ninja_file(mode, out, kernels))
     done = subprocess.run([ninja, "-C", str(out), "-j", str(jobs), "--quiet"], stdout=sys.stderr)
     if done.returncode:
         raise SystemExit(f"the emulator's library was not built (mode {mode})")
     return out / "libcuda_emulator.so"
+
+
+def compile_program(mode: str, folder: Path, out: Path) -> Path:
+    """A folder's kernels (.cu) and host sources (.cpp) with the runtime, without torch -> the program, below ``out``.
+
+    Raises subprocess.CalledProcessError where a source is wrong.
+    """
+    common, kernel = flags_of(mode)
+    kernels = translate_tree(folder, out / "translated")
+    folders = [f"-I{HERE}/include", f"-I{folder}"]
+    parts = {
+        "runtime": (write_units(runtime_sources(mode), out, "runtime", 1), []),
+        "host": (write_units(sorted(folder.glob("*.cpp")), out, "host", 1), []),
+        "kernels": (write_units(kernels, out, "kernels", 1), [*kernel.split(), "-include", "cuda_emulator/cuda.h"]),
+    }
+    running, objects = [], []
+    for part, (files, flags) in parts.items():
+        objects.append(out / f"{part}.o")
+        command = ["g++", *common.split(), *folders, *flags, "-c", *files, "-o", objects[-1]]
+        running.append((command, subprocess.Popen(command)))
+    for command, process in running:
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, command)
+    subprocess.run(["g++", *common.split(), *objects, "-o", out / "program", "-ldl"], check=True)
+    return out / "program"
 
 
 def main() -> None:

@@ -151,9 +151,9 @@ void switch_to_scheduler(Fiber& self) {
   arrived_in_fiber(self.fake_stack);
 }
 
-bool on_fiber_stack(const void* address) {
+bool is_on_stack(const Fiber& fiber, const void* address) {
   const auto* at = static_cast<const char*>(address);
-  return at >= stacks && at < stacks + kStack * kMostThreads;
+  return at >= fiber.stack && at < fiber.stack + kStack - kPage;
 }
 
 }  // namespace cuda_emulator

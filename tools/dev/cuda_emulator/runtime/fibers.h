@@ -19,7 +19,7 @@ void switch_to_scheduler(Fiber& self);
 // Makes all fibers anew after an error: what they have on their stacks is forgotten, no destructor runs.
 void abandon_fibers();
 
-// Whether the address lies on a fiber's stack.
-bool on_fiber_stack(const void* address);
+// Whether the address lies on the fiber's stack.
+bool is_on_stack(const Fiber& fiber, const void* address);
 
 }  // namespace cuda_emulator

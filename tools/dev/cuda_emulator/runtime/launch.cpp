@@ -90,6 +90,7 @@ void run(const Kernel& kernel, const Config& config, const void* frame, size_t f
     begin_shared(config.shared);
     error = run_blocks(config, frame, body);
     end_shared();
+    watch::launch_ends();
   }
   ++counts().launches;
   counts().seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();

@@ -8,7 +8,6 @@
 #include "counts.h"
 #include "report.h"
 #include "settings.h"
-#include "watch.h"
 
 namespace cuda_emulator {
 
@@ -100,10 +99,7 @@ std::string run_block(const dim3& size, void (*body)(const void*), const void* f
   return s.error;
 }
 
-void wait() {
-  watch::Pause pause;
-  switch_to_scheduler(*schedule().current->fiber);
-}
+void wait() { switch_to_scheduler(*schedule().current->fiber); }
 
 void make_ready(const std::vector<Thread*>& threads) {
   Schedule& s = schedule();

@@ -9,29 +9,20 @@ namespace cuda_emulator::watch {
 
 // The frame holds the kernel's arguments, which it may read.
 void launch_begins(const void* frame, size_t frame_size);
+void launch_ends();
 void block_begins();
 void block_meets();                         // at __syncthreads
 void warp_meets(int warp, unsigned mask);   // at __syncwarp
 void unwritten(void* begin, size_t bytes);  // nobody has written this memory yet
 
-// A thread that leaves the processor out of the watch's own code: the next one is watched again.
-struct Pause {
-  Pause();
-  ~Pause();
-  bool was_busy;
-};
-
 #else
 
 inline void launch_begins(const void*, size_t) {}
+inline void launch_ends() {}
 inline void block_begins() {}
 inline void block_meets() {}
 inline void warp_meets(int, unsigned) {}
 inline void unwritten(void*, size_t) {}
-
-struct Pause {
-  Pause() {}
-};
 
 #endif
 

@@ -1,6 +1,4 @@
 // Device and shared memory where nobody watches accesses: the C library's, whose borders AddressSanitizer knows.
-#if !defined(CUDA_EMULATOR_WATCHED)
-
 #include <cuda_emulator/memory.h>
 #include <cuda_emulator/runtime.h>
 
@@ -12,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "limits.h"
-#include "shared_memory.h"
+#include "../limits.h"
+#include "../shared_memory.h"
 
 namespace cuda_emulator {
 namespace {
@@ -82,5 +80,3 @@ void drop_shared_room() {
 }
 
 }  // namespace cuda_emulator
-
-#endif

@@ -313,6 +313,7 @@ def test_without_spconv_second_is_left_out_and_says_so(check, tmp_path, monkeypa
 def test_the_tests_run_side_by_side(check, tmp_path):
     command = tasks_on_card(check, tmp_path)["tests/gpu"].command
     assert command[command.index("-n") + 1] == "6" and command[command.index("-m", 2) + 1] == "gpu"
+    assert not any(argument.endswith(".py") for argument in command)  # all of them
 
 
 @pytest.mark.parametrize(

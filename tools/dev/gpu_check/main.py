@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 import time
 from datetime import datetime, timezone
@@ -63,10 +62,8 @@ def exit_status(results: list[Result]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Runs the check, writes the report, returns the exit status."""
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.device != "emulated":
         os.environ.pop(EMULATOR, None)  # with it, tests marked gpu would run on the emulator instead of the card
-    began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         machine = read_machine(args.device)
     except NoDeviceError as error:
@@ -74,14 +71,26 @@ def main(argv: list[str] | None = None) -> int:
         return FAILED
     if machine["missing_packages"]:
         print(f"not installed, though requirements.txt names them: {', '.join(machine['missing_packages'])}")
-    settings = tasks.Settings(args.device, args.small, args.jobs, args.output)
-    every = chosen(tasks.all_tasks(settings, machine), args.only)
-    results: list[Result] = []
+    command = shlex.join(["python", "tools/dev/gpu_check", *(sys.argv[1:] if argv is None else argv)])
+    with runner.Signals() as signals:
+        try:
+            results = run(args, machine, command, signals)
+        except runner.Stopped as stopped:
+            place = args.output / "report.md"
+            print(f"\nstopped by {stopped}; {place} has what was done, the same command goes on", file=sys.stderr)
+            return INTERRUPTED
+    print(f"{report.verdict(results)}: {args.output / 'report.md'} and report.json")
+    return exit_status(results)
 
-    def write(now: list[Result]) -> None:
-        results[:] = now
+
+def run(args: argparse.Namespace, machine: dict, command: str, signals: runner.Signals) -> list[Result]:
+    """Runs the tasks and writes the report, anew after each."""
+    began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    settings = tasks.Settings(args.device, args.small, args.jobs, args.output)
+
+    def write(results: list[Result]) -> None:
         head = {
-            "command": shlex.join(["python", "tools/dev/gpu_check", *(sys.argv[1:] if argv is None else argv)]),
+            "command": command,
             "started": started,
             "seconds": round(time.monotonic() - began, 1),
             "budget_s": args.budget,
@@ -89,15 +98,11 @@ def main(argv: list[str] | None = None) -> int:
         }
         report.write(args.output, head, machine, results, args.page)
 
-    try:
-        write(
-            runner.run_tasks(
-                every, lambda task: state.inputs_of(task, machine, args.small), budget_s=args.budget,
-                again=args.again, after_each=write,
-            )
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        print(f"\nstopped; {args.output}/report.md has what was done, the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    print(f"{report.verdict(results)}: {args.output / 'report.md'} and report.json")
-    return exit_status(results)
+    return runner.run_tasks(
+        chosen(tasks.all_tasks(settings, machine), args.only),
+        lambda task: state.inputs_of(task, machine, args.small),
+        budget_s=args.budget,
+        again=args.again,
+        after_each=write,
+        check_stop=signals.check,
+    )

@@ -24,6 +24,34 @@ LEAST_S = 5.0  # a task that would be given less is not started
 GRACE_S = 5.0  # between asking a task to end and ending it
 
 
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+class Signals:
+    """Notes SIGINT and SIGTERM while it is entered.
+
+    An exception out of a handler would be lost where it meets a callback of Python's own, as after a fork.
+    """
+
+    def __enter__(self) -> Signals:
+        self.seen: list[int] = []
+        self.previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.seen.append(number)
+
+    def check(self) -> None:
+        """Raises Stopped once one was seen."""
+        if self.seen:
+            raise Stopped(signal.Signals(self.seen[0]).name)
+
+
 def run_tasks(
     tasks: Sequence[Task],
     inputs: Callable[[Task], dict],
@@ -31,6 +59,7 @@ def run_tasks(
     budget_s: float,
     again: Sequence[str] = (),
     after_each: Callable[[list[Result]], None],
+    check_stop: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Runs what has no outcome of these inputs yet.
 
@@ -40,13 +69,38 @@ def run_tasks(
         budget_s: seconds for all of them; what does not fit is not run.
         again: stages of which no outcome counts.
         after_each: gets all outcomes at the start and after each task; those to come are "not run".
+        check_stop: called often; its exception ends the task that runs, and this call.
 
     Returns:
         One outcome for each task. One that failed keeps none of the others from running, but those that need it.
     """
     took_before = {task.key: seconds for task in tasks if (seconds := state.seconds_before(task)) is not None}
-    results = {task.key: _not_run(task, "not reached") for task in tasks}
-    to_run = []
+    results, to_run = _sort_out(tasks, inputs, again)
+    after_each(list(results.values()))
+    deadline = time.monotonic() + budget_s
+    progress = Progress(to_run, took_before, deadline)
+    for task in to_run:
+        check_stop()
+        left = deadline - time.monotonic()
+        reason = f"the budget of {budget_s:g} s is used up" if left < LEAST_S else None
+        needed = results.get(task.needs) if task.needs else None
+        if needed is not None and needed.status not in (PASSED, LEFT_OUT):
+            reason = f"{task.needs} is {needed.status}"
+        if reason is None:
+            results[task.key] = run_task(task, min(task.limit_s, left), progress, check_stop)
+            state.keep(task, results[task.key])
+        else:
+            progress.end(task, 0.0, f"{NOT_RUN}: {reason}")
+            results[task.key] = _not_run(task, reason)
+        after_each(list(results.values()))
+    return list(results.values())
+
+
+def _sort_out(
+    tasks: Sequence[Task], inputs: Callable[[Task], dict], again: Sequence[str]
+) -> tuple[dict[str, Result], list[Task]]:
+    """Key -> what is known of each task before anything runs; and the tasks that are to run."""
+    results, to_run = {task.key: _not_run(task, "not reached") for task in tasks}, []
     for task in tasks:
         if task.left_out:
             results[task.key] = replace(_not_run(task, task.left_out), status=LEFT_OUT)
@@ -57,34 +111,16 @@ def run_tasks(
             results[task.key] = replace(earlier, from_earlier_call=True)
         else:
             to_run.append(task)
-    after_each(list(results.values()))
-    deadline = time.monotonic() + budget_s
-    progress = Progress(to_run, took_before, deadline)
-    for task in to_run:
-        results[task.key] = _attempt(task, results, deadline, budget_s, progress)
-        after_each(list(results.values()))
-    return list(results.values())
+    return results, to_run
 
 
-def _attempt(task: Task, results: dict[str, Result], deadline: float, budget_s: float, progress: Progress) -> Result:
-    needed = results.get(task.needs) if task.needs else None
-    if needed is not None and needed.status not in (PASSED, LEFT_OUT):
-        return _told(task, progress, f"{task.needs} is {needed.status}")
-    left = deadline - time.monotonic()
-    if left < LEAST_S:
-        return _told(task, progress, f"the budget of {budget_s:g} s is used up")
-    result = run_task(task, min(task.limit_s, left), progress)
-    state.keep(task, result)
-    return result
-
-
-def _told(task: Task, progress: Progress, reason: str) -> Result:
-    progress.end(task, 0.0, f"{NOT_RUN}: {reason}")
-    return _not_run(task, reason)
-
-
-def run_task(task: Task, limit_s: float, progress: Progress) -> Result:
+def run_task(task: Task, limit_s: float, progress: Progress, check_stop: Callable[[], None]) -> Result:
     """Runs one task to its end or its limit; its messages go to ``log.txt`` in its folder."""
+
+    def tick(seconds: float) -> None:
+        check_stop()
+        progress.tick(task, seconds)
+
     progress.begin(task)
     state.forget_results(task)
     log, began = task.folder / "log.txt", time.monotonic()
@@ -94,7 +130,7 @@ def run_task(task: Task, limit_s: float, progress: Progress) -> Result:
             env=environment(task), start_new_session=True, preexec_fn=die_with_parent,
         )  # fmt: skip
         try:
-            status = _wait(process, limit_s, lambda seconds: progress.tick(task, seconds))
+            status = _wait(process, limit_s, tick)
         finally:
             _end(process)
     seconds = round(time.monotonic() - began, 1)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gpu_check import outcomes
 from gpu_check.machine import ROOT
@@ -22,6 +23,8 @@ DETECTORS = {"pointpillar": 30, "second": 30, "pointrcnn": 35}
 REHEARSAL_SLACK = 4  # limits are those of a machine with a card; a rehearsal has what processors there are
 MOST_WORKERS = 6  # of the tests: each has its own context on the card
 SMALL_TESTS = ["tests/ops/test_points_in_boxes.py", "tests/ops/test_roipoint_pool3d.py"]
+
+Read = Callable[[Path, int], outcomes.Outcome]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Task:
     limit_s: float
     guess_s: float
     folder: Path
-    read: Callable[[Path, int], tuple[dict, str | None]]
+    read: Read
     env: dict[str, str] = field(default_factory=dict)
     needs: str | None = None
     share: Callable[[Path], float] | None = None
@@ -88,46 +91,34 @@ def all_tasks(settings: Settings, machine: dict) -> list[Task]:
 def build_tasks(settings: Settings, machine: dict) -> list[Task]:
     """The library with the CUDA ops for this card alone, and one op of it."""
     on_card = settings.device == "cuda"
-    env = {"FORCE_CUDA": "1", "MAX_JOBS": str(settings.jobs)}
-    if on_card:
-        env["TORCH_CUDA_ARCH_LIST"] = machine["compute_capability"]
-    library = Task(
-        "build", "library", [sys.executable, "setup.py", "build_ext", "--inplace"], 240, 90,
-        _folder(settings, "build", "library"), outcomes.of_exit, env,
+    library = _task(
+        settings, "build", "library", [sys.executable, "setup.py", "build_ext", "--inplace"], outcomes.of_exit,
+        limit_s=240, guess_s=75, needs=None,
+        env={
+            "FORCE_CUDA": "1",
+            "MAX_JOBS": str(settings.jobs),
+            "TORCH_CUDA_ARCH_LIST": machine["compute_capability"] or "",
+        },
         left_out=None if on_card else f"device {settings.device}: the library that is in place is used",
     )  # fmt: skip
-    first_op = Task(
-        "build", "first_op", _script(settings, "first_op"), 120, 15, _folder(settings, "build", "first_op"),
-        outcomes.of_json, needs=_built(settings),
-    )  # fmt: skip
-    return [library, first_op]
+    command = _script(settings, "first_op", "build", "first_op")
+    return [library, _task(settings, "build", "first_op", command, outcomes.of_json, limit_s=120, guess_s=15)]
 
 
 def test_tasks(settings: Settings, machine: dict) -> list[Task]:
     """The tests marked gpu; on a CPU, a few of the others."""
-    folder = _folder(settings, "tests", "gpu")
-    mark = "not gpu" if settings.device == "cpu" else "gpu"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        mark,
-        "-p",
-        "gpu_check.record_tests",
-        "-p",
-        "no:cacheprovider",
-    ]
-    if settings.small:
-        command += SMALL_TESTS
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_check.record_tests", "-p", "no:cacheprovider"]
+    command += ["-m", "not gpu" if settings.device == "cpu" else "gpu"]
     workers = min(settings.jobs, MOST_WORKERS)
     if workers > 1 and importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(workers)]
-    env = {"GPU_CHECK_RECORD": str(folder / "tests.jsonl")}
+    if settings.small:
+        command += SMALL_TESTS
+    record = _folder(settings, "tests", "gpu") / "tests.jsonl"
     return [
-        Task(
-            "tests", "gpu", command, 170, 100, folder, outcomes.of_tests, env, _built(settings), outcomes.share_of_tests
+        _task(
+            settings, "tests", "gpu", command, outcomes.of_tests, limit_s=170, guess_s=100,
+            env={"GPU_CHECK_RECORD": str(record)}, share=outcomes.share_of_tests,
         )
     ]  # fmt: skip
 
@@ -136,12 +127,10 @@ def benchmark_tasks(settings: Settings, machine: dict) -> list[Task]:
     """The scripts that measure what has a goal on a GPU."""
     found = []
     for name, guess in BENCHMARKS.items():
-        folder = _folder(settings, "benchmarks", name)
-        command = [sys.executable, f"tools/benchmarks/{name}.py", "--device", settings.device, "--json"]
-        command += [str(folder / f"{name}.json"), *(["--small", "--repeats", "1"] if settings.small else [])]
-        found.append(
-            Task("benchmarks", name, command, 90, guess, folder, outcomes.of_benchmark, needs=_built(settings))
-        )
+        result = _folder(settings, "benchmarks", name) / f"{name}.json"
+        command = [sys.executable, f"tools/benchmarks/{name}.py", "--device", settings.device, "--json", str(result)]
+        command += ["--small", "--repeats", "1"] if settings.small else []
+        found.append(_task(settings, "benchmarks", name, command, outcomes.of_benchmark, limit_s=90, guess_s=guess))
     return found
 
 
@@ -150,10 +139,9 @@ def step_tasks(settings: Settings, machine: dict) -> list[Task]:
     found = []
     for name, guess in DETECTORS.items():
         command = [*_script(settings, "training_step", "steps", name), "--detector", name]
-        folder = _folder(settings, "steps", name)
         reason = _why_not(name, settings.device)
         found.append(
-            Task("steps", name, command, 90, guess, folder, outcomes.of_json, {}, _built(settings), left_out=reason)
+            _task(settings, "steps", name, command, outcomes.of_json, limit_s=90, guess_s=guess, left_out=reason)
         )
     return found
 
@@ -162,36 +150,37 @@ def profile_tasks(settings: Settings, machine: dict) -> list[Task]:
     """The kernels of the distilled steps, and the hardware's counters of the slowest of ours."""
     detectors = [name for name in DETECTORS if _why_not(name, settings.device) is None]
     command = [*_script(settings, "profile_step", "profile", "kernels"), "--detectors", *detectors]
-    kernels = Task(
-        "profile", "kernels", command, 90, 50,
-        _folder(settings, "profile", "kernels"), outcomes.of_json, needs=_built(settings),
-    )  # fmt: skip
-    folder = _folder(settings, "profile", "counters")
+    kernels = _task(settings, "profile", "kernels", command, outcomes.of_json, limit_s=90, guess_s=50)
     reason = None if settings.device == "cuda" else f"device {settings.device}: it has no counters"
     if reason is None and shutil.which("ncu") is None:
         reason = "ncu is not installed"
-    command = [sys.executable, "-m", "gpu_check.counters", "--kernels", str(kernels.folder / "result.json")]
-    counters = Task(
-        "profile", "counters", [*command, "--json", str(folder / "result.json")], 90, 40, folder, outcomes.of_json,
-        needs=kernels.key, left_out=reason,
+    command = [sys.executable, "-m", "gpu_check.counters", "--kernels", str(kernels.folder / outcomes.RESULT)]
+    command += ["--json", str(_folder(settings, "profile", "counters") / outcomes.RESULT)]
+    counters = _task(
+        settings, "profile", "counters", command, outcomes.of_json, limit_s=90, guess_s=40, needs=kernels.key,
+        left_out=reason,
     )  # fmt: skip
     return [kernels, counters]
 
 
-def _script(settings: Settings, module: str, stage: str = "build", name: str | None = None) -> list[str]:
+def _task(settings: Settings, stage: str, name: str, command: list[str], read: Read, **options: Any) -> Task:
+    """A task in its folder, which needs the library unless it is told otherwise.
+
+    On a card, without the new library the old one would be measured, as if it were the new one.
+    """
+    options.setdefault("needs", "build/library" if settings.device == "cuda" else None)
+    return Task(stage, name, command, folder=_folder(settings, stage, name), read=read, **options)
+
+
+def _script(settings: Settings, module: str, stage: str, name: str) -> list[str]:
     """The command of a module of this package, with the flags that all of them have."""
-    result = _folder(settings, stage, name or module) / "result.json"
+    result = _folder(settings, stage, name) / outcomes.RESULT
     command = [sys.executable, "-m", f"gpu_check.{module}", "--device", settings.device, "--json", str(result)]
     return command + (["--small"] if settings.small else [])
 
 
 def _folder(settings: Settings, stage: str, name: str) -> Path:
     return settings.output / "tasks" / stage / name
-
-
-def _built(settings: Settings) -> str | None:
-    """Without the new library the old one would be measured, as if it were the new one."""
-    return "build/library" if settings.device == "cuda" else None
 
 
 def _why_not(detector: str, device: str) -> str | None:

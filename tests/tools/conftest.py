@@ -1,13 +1,17 @@
 """A tiny model file on a tiny data set, and the tools as modules."""
 
+import importlib
 import importlib.util
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from commands import run
 
 from pcdet.testing import tiny_kitti
+
+GPU_CHECK = ("counters", "main", "machine", "outcomes", "progress", "report", "runner", "state", "tasks")
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +32,14 @@ def tool(tools, monkeypatch):
         return module
 
     return load
+
+
+@pytest.fixture
+def check(tools, monkeypatch):
+    """The modules of tools/dev/gpu_check."""
+    for folder in (tools / "benchmarks", tools / "dev"):
+        monkeypatch.syspath_prepend(str(folder))
+    return SimpleNamespace(**{name: importlib.import_module(f"gpu_check.{name}") for name in GPU_CHECK})
 
 
 @pytest.fixture(scope="session")

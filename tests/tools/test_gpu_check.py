@@ -1,40 +1,12 @@
-"""`make gpu-check` without a GPU: its tasks with stand-ins, its stages on the CPU at small sizes."""
+"""The tasks of `make gpu-check`: what is run, repeated, left out and ended, with stand-ins for their commands."""
 
 import importlib
-import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-
-MODULES = ("counters", "main", "machine", "outcomes", "progress", "report", "runner", "state", "tasks")
-KEYS = {
-    "schema": int, "status": str, "command": str, "started": str, "seconds": float, "budget_s": float,
-    "rehearsal": bool, "machine": dict, "tasks": list,
-}  # fmt: skip
-MACHINE_KEYS = {
-    "device": str, "card": str | None, "compute_capability": str | None, "driver": str | None,
-    "card_memory": str | None, "processor": str, "cores": int, "memory_gb": int, "versions": dict,
-    "missing_packages": list, "commit": str | None, "sources": str,
-}  # fmt: skip
-TASK_KEYS = {
-    "stage": str, "task": str, "status": str, "reason": str | None, "seconds": float, "limit_s": float,
-    "command": str, "log": str, "from_earlier_call": bool, "finished": str | None, "details": dict,
-}  # fmt: skip
-
-
-@pytest.fixture
-def check(tools, monkeypatch):
-    """The modules of tools/dev/gpu_check."""
-    for folder in (tools / "benchmarks", tools / "dev"):
-        monkeypatch.syspath_prepend(str(folder))
-    return SimpleNamespace(**{name: importlib.import_module(f"gpu_check.{name}") for name in MODULES})
 
 
 def task(check, folder, name, program="pass", *, stage="steps", limit_s=20.0, **options):
@@ -59,7 +31,7 @@ def counting(folder):
     return f"open({str(file)!r}, 'a').write('x')", file
 
 
-# ------------------------------------------------------------------------------------------------------------- tasks
+# --------------------------------------------------------------------------------------------- the tasks themselves
 
 
 def test_a_task_that_fails_hides_no_other_and_says_why(check, tmp_path):
@@ -133,6 +105,20 @@ def test_other_inputs_and_a_wish_repeat_what_passed(check, tmp_path, change):
     assert file.read_text() == "xx"
 
 
+def test_a_repeated_task_does_not_find_the_result_of_its_last_attempt(check, tmp_path):
+    """It writes a result and fails, then succeeds without one."""
+    result, flag = tmp_path / "steps/one/result.json", tmp_path / "flag"
+    program = (
+        "import os, sys\n"
+        f"if os.path.exists({str(flag)!r}): sys.exit()\n"
+        f"open({str(result)!r}, 'w').write('{{}}'); sys.exit(1)"
+    )
+    one = [replace(task(check, tmp_path, "one", program), read=check.outcomes.of_json)]
+    assert run(check, one)["one"].status == "failed"
+    flag.touch()
+    assert run(check, one)["one"].reason.startswith("it wrote no result.json")
+
+
 def test_an_outcome_depends_on_card_versions_sources_and_command(check, tmp_path):
     machine = check.machine.read_machine("cpu")
     one = task(check, tmp_path, "one")
@@ -161,7 +147,7 @@ def test_the_sum_of_the_sources_sees_a_change_of_one_letter(check, tmp_path, mon
     assert len(sums) == 2
 
 
-# ---------------------------------------------------------------------------------------------------------- time to go
+# ---------------------------------------------------------------------------------------------------- time to go
 
 
 def test_the_time_to_go_follows_the_pace_of_what_is_done(check, tmp_path):
@@ -191,91 +177,7 @@ def test_a_task_that_tells_its_share_is_judged_by_it(check, tmp_path):
     assert progress.seconds_to_go(one, 5.0) == pytest.approx(15.0)
 
 
-# --------------------------------------------------------------------------------------------------------------- tests
-
-TESTS = """
-import os, pytest
-pytestmark = pytest.mark.gpu
-def test_good(): open("ran", "a").write("g")
-def test_bad(): assert os.path.exists("mended")
-def test_absent(): pytest.skip("no card")
-def test_of_the_cpu(): pass
-test_of_the_cpu.pytestmark = []
-"""
-
-
-@pytest.fixture
-def recorded(check, tools, tmp_path):
-    """A call of pytest on a few tests with the plugin; returns what the check reads of its record."""
-    folder = tmp_path / "suite"
-    folder.mkdir()
-    (folder / "test_toy.py").write_text(TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu: x\n")
-    environment = {**os.environ, "PYTHONPATH": str(tools / "dev"), "GPU_CHECK_RECORD": str(folder / "tests.jsonl")}
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of this environment take seconds to import
-
-    def call(*flags):
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "gpu_check.record_tests", *flags, "."]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
-        return check.outcomes.of_tests(folder, done.returncode)
-
-    return SimpleNamespace(call=call, folder=folder)
-
-
-@pytest.mark.parametrize("flags", [(), ("-p", "xdist", "-n", "2")], ids=["one process", "two workers"])
-def test_the_record_names_each_failure_and_a_second_call_runs_what_has_not_passed(recorded, flags):
-    details, problem = recorded.call(*flags)
-    failed = ["test_toy.py::test_bad"]
-    assert (details["passed"], details["failed"], details["skipped"]) == (2, failed, {"no card": 1})
-    assert details["total"] == 4 and problem == "1 tests failed, the first is test_toy.py::test_bad"
-
-    (recorded.folder / "mended").touch()
-    with (recorded.folder / "tests.jsonl").open("a") as record:
-        record.write('{"test": "test_toy.py::test_b')  # as a kill leaves a line
-    details, problem = recorded.call(*flags)
-    assert (details["passed"], details["failed"], details["total"], problem) == (3, [], 4, None)
-    assert (recorded.folder / "ran").read_text() == "g"
-
-
-def test_a_benchmark_whose_result_differs_from_another_s_says_so(check, tmp_path):
-    rows = [{"case": "NMS of 9", "contender": name, "ms": 1.0, "agreement": word} for name, word in
-            (("pcdet", ""), ("mmcv C++", "DIFFERENT keep list"))]  # fmt: skip
-    folder = tmp_path / "bm_iou3d_nms"
-    folder.mkdir()
-    (folder / "bm_iou3d_nms.json").write_text(json.dumps({"rows": rows, "skipped": {"shapely": "CPU only"}}))
-    details, problem = check.outcomes.of_benchmark(folder, 0)
-    assert details["differ"] == ["NMS of 9, mmcv C++: DIFFERENT keep list"] and problem is None
-    assert details["skipped"] == {"shapely": "CPU only"}
-    assert check.outcomes.of_benchmark(folder, 1)[1] == "exit status 1"
-
-
-def test_a_result_that_was_cut_off_is_no_result(check, tmp_path):
-    (tmp_path / "result.json").write_text('{"seconds": 1')
-    details, problem = check.outcomes.of_json(tmp_path, 0)
-    assert details == {} and problem.startswith("result.json is cut off")
-
-
-def test_a_repeated_task_does_not_find_the_result_of_its_last_attempt(check, tmp_path):
-    """It writes a result and fails, then succeeds without one."""
-    result, flag = tmp_path / "steps/one/result.json", tmp_path / "flag"
-    program = (
-        "import os, sys\n"
-        f"if os.path.exists({str(flag)!r}): sys.exit()\n"
-        f"open({str(result)!r}, 'w').write('{{}}'); sys.exit(1)"
-    )
-    one = [replace(task(check, tmp_path, "one", program), read=check.outcomes.of_json)]
-    assert run(check, one)["one"].status == "failed"
-    flag.touch()
-    assert run(check, one)["one"].reason.startswith("it wrote no result.json")
-
-
-def test_tests_that_were_all_skipped_are_a_failure(check, tmp_path):
-    line = {"test": "a", "outcome": "skipped", "seconds": 0.0, "reason": "no CUDA device"}
-    (tmp_path / "tests.jsonl").write_text(json.dumps(line) + "\n")
-    assert check.outcomes.of_tests(tmp_path, 0)[1] == "not one test passed (1 skipped, exit status 0)"
-
-
-# ------------------------------------------------------------------------------------------------------- on a card
+# ----------------------------------------------------------------------------------------------------- on a card
 
 
 def card(check, **changes):
@@ -346,124 +248,3 @@ def test_a_machine_without_a_driver_is_told_how_to_rehearse(check, monkeypatch, 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert check.main.main(["--output", str(tmp_path)]) == 1
     assert "no NVIDIA driver here; rehearse with --device cpu --small" in capsys.readouterr().err
-
-
-# -------------------------------------------------------------------------------------------------------------- report
-
-
-def result(check, stage, name, status="passed", **more):
-    return check.state.Result(stage, name, status, **more)
-
-
-def report_of(check, tmp_path, results, machine=None, rehearsal=False, page=None):
-    head = {"command": "python tools/dev/gpu_check", "started": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
-    head |= {"budget_s": 600.0, "rehearsal": rehearsal}
-    check.report.write(tmp_path, head, machine or card(check), results, page)
-    return json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
-
-
-def assert_schema(content):
-    for keys, entries in ((KEYS, [content]), (MACHINE_KEYS, [content["machine"]]), (TASK_KEYS, content["tasks"])):
-        for entry in entries:
-            assert list(entry) == list(keys)
-            wrong = {key: entry[key] for key, kind in keys.items() if not isinstance(entry[key], kind)}
-            assert not wrong
-
-
-def test_the_page_names_the_card_the_tests_that_failed_and_what_was_not_run(check, tmp_path):
-    tests = {"passed": 2, "failed": ["a::b"], "skipped": {"no peer": 1}, "total": 4, "slowest": []}
-    results = [
-        result(check, "tests", "gpu", "failed", reason="1 tests failed", details=tests),
-        result(check, "steps", "second", "left out", reason="spconv is not installed"),
-        result(check, "steps", "pointrcnn", "not run", reason="the budget of 600 s is used up"),
-    ]
-    content, page = report_of(check, tmp_path, results, page=tmp_path / "pages/h200.md")
-    assert_schema(content)
-    assert page.startswith("# GPU check: NVIDIA H200, failed\n")
-    assert "| card | NVIDIA H200, 143771 MiB, compute capability 9.0 |" in page and "| driver | 580 |" in page
-    assert "2 passed, 1 failed, 1 skipped, of 4." in page and "- failed: `a::b`" in page
-    assert "| steps/second | **left out** | 0 |  | spconv is not installed |" in page
-    assert "| steps/pointrcnn | **not run** | 0 |  | the budget of 600 s is used up |" in page
-    assert "rehearsal" not in page.lower()
-    assert (tmp_path / "pages/h200.md").read_text() == page
-
-
-def test_the_page_holds_the_benchmarks_against_the_card(check, tmp_path):
-    case = "features: 6000 queries, 16000 rows, 64 channels, k 128"
-    file = tmp_path / "tasks/benchmarks/bm_knn/bm_knn.json"
-    file.parent.mkdir(parents=True)
-    row = {"case": case, "contender": "pcdet", "ms": 0.366}
-    file.write_text(json.dumps({"device": "NVIDIA H200", "skipped": {}, "rows": [row]}))
-    passed = report_of(check, tmp_path, [result(check, "benchmarks", "bm_knn")])[1]
-    assert "| knn in features, 6000 x 16000 x 64, k 128 | 0.366 | 0.1834 | 50% | 0.36 | **no** |" in passed
-    failed = report_of(check, tmp_path, [result(check, "benchmarks", "bm_knn", "failed")])[1]
-    assert "0.366" not in failed  # a file of an attempt that failed is no figure
-
-
-def test_the_readme_names_every_key_of_the_report(tools):
-    text = (tools / "dev/gpu_check/README.md").read_text()
-    missing = [key for key in (*KEYS, *MACHINE_KEYS, *TASK_KEYS) if f"`{key}`" not in text]
-    assert not missing
-
-
-# ----------------------------------------------------------------------------------------------------------- rehearsal
-
-
-def rehearse(tools, folder, *, start=subprocess.run, only=("build", "steps/pointpillar")):
-    command = [sys.executable, str(tools / "dev/gpu_check"), "--device", "cpu", "--small", "--jobs", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
-    return start([*command, "--output", str(folder), "--only", *only], **options)
-
-
-@pytest.mark.slow
-def test_a_rehearsal_that_was_killed_goes_on_where_it_was(tools, tmp_path):
-    """From the library to a training step, on the CPU at small sizes."""
-    first = rehearse(tools, tmp_path, start=subprocess.Popen)
-    outcome = tmp_path / "tasks/build/first_op/outcome.json"
-    deadline = time.monotonic() + 120
-    while not outcome.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert not (tmp_path / "tasks/steps/pointpillar/outcome.json").exists()
-
-    second = rehearse(tools, tmp_path)
-    assert second.returncode == 0, second.stdout
-    content, page = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
-    assert_schema(content)
-    found = {f"{entry['stage']}/{entry['task']}": entry for entry in content["tasks"]}
-    assert content["status"] == "passed" and content["rehearsal"]
-    assert found["build/library"]["status"] == "left out"
-    assert found["build/first_op"]["from_earlier_call"] and not found["steps/pointpillar"]["from_earlier_call"]
-    assert_step(found["steps/pointpillar"]["details"])
-    assert "**A rehearsal: no figure here is of a GPU at full size.**" in page and "### pointpillar" in page
-    assert "steps/pointpillar" in second.stdout and "to go" in second.stdout
-
-
-def assert_step(details):
-    """Every part has a time, and together they are the step."""
-    medians = {name: part["median_ms"] for name, part in details["parts"].items()}
-    assert all(ms > 0 for ms in medians.values())
-    assert {"data upload", "teacher forward", "student forward", "KD graphs", "backward", "optimizer"} <= set(medians)
-    for limit in ("least_ms", "most_ms"):
-        assert sum(part[limit] for part in details["parts"].values()) == pytest.approx(details["step"][limit], rel=0.5)
-    assert "voxels and augmentation" in details["host"] and len(details["losses"]) == details["steps"]
-
-
-def test_ctrl_c_ends_the_task_and_leaves_a_report(tools, tmp_path):
-    command = rehearse(tools, tmp_path, start=subprocess.Popen, only=("build",))
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "tasks/build/first_op/log.txt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    command.send_signal(signal.SIGINT)
-    text = command.communicate()[0]
-    assert command.returncode == 130 and "the same command goes on" in text
-    tasks = json.loads((tmp_path / "report.json").read_text())["tasks"]
-    assert [(entry["task"], entry["status"]) for entry in tasks] == [("library", "left out"), ("first_op", "not run")]
-
-
-def test_an_unknown_task_is_refused_with_those_there_are(tools, tmp_path):
-    done = rehearse(tools, tmp_path, only=("steps/centerpoint",))
-    assert done.returncode == 1 and "steps/centerpoint is no stage and no task" in done.stdout
-    assert "steps/pointrcnn" in done.stdout

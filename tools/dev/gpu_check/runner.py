@@ -142,7 +142,7 @@ def run_task(task: Task, limit_s: float, progress: Progress, check_stop: Callabl
         problem = f"{problem}; the end of {_shown(log)}: {_last_line(log)}"
     progress.end(task, seconds, verdict)
     return replace(
-        _not_run(task, problem), status=verdict, seconds=seconds, limit_s=round(limit_s, 1), details=details,
+        _not_run(task, problem), status=verdict, seconds=seconds, limit_s=round(float(limit_s), 1), details=details,
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )  # fmt: skip
 

@@ -57,6 +57,7 @@ def test_without_a_block_there_is_no_distiller():
         (block(PILLARS | {"REWEIGHT": {"TEMPERATURE": 0.0}}), "TEMPERATURE: must be above 0, got 0.0"),
         (block(PILLARS | {"ADAPTER": {"DIM": 0}}), "DIM: must be at least 1 or null, got 0"),
         (block(PILLARS | {"SCHEDULE": {"NAME": "ramp"}}), "EPOCHS: ramp needs a number of epochs"),
+        (block(PILLARS | {"SCHEDULE": {"NAME": "gaussian"}}), "EPOCHS: gaussian needs a number of epochs"),
         (block(PILLARS | {"PRESET": "offical"}), r"KD.LOSSES\[0\].PRESET: must be one of"),
         (block(PILLARS, TEACHER={"MODE": "evaluation"}), "KD.TEACHER.MODE"),
         (block(PILLARS, LOG_EVERY=-1), r"KD.LOG_EVERY: must be at least 0 \(never\), got -1"),
@@ -200,6 +201,7 @@ def test_losses_of_one_class_are_numbered(batch):
     [
         ({}, [1, 1, 1, 1]),
         ({"name": "ramp", "epochs": 2}, [0.5, 1, 1, 1]),
+        ({"name": "gaussian", "epochs": 2}, [0.006737947, 0.2865048, 1, 1]),  # exp(-5), exp(-5 / 4)
         ({"name": "stop", "epochs": 2}, [1, 1, 0, 0]),
         ({"name": "cosine"}, [1, 0.8535534, 0.5, 0.1464466]),
     ],

@@ -15,6 +15,8 @@ from pcdet.models.kd.model_outputs import ModelOutputs
 from pcdet.models.kd.step import Step
 
 SET_ON_MAP = {"FEATURE": "spatial_features_2d", "SAMPLE": {"NUM": 40}}
+# Random heads are sure of nothing, and their boxes meet by chance.
+BOXES = {"NAME": "BoxConsistency", "THRESHOLD": 0.001, "STUDENT_THRESHOLD": 0.001, "IOU": 0.2, "NUM": 400}
 EVERYTHING = [
     [PILLARS],
     [PILLARS | {"PRESET": "official"}],
@@ -41,6 +43,7 @@ EVERYTHING = [
     [SET_ON_MAP | {"NAME": "FeatureBased"}],
     [{"NAME": "FeatureBased", "FEATURE": "pillar_features", "SAMPLE": {"NUM": 40}}],
     [SET_ON_MAP | {"NAME": "Overhaul", "FEATURE": ["backbone_2d.deblocks.0.1", "backbone_2d.deblocks.1.1"]}],
+    [BOXES],
 ]
 every_kind_of_loss = pytest.mark.parametrize("losses", EVERYTHING, ids=range(len(EVERYTHING)))
 WITHOUT_NORM = {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear"}}

@@ -23,6 +23,8 @@ WITHOUT_NORM = {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear"}}
 STAGES = SMALL | {"FEATURE": ["backbone_2d.blocks.0", "backbone_2d.blocks.1"]}
 SET = {"SAMPLE": {"NUM": 30}}
 SETS = ["AttentionTransfer", "SimilarityPreserving", "RKD", "CRD", "FeatureBased", "Overhaul"]
+BOXES = {"NAME": "BoxConsistency", "THRESHOLD": 0.001, "STUDENT_THRESHOLD": 0.001, "IOU": 0.2, "NUM": 300}
+ON_PREDICTIONS = ("PivotalLogit", "BoxConsistency")
 LOSSES = {
     "second": [STAGES, SMALL | {"FEATURE": "multi_scale_3d_features.x_conv3"}, {"NAME": "PivotalLogit"}],
     "second, by its map": [
@@ -43,6 +45,7 @@ LOSSES = {
         SET | {"NAME": "CRD", "FEATURE": "spatial_features_2d"},
         SET | {"NAME": "FeatureBased", "FEATURE": "encoded_spconv_tensor"},
         SET | {"NAME": "Overhaul", "FEATURE": "backbone_2d.deblocks.0.1"},
+        BOXES,
     ],
     "pointrcnn, sets of rows": [SET | {"NAME": name, "FEATURE": "point_features"} for name in SETS],
     "another grid, sets of rows": [
@@ -157,7 +160,7 @@ def test_the_order_of_frames_does_not_matter(case):
 @everywhere
 def test_another_frame_does_not_change_a_frames_own_terms(case):
     nodes = [node | WITHOUT_NORM if node["NAME"] == "PointDistiller" else node for node in LOSSES[case]]
-    distiller, batch, _ = build(case, [node for node in nodes if node["NAME"] != "PivotalLogit"])
+    distiller, batch, _ = build(case, [node for node in nodes if node["NAME"] not in ON_PREDICTIONS])
     distiller.student.eval()  # batch statistics couple frames, with or without a teacher
     if case == "second, by its map":
         distiller.student.dense_head.train()  # it assigns its targets then

@@ -2,6 +2,7 @@
 
 from pcdet.models.kd.losses.attention_transfer import AttentionTransfer
 from pcdet.models.kd.losses.base import KDLoss
+from pcdet.models.kd.losses.box_consistency import BoxConsistency
 from pcdet.models.kd.losses.crd import CRD
 from pcdet.models.kd.losses.cwd import CWD
 from pcdet.models.kd.losses.dkd import DKD
@@ -23,6 +24,7 @@ from pcdet.models.kd.losses.similarity_preserving import SimilarityPreserving
 
 __all__ = [
     "AttentionTransfer",
+    "BoxConsistency",
     "CRD",
     "CWD",
     "DKD",

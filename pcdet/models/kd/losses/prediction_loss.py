@@ -38,6 +38,7 @@ class HeadOutputs:
         self.codes = outputs.box_codes.unflatten(3, (anchors, -1))
         self.labels = getattr(head, "forward_ret_dict", {}).get("box_cls_labels")
         self._recompute = getattr(head, "predictions_at", None) if recompute else None
+        self._head = head
 
     def best_logits(self) -> Tensor:
         """(B, anchors) the largest class logit of each anchor; ``amax`` is slow over a last axis of a few entries."""
@@ -69,6 +70,10 @@ class HeadOutputs:
         # A few anchors computed again spare the convolution's backward pass over the whole map.
         batch_idx, anchor = where
         return self._recompute(batch_idx * self.classes[0, ..., 0].numel() + anchor)[0].float()
+
+    def boxes_at(self, where: Anchors) -> Tensor:
+        """(n, 7 + C) boxes that the codes stand for, float32; headings as coded, before any direction classifier."""
+        return self._head.box_coder.decode(self.codes_at(where), self._head.anchor_table[where[1]])
 
     @staticmethod
     def _at(maps: Tensor, where: Anchors) -> Tensor:

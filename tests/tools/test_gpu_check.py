@@ -51,6 +51,7 @@ def test_a_task_ends_at_its_limit_with_all_that_it_has_started(check, tmp_path):
     )
     found = run(check, [task(check, tmp_path, "endless", program, limit_s=1.5)])
     assert found["endless"].status == "timed out" and found["endless"].seconds < 10
+    assert found["endless"].reason == "its limit ended it after 2 s"
     assert not runs(int(pid.read_text()))
 
 
@@ -64,6 +65,13 @@ def test_what_the_budget_does_not_hold_is_told_as_not_run(check, tmp_path):
     found = run(check, [task(check, tmp_path, "one"), task(check, tmp_path, "two")], budget_s=1.0)
     assert {result.status for result in found.values()} == {"not run"}
     assert found["two"].reason == "the budget of 1 s is used up"
+    assert check.main.exit_status(found.values()) == 3
+
+
+def test_a_task_that_the_budget_ends_has_not_failed(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(check.runner, "LEAST_S", 0.1)
+    found = run(check, [task(check, tmp_path, "long", "import time; time.sleep(60)")], budget_s=1.0)
+    assert found["long"].status == "not run" and found["long"].reason.startswith("the budget ended it after 1 s")
     assert check.main.exit_status(found.values()) == 3
 
 

@@ -137,7 +137,9 @@ def run_task(task: Task, limit_s: float, progress: Progress, check_stop: Callabl
     details, problem = task.read(task.folder, 0 if status is None else status)
     verdict = PASSED if problem is None else FAILED
     if status is None:
-        verdict, problem = TIMED_OUT, f"ended after {limit_s:.0f} s" + (f"; {problem}" if problem else "")
+        by_budget = limit_s < task.limit_s  # it had less than its own limit: no fault of the task
+        verdict, ender = (NOT_RUN, "the budget") if by_budget else (TIMED_OUT, "its limit")
+        problem = f"{ender} ended it after {limit_s:.0f} s" + (f"; {problem}" if problem else "")
     elif problem:
         problem = f"{problem}; the end of {_shown(log)}: {_last_line(log)}"
     progress.end(task, seconds, verdict)

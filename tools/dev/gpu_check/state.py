@@ -76,9 +76,12 @@ def find(task: Task) -> Result | None:
 
 
 def seconds_before(task: Task) -> float | None:
-    """How long the task took when it last ran, with whatever inputs; None where it never did."""
+    """How long the task took when it last passed, with whatever inputs; None where it has not."""
     file = task.folder / FILE
-    return json.loads(file.read_text()).get("seconds") or None if file.is_file() else None
+    if not file.is_file():
+        return None
+    last = json.loads(file.read_text())
+    return last["seconds"] if last["status"] == PASSED else None
 
 
 def keep(task: Task, result: Result) -> None:

@@ -169,6 +169,17 @@ def test_the_time_to_go_follows_the_pace_of_what_is_done(check, tmp_path):
     assert progress.seconds_to_go(four[2], 1.0) == pytest.approx(2.0 + 7.0)
 
 
+def test_a_task_that_takes_longer_than_expected_has_no_known_end(check, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(check.progress, "QUIET_S", 0.0)
+    two = [task(check, tmp_path, name, limit_s=90) for name in "ab"]
+    progress = check.progress.Progress(two, {"steps/a": 3.0, "steps/b": 65.0}, time.monotonic() + 100)
+    progress.begin(two[0])
+    progress.tick(two[0], 2.0)
+    progress.tick(two[0], 4.0)
+    ends = [line.split(" s, ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert ends == ["1:08 to go", "1:06 to go", "at least 1:05 to go"]
+
+
 def test_the_time_to_go_is_no_longer_than_the_budget(check, tmp_path):
     one = task(check, tmp_path, "one")
     progress = check.progress.Progress([one], {"steps/one": 15.0}, time.monotonic() + 5)

@@ -79,5 +79,6 @@ class Progress:
         return f"[{self.tasks.index(task) + 1}/{len(self.tasks)}] {task.key:{self.width}}"
 
     def _line(self, task: Task, seconds: float) -> None:
-        text = f"{self._place(task)} {seconds:4.0f} s, {clock(self.seconds_to_go(task, seconds))} to go"
+        late = "at least " if task.share is None and seconds > self._expected(task) else ""
+        text = f"{self._place(task)} {seconds:4.0f} s, {late}{clock(self.seconds_to_go(task, seconds))} to go"
         print(f"\r\x1b[K{text}" if self.live else text, end="" if self.live else "\n", flush=True)

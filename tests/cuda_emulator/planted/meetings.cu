@@ -103,3 +103,16 @@ PLANTED(clean_results_of_operations) {
   all_operations<<<2, 64, ON_STREAM>>>(wrong.data);
   cuda_emulator::check(wrong.first(), "lanes with a wrong result", {__FILE__, __LINE__});
 }
+
+__global__ void any_of_block(unsigned asking, int* wrong) {
+  const bool any = __syncthreads_or(threadIdx.x == asking);
+  if (any != (asking < blockDim.x)) atomicAdd(wrong, 1);
+}
+
+PLANTED(clean_or_of_block) {
+  const cuda_emulator::GuardedScope guard;
+  const auto wrong = Array<int>::zeros(1);
+  any_of_block<<<2, 64, ON_STREAM>>>(40, wrong.data);
+  any_of_block<<<2, 64, ON_STREAM>>>(64, wrong.data);
+  cuda_emulator::check(wrong.first(), "threads with a wrong result", {__FILE__, __LINE__});
+}

@@ -14,6 +14,7 @@ compiles what has changed. The modes:
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -32,25 +33,41 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-saniti
 # Flags of all sources, and those that kernels get besides.
 MODES = {
     "plain": ("-O1 -ffp-contract=off", ""),
-    "fused": ("-O1 -ffp-contract=fast -mfma -mavx2", ""),
+    "fused": ("-O1 -ffp-contract=off", "-ffp-contract=fast -mfma -mavx2"),
     "sanitized": (f"-O1 -g1 -ffp-contract=off {SANITIZERS}", ""),
-    "watched": ("-O1 -g1 -ffp-contract=off", "-fsanitize=thread --param tsan-instrument-func-entry-exit=0"),
+    "watched": ("-O1 -ffp-contract=off", "-g1 -fsanitize=thread --param tsan-instrument-func-entry-exit=0"),
 }
 # Into how many translation units the kernels are joined: one for each of two cores.
 KERNEL_UNITS = 2
+RULES = """rule compile
+  command = g++ $flags -MMD -MF $out.d -c $in -o $out
+  depfile = $out.d
+rule link
+  command = g++ -shared $flags -Wl,-z,defs $in -o $out $libraries
+"""
 
 
 def flags_of(mode: str) -> tuple[str, str]:
     """Mode -> the flags of every source, and those that kernels get besides."""
     common, kernel = MODES[mode]
-    watched = "-DCUDA_EMULATOR_WATCHED " if mode == "watched" else ""
-    return f"-std=c++20 -fPIC -fvisibility=hidden -w {watched}{common}", kernel
+    return f"-std=c++20 -fPIC -fvisibility=hidden -w -I{HERE}/include {common}", kernel
+
+
+def torch_flags() -> str:
+    """Where torch's headers are; their warnings are not ours."""
+    home = Path(torch.__file__).parent / "include"
+    return f"-isystem {home} -isystem {home}/torch/csrc/api/include"
 
 
 def runtime_sources(mode: str) -> list[Path]:
     """Mode -> the sources of the runtime, which need no torch."""
     memory = "watched" if mode == "watched" else "unwatched"
     return [*sorted((HERE / "runtime").glob("*.cpp")), *sorted((HERE / "runtime" / memory).glob("*.cpp"))]
+
+
+def runtime_flags(mode: str) -> str:
+    """Mode -> what the runtime is compiled with besides."""
+    return "-DCUDA_EMULATOR_WATCHED" if mode == "watched" else ""
 
 
 def write_units(sources: list[Path], folder: Path, name: str, count: int) -> list[Path]:
@@ -65,68 +82,78 @@ def write_units(sources: list[Path], folder: Path, name: str, count: int) -> lis
     return written
 
 
-def ninja_file(mode: str, out: Path, kernels: list[Path]) -> str:
-    """Mode, folder and translated kernels -> the build as ninja reads it."""
-    common, kernel = flags_of(mode)
-    torch_home = Path(torch.__file__).parent
-    torch_flags = f"-isystem {torch_home}/include -isystem {torch_home}/include/torch/csrc/api/include"
-    prelude = out / "prelude.h"
-    write_if_changed(prelude, f'#include "{HERE}/include/cuda_emulator/torch.h"\n')
-    lines = [
-        f"common = {common} -I{HERE}/include",
-        f"torch = {torch_flags}",
-        "vocabulary = cuda_emulator/cuda.h",
-        f"kernel = $torch -I{out}/translated/include {kernel}",
-        "rule prelude",
-        "  command = g++ $common $kernel -MMD -MF $out.d -x c++-header $in -o $out",
-        "  depfile = $out.d",
-        "rule kernels",
-        f"  command = g++ $common $kernel -MMD -MF $out.d -include {prelude} -include $vocabulary -c $in -o $out",
-        "  depfile = $out.d",
-        "rule device",
-        "  command = g++ $common $torch -MMD -MF $out.d $prelude -c $in -o $out",
-        "  depfile = $out.d",
-        "rule runtime",
-        "  command = g++ $common -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "rule link",
-        f"  command = g++ -shared $common -Wl,-z,defs $in -o $out -L{torch_home}/lib -lc10 -ltorch_cpu -ltorch -ldl",
-        f"build {prelude}.gch: prelude {prelude}",
-    ]
+def compiling(source: Path, target: Path, flags: str, needs: Path | None = None) -> str:
+    """A statement for ninja."""
+    return f"build {target}: compile {source}{f' | {needs}' if needs else ''}\n  flags = {flags}\n"
+
+
+def prelude_of(flags: str, folder: Path) -> tuple[Path, str]:
+    """Torch's headers, precompiled with these flags, which must be those of its users -> the header, the statement."""
+    header = folder / "prelude.h"
+    write_if_changed(header, f'#include "{HERE}/include/cuda_emulator/torch.h"\n')
+    return header, compiling(header, Path(f"{header}.gch"), f"{flags} -x c++-header")
+
+
+def device_statements(common: str, folder: Path) -> tuple[str, list[Path], Path]:
+    """The PyTorch device, compiled in ``folder`` -> statements, objects, its prelude."""
+    flags = f"{common} {torch_flags()}"
+    prelude, text = prelude_of(flags, folder)
     objects = []
+    for source in sorted((HERE / "device").glob("*.cpp")):
+        objects.append(folder / f"{source.stem}.o")
+        text += compiling(source, objects[-1], f"{flags} -include {prelude}", Path(f"{prelude}.gch"))
+    return text, objects, prelude
+
+
+def library_statements(mode: str, out: Path, kernels: list[Path], device: list[Path], prelude: Path | None) -> str:
+    """Runtime and kernels of a mode, and the library; without a prelude the kernels get one of their own."""
+    common, kernel = flags_of(mode)
+    (runtime,) = write_units(runtime_sources(mode), out, "runtime", 1)
+    text = compiling(runtime, out / "runtime.o", f"{common} {runtime_flags(mode)}")
+    flags = f"{common} {torch_flags()} {kernel}".rstrip()
+    if prelude is None:
+        prelude, statement = prelude_of(flags, out)
+        text += statement
+    flags += f" -include {prelude} -include cuda_emulator/cuda.h -I{out}/translated/include"
+    units = write_units(kernels, out, "kernels", KERNEL_UNITS)
+    for unit in units:
+        text += compiling(unit, unit.with_suffix(".o"), flags, Path(f"{prelude}.gch"))
     # The runtime first: of an inline function that several objects hold, the linker keeps the first, and the watch must
     # not watch itself.
-    for rule, sources in (
-        ("runtime", write_units(runtime_sources(mode), out, "runtime", 1)),
-        ("device", sorted((HERE / "device").glob("*.cpp"))),
-        ("kernels", write_units(kernels, out, "kernels", KERNEL_UNITS)),
-    ):
-        for source in sources:
-            objects.append(out / "objects" / rule / f"{source.stem}.o")
-            # Precompiled headers serve only sources that are compiled with the same flags.
-            shares_prelude = rule == "kernels" or (rule == "device" and not kernel)
-            lines.append(f"build {objects[-1]}: {rule} {source}" + (f" | {prelude}.gch" if shares_prelude else ""))
-            if rule == "device" and shares_prelude:
-                lines.append(f"  prelude = -include {prelude}")
-    lines.append(f"build {out}/libcuda_emulator.so: link {' '.join(map(str, objects))}")
-    return "\n".join(lines) + "\n"
+    objects = [out / "runtime.o", *device, *(unit.with_suffix(".o") for unit in units)]
+    text += f"build {out}/libcuda_emulator.so: link {' '.join(map(str, objects))}\n  flags = {common}\n"
+    return text + f"  libraries = -L{Path(torch.__file__).parent}/lib -lc10 -ltorch_cpu -ltorch -ldl\n"
+
+
+def run_ninja(folder: Path, statements: str, jobs: int) -> None:
+    """Builds what the statements say. Errors: SystemExit where a tool is missing or a source is wrong."""
+    # The environment's own first: another version would begin its log, hence the build, anew.
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    ninja = shutil.which("ninja", path=path)
+    if ninja is None or shutil.which("g++") is None:
+        raise SystemExit("the emulator needs g++ and ninja; make setup installs ninja")
+    write_if_changed(folder / "build.ninja", RULES + statements)
+    done = subprocess.run([ninja, "-C", str(folder), "-j", str(jobs), "--quiet"], stdout=sys.stderr)
+    if done.returncode:
+        raise SystemExit(f"the emulator was not built in {folder}")
 
 
 def build(mode: str, jobs: int, out: Path) -> Path:
-    """Builds a mode below ``out`` -> the library. Errors: SystemExit where a tool is missing or a source is wrong."""
-    path = f"{sysconfig.get_path('scripts')}:/usr/local/bin:/usr/bin:/bin"
-    ninja = shutil.which("ninja") or shutil.which("ninja", path=path)
-    if ninja is None or shutil.which("g++") is None:
-        raise SystemExit("the emulator needs g++ and ninja; make setup installs ninja")
+    """Builds a mode in a folder of ``out`` -> the library. Errors: SystemExit.
+
+    The PyTorch device is compiled once for all modes but ``sanitized``.
+    """
+    common, kernel = flags_of(mode)
+    device_folder = out / ("device_sanitized" if mode == "sanitized" else "device")
+    statements, objects, prelude = device_statements(common, device_folder)
+    run_ninja(device_folder, statements, jobs)
+    folder = out / mode
     try:
-        kernels = translate_tree(ROOT / "pcdet/ops", out / "translated")
+        kernels = translate_tree(ROOT / "pcdet/ops", folder / "translated")
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    write_if_changed(out / "build.ninja", ninja_file(mode, out, kernels))
-    done = subprocess.run([ninja, "-C", str(out), "-j", str(jobs), "--quiet"], stdout=sys.stderr)
-    if done.returncode:
-        raise SystemExit(f"the emulator's library was not built (mode {mode})")
-    return out / "libcuda_emulator.so"
+    run_ninja(folder, library_statements(mode, folder, kernels, objects, None if kernel else prelude), jobs)
+    return folder / "libcuda_emulator.so"
 
 
 def compile_program(mode: str, folder: Path, out: Path) -> Path:
@@ -136,16 +163,15 @@ def compile_program(mode: str, folder: Path, out: Path) -> Path:
     """
     common, kernel = flags_of(mode)
     kernels = translate_tree(folder, out / "translated")
-    folders = [f"-I{HERE}/include", f"-I{folder}"]
     parts = {
-        "runtime": (write_units(runtime_sources(mode), out, "runtime", 1), []),
+        "runtime": (write_units(runtime_sources(mode), out, "runtime", 1), runtime_flags(mode).split()),
         "host": (write_units(sorted(folder.glob("*.cpp")), out, "host", 1), []),
         "kernels": (write_units(kernels, out, "kernels", 1), [*kernel.split(), "-include", "cuda_emulator/cuda.h"]),
     }
     running, objects = [], []
     for part, (files, flags) in parts.items():
         objects.append(out / f"{part}.o")
-        command = ["g++", *common.split(), *folders, *flags, "-c", *files, "-o", objects[-1]]
+        command = ["g++", *common.split(), f"-I{folder}", *flags, "-c", *files, "-o", objects[-1]]
         running.append((command, subprocess.Popen(command)))
     for command, process in running:
         if process.wait():
@@ -160,7 +186,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "build/cuda_emulator", help="a folder for all modes")
     args = parser.parse_args()
-    print(build(args.mode, args.jobs, args.out.resolve() / args.mode))
+    print(build(args.mode, args.jobs, args.out.resolve()))
 
 
 if __name__ == "__main__":

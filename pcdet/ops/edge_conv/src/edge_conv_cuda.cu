@@ -153,7 +153,8 @@ struct CentreStatistics {
 };
 
 // The sum of value(row) over the block's part of the rows, for the lane's channel, in every warp. Lanes are channels,
-// so that rows are read side by side, and warps take turns. To be called by all threads of the block.
+// so that rows are read side by side, and warps take turns. To be called by all threads of the block, and once a kernel
+// for each F, since nothing waits for the readers of an earlier call's sums.
 template <typename F>
 __device__ double sum_of_part(int64_t rows, const F& value) {
   __shared__ double of_warps[kWarpsPerBlock][kWarp];
@@ -161,7 +162,6 @@ __device__ double sum_of_part(int64_t rows, const F& value) {
   const int64_t begin = rows * blockIdx.x / gridDim.x, end = rows * (blockIdx.x + 1) / gridDim.x;
   double sum = 0;
   for (int64_t row = begin + warp; row < end; row += kWarpsPerBlock) sum += value(row);
-  __syncthreads();  // until the last call's sums are read
   of_warps[warp][lane] = sum;
   __syncthreads();
   double all = 0;

@@ -36,17 +36,15 @@ template <typename T>
 __global__ void walk_kernel(const uint64_t* mask, const GroundBox<T>* boxes, const T* scores, const int64_t* order,
                             int64_t n, int64_t words, uint64_t* removed, int64_t* keep, int64_t* num_kept) {
   __shared__ uint64_t diagonal[kWord], kept_of_word;
-  __shared__ int bad;
-  if (threadIdx.x == 0) bad = 0;
+  bool bad = false;
   int64_t total = 0;
   for (int64_t word = 0; word < words; ++word) {
     const int64_t first = word * kWord;
     const int count = static_cast<int>(min(int64_t(kWord), n - first));
-    __syncthreads();
     if (threadIdx.x < count) {
       const int64_t i = first + threadIdx.x;
       diagonal[threadIdx.x] = mask[i * words + word];
-      if (!isfinite(boxes[i].x) || !isfinite(scores[i])) bad = 1;
+      bad |= !isfinite(boxes[i].x) || !isfinite(scores[i]);
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -71,6 +69,7 @@ __global__ void walk_kernel(const uint64_t* mask, const GroundBox<T>* boxes, con
       removed[later] = gone;
     }
   }
+  bad = __syncthreads_or(bad);
   if (threadIdx.x == 0) *num_kept = bad ? kNotFinite : total;
 }
 

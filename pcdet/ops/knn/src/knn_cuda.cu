@@ -23,7 +23,7 @@ __device__ inline uint64_t key_of(float distance2, int64_t row) {
 __device__ __noinline__ void sort_by_warp(uint64_t* keys, int count, int length) {
   const int lane = threadIdx.x % kLanes;
   for (int i = count + lane; i < length; i += kLanes) keys[i] = kEmpty;
-  __syncwarp();
+  __syncwarp();  // also for the keys that the lanes have written before
   for (int size = 2; size <= length; size *= 2)  // bitonic
     for (int stride = size / 2; stride > 0; stride /= 2) {
       for (int pair = lane; pair < length / 2; pair += kLanes) {
@@ -51,14 +51,13 @@ struct WarpSelection {
     bound = kEmpty;
   }
 
-  // Every lane offers one key; kEmpty is none.
+  // Every lane offers one key; kEmpty is none. Other lanes see it after the next cut_back.
   __device__ void offer(uint64_t key) {
     const unsigned takers = __ballot_sync(kAllLanes, key < bound);
     if (takers == 0) return;
     const int lane = threadIdx.x % kLanes;
     if (key < bound) keys[count + __popc(takers & ((1u << lane) - 1))] = key;
     count += __popc(takers);
-    __syncwarp();
     if (count > length - kLanes) cut_back();
   }
 

@@ -14,4 +14,4 @@ Counts& counts();
 }  // namespace cuda_emulator
 
 // How often a thread passed the barrier that CUDA_EMULATOR_SKIP names, since it was set to zero.
-extern "C" unsigned long cuda_emulator_left_out(int set_to_zero);
+extern "C" __attribute__((visibility("default"))) unsigned long cuda_emulator_left_out(int set_to_zero);

@@ -19,7 +19,7 @@ struct Thread {
   State state;
   Fiber* fiber;  // null before its first turn and after its last
   Site site;     // of the barrier or warp operation where it waits
-  // Its part in a warp operation.
+  // Its part in a warp operation; of a barrier the last line.
   WarpOp op;
   unsigned mask;
   int argument;

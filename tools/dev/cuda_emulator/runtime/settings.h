@@ -21,4 +21,4 @@ const Settings& settings();
 }  // namespace cuda_emulator
 
 // Sets one by its name without CUDA_EMULATOR_. Returns 0; 1 for an unknown name.
-extern "C" int cuda_emulator_set(const char* name, const char* value);
+extern "C" __attribute__((visibility("default"))) int cuda_emulator_set(const char* name, const char* value);

@@ -29,7 +29,9 @@
 
 // ---- barriers and warp operations
 
-#define __syncthreads() ::cuda_emulator::sync_threads(CUDA_EMULATOR_SITE)
+#define __syncthreads() ((void)::cuda_emulator::sync_threads(CUDA_EMULATOR_SITE))
+#define __syncthreads_or(predicate) \
+  static_cast<int>(::cuda_emulator::sync_threads(CUDA_EMULATOR_SITE, (predicate) != 0))
 #define __syncwarp(...)                                                                                         \
   ((void)::cuda_emulator::warp_op(::cuda_emulator::WarpOp::kSync, 0xffffffffu __VA_OPT__(&(__VA_ARGS__)), 0, 0, \
                                   CUDA_EMULATOR_SITE))

@@ -98,7 +98,8 @@ T& shared(const void* key, const char* name, Site site) {
 // What `extern __shared__` names.
 void* dynamic_shared(Site site);
 
-void sync_threads(Site site);
+// Waits for all threads of the block; returns whether any of them gave true.
+bool sync_threads(Site site, bool predicate = false);
 
 enum class WarpOp { kSync, kBallot, kShuffle, kShuffleDown, kShuffleXor, kMatchAny };
 

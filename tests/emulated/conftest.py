@@ -1,6 +1,16 @@
 """Fixtures of tests that need the emulated device itself."""
 
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _full_float32():
+    """A card would round float32 convolutions to ten bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Whole trainings and evaluations on the GPU, or the emulated device, against the CPU's."""
+
+import pytest
+import torch
+import trainings
+from torch import nn
+from torch.utils.data import DataLoader
+
+from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
+
+pytestmark = pytest.mark.gpu
+
+# Losses of the first two iterations and of all, and the way that the weights have gone; relative. A kernel sums in
+# another order than the CPU does, and Adam, which divides a gradient by its size, carries roundings of small ones on.
+FIRST, LOSS, WAY = 1e-4, 2e-3, 0.05
+
+# Model, its batches, and iterations. A rounding crosses a threshold of overlap sooner or later, and PointRCNN's second
+# stage then draws other proposals: with rounding kernels it is compared for as long as it does not.
+MODELS = {
+    "pointpillars": (trainings.pointpillars_alone, trainings.pillar_batches, 20),
+    "pointpillars distilled": (trainings.pointpillars_distilled, trainings.pillar_batches, 20),
+    "pointrcnn": (trainings.pointrcnn_alone, trainings.point_batches, 20),
+    "pointrcnn distilled": (trainings.pointrcnn_distilled, trainings.point_batches, 4),
+    "pointrcnn's first stage distilled": (trainings.first_stage_distilled, trainings.point_batches, 20),
+    "second's maps": (trainings.second_maps_alone, trainings.map_batches, 20),
+    "second's maps distilled": (trainings.second_maps_distilled, trainings.map_batches, 20),
+}
+DRAW_PROPOSALS = ("pointrcnn", "pointrcnn distilled")
+
+
+def trainable(model):
+    return torch.cat([p.detach().cpu().double().flatten() for p in model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_iterations_are_the_cpus_up_to_rounding(name, gpu):
+    build, batches_of, iterations = MODELS[name]
+    if gpu.type == "cuda" and name in DRAW_PROPOSALS:
+        pytest.skip("a card's generator draws other proposals than the CPU's")
+    model, batches = build(), batches_of(iterations)
+    on_cpu, expected = trainings.train(model, batches, torch.device("cpu"))
+    on_gpu, found = trainings.train(model, batches, gpu)
+    assert found.losses[:2] == pytest.approx(expected.losses[:2], rel=FIRST)
+    assert found.losses == pytest.approx(expected.losses, rel=LOSS)
+    begun, ended = trainable(model), trainable(on_cpu.model)
+    assert (trainable(on_gpu.model) - ended).norm() <= WAY * (ended - begun).norm()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_training_leaves_no_tensor_behind_on_the_host(name, gpu):
+    build, batches_of, _ = MODELS[name]
+    trainer, _ = trainings.train(build(), batches_of(1), gpu)
+    state = trainer.optimizer.state.values()
+    moments = [value for entry in state for key, value in entry.items() if torch.is_tensor(value) and value.dim()]
+    tensors = [*trainer.model.state_dict().values(), *moments, *(p.grad for p in trainer.model.parameters())]
+    assert len(moments) > 10
+    assert {t.device.type for t in tensors if t is not None} == {gpu.type}
+
+
+@pytest.mark.parametrize(
+    ("build", "batches_of"),
+    [(trainings.pointpillars_alone, trainings.pillar_batches), (trainings.pointrcnn_alone, trainings.point_batches)],
+    ids=["pointpillars", "pointrcnn"],
+)
+def test_an_evaluation_finds_what_the_cpu_finds(build, batches_of, gpu, tmp_path):
+    model, dataset = build(), trainings.Frames(batches_of(3, frames=1))
+    for head in (model.dense_head, model.roi_head):  # scores about a half, of which none is too low
+        for layer in () if head is None else (head.conv_cls,) if hasattr(head, "conv_cls") else (head.cls_layers[-1],):
+            nn.init.zeros_(layer.bias)
+    settings = EvalSettings(class_names=["Car", "Pedestrian", "Cyclist"], recall_thresholds=[0.3], progress=False)
+    results = {}
+    for device in (torch.device("cpu"), gpu):
+        loader = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate)
+        results[device.type] = eval_one_epoch(
+            model.to(device), loader, settings, epoch_id=1, result_dir=tmp_path / device.type, device=device
+        )
+    assert results["cpu"]["boxes"] > 0
+    assert results[gpu.type] == pytest.approx(results["cpu"], rel=1e-3)

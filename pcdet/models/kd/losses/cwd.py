@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pcdet.models.feature_spec import KINDS
 from pcdet.models.kd.losses.alignment import align_rows
-from pcdet.models.kd.losses.feature_loss import FeatureLoss
+from pcdet.models.kd.losses.row_set_loss import RowSetLoss, RowSets
+from pcdet.models.kd.presets import sampled_rows
 from pcdet.registry import KD_LOSSES
+
+NOT_THERE = -1e30  # exp of it is 0, and unlike infinity it leaves no NaN
 
 
 @KD_LOSSES.register
-class CWD(FeatureLoss):
+class CWD(RowSetLoss):
     """Divergence of the teacher's distribution over the rows of a frame from the student's, channel by channel.
 
     The student's rows go through a linear map first where its width is not the teacher's.
@@ -31,11 +33,7 @@ class CWD(FeatureLoss):
         **common: see ``FeatureLoss``.
     """
 
-    PRESETS = {
-        "default": {
-            kind: {"SAMPLE": {"NUM": 1000, "BY": "channel_l2" if kind == "point" else "num_points"}} for kind in KINDS
-        }
-    }
+    PRESETS = {"default": {kind: sampled_rows(kind, 1000, on_maps="num_points") for kind in KINDS}}
 
     def __init__(self, *, temperature: float = 1.0, weight: float = 10.0, **common: Any):
         super().__init__(weight=weight, **common)
@@ -44,17 +42,14 @@ class CWD(FeatureLoss):
         self.temperature = temperature
         self.student_adapter = align_rows(self.student_channels, self.teacher_channels)
 
-    def compare_sets(
-        self, student_rows: Tensor, teacher_rows: Tensor, sizes: list[int]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare_sets(self, sets: RowSets, *, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs ess, the effective number of rows in the teacher's distributions."""
-        student_rows = self.student_adapter(student_rows)
-        pairs = zip(student_rows.split(sizes), teacher_rows.split(sizes), strict=True)
-        divergences, effective = [], []
-        for student, teacher in ((s, t) for s, t in pairs if len(s)):
-            given = (student / self.temperature).log_softmax(dim=0)
-            wanted = (teacher / self.temperature).log_softmax(dim=0)
-            share = wanted.exp()
-            divergences.append((share * (wanted - given)).sum(dim=0).mean())
-            effective.append((1 / share.square().sum(dim=0)).mean())
-        return self.temperature**2 * torch.stack(divergences).mean(), {"ess": torch.stack(effective).mean()}
+        given, wanted = (self._log_shares(sets, x) for x in (self.student_adapter(sets.student), sets.teacher))
+        share = wanted.exp()
+        divergence = sets.total(share * (wanted - given)).mean(dim=1)
+        effective = 1 / sets.total(share.square()).clamp(min=1e-12)
+        return self.temperature**2 * divergence, {"ess": effective.mean(dim=1)}
+
+    def _log_shares(self, sets: RowSets, rows: Tensor) -> Tensor:
+        """(B, N, C) logarithms of the distributions over the rows that there are."""
+        return (rows / self.temperature).masked_fill(~sets.valid[:, :, None], NOT_THERE).log_softmax(dim=1)

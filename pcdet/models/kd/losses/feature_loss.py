@@ -23,8 +23,7 @@ Importance = Callable[[str], Tensor]  # measure -> (n,) importance of the matche
 class FeatureLoss(TapLoss):
     """A distance between the rows of two taps that stand at the same place.
 
-    A method defines ``compare_rows``, its distance between sampled rows, ``compare_sets`` where it needs those of a
-    frame together, or ``compare`` where it needs all rows.
+    A method defines ``compare_rows``, its distance between sampled rows, or ``compare`` where it needs all of them.
 
     Args:
         sample: which rows take part.
@@ -57,9 +56,9 @@ class FeatureLoss(TapLoss):
     def compare(
         self, matched: MatchedFeatures, importance: Importance, *, diagnose: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The distance of the most important rows, by ``compare_sets``.
+        """The mean distance of the most important rows, in each frame and over the frames.
 
-        Logs nodes (rows a frame), target_var, and what ``compare_sets`` logs.
+        Logs nodes (rows a frame) and target_var.
 
         Args:
             matched: the rows of both sides.
@@ -71,20 +70,8 @@ class FeatureLoss(TapLoss):
         if len(rows) == 0 and not self.is_waited_for():
             return zero_of(matched.student.source), {"nodes": rows_a_frame(sizes)}
         target = matched.teacher.take(rows)
-        loss, logs = self.compare_sets(matched.student.take(rows), target, sizes)
-        return loss, {"nodes": rows_a_frame(sizes), "target_var": target_variance(target), **logs}
-
-    def compare_sets(
-        self, student_rows: Tensor, teacher_rows: Tensor, sizes: list[int]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean of ``compare_rows`` in each frame and over the frames; logs nothing.
-
-        Args:
-            student_rows: (n, C), frame by frame, float32 at least.
-            teacher_rows: (n, C') at the same places.
-            sizes: rows in each frame, summing to n; some frames may have none, but not all.
-        """
-        return frame_mean(self.compare_rows(student_rows, teacher_rows), sizes), {}
+        loss = frame_mean(self.compare_rows(matched.student.take(rows), target), sizes)
+        return loss, {"nodes": rows_a_frame(sizes), "target_var": target_variance(target)}
 
     def compare_rows(self, student_rows: Tensor, teacher_rows: Tensor) -> Tensor:
         """(n, C) and (n, C') rows at the same places, float32 at least -> (n,) their distances."""

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pcdet.models.feature_spec import KINDS
 from pcdet.models.kd.losses.alignment import align_rows
-from pcdet.models.kd.losses.base import frame_mean
-from pcdet.models.kd.losses.feature_loss import FeatureLoss
+from pcdet.models.kd.losses.row_set_loss import RowSetLoss, RowSets
+from pcdet.models.kd.presets import sampled_rows
 from pcdet.registry import KD_LOSSES
 
 LEAST_VARIANCE = 1e-8  # of a channel: a dead one is 0, not noise
 
 
 @KD_LOSSES.register
-class PKD(FeatureLoss):
+class PKD(RowSetLoss):
     """Half the mean squared difference of channels standardised over the rows of a frame.
 
     The student's rows go through a linear map first where its width is not the teacher's.
@@ -33,31 +32,20 @@ class PKD(FeatureLoss):
         **common: see ``FeatureLoss``.
     """
 
-    PRESETS = {
-        "default": {
-            kind: {"SAMPLE": {"NUM": 1000, "BY": "channel_l2" if kind == "point" else "num_points"}} for kind in KINDS
-        }
-    }
+    PRESETS = {"default": {kind: sampled_rows(kind, 1000, on_maps="num_points") for kind in KINDS}}
 
     def __init__(self, *, weight: float = 6.0, **common: Any):
         super().__init__(weight=weight, **common)
         self.student_adapter = align_rows(self.student_channels, self.teacher_channels)
 
-    def compare_sets(
-        self, student_rows: Tensor, teacher_rows: Tensor, sizes: list[int]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def compare_sets(self, sets: RowSets, *, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs correlation, of student and teacher: the mean over rows and channels."""
-        student = standardised(self.student_adapter(student_rows), sizes)
-        teacher = standardised(teacher_rows, sizes)
-        loss = frame_mean(0.5 * (student - teacher).square().mean(dim=1), sizes)
-        return loss, {"correlation": frame_mean((student.detach() * teacher).mean(dim=1), sizes)}
+        student, teacher = standardised(sets, self.student_adapter(sets.student)), standardised(sets, sets.teacher)
+        loss = sets.mean(0.5 * (student - teacher).square().mean(dim=2))
+        return loss, {"correlation": sets.mean((student.detach() * teacher).mean(dim=2))}
 
 
-def standardised(rows: Tensor, sizes: list[int]) -> Tensor:
-    """(n, C) rows, frame by frame, with mean 0 and variance 1 in each channel of each frame; 0 where all are alike."""
-    frames = []
-    for frame in rows.split(sizes):
-        centred = frame - frame.mean(dim=0) if len(frame) else frame
-        variance = centred.square().sum(dim=0) / max(1, len(frame))
-        frames.append(centred * (variance + LEAST_VARIANCE).rsqrt())
-    return torch.cat(frames)
+def standardised(sets: RowSets, rows: Tensor) -> Tensor:
+    """(B, N, C) rows with mean 0 and variance 1 in each channel of each frame; 0 where all of a frame are alike."""
+    centred = (rows - sets.mean(rows)[:, None]) * sets.valid[:, :, None]
+    return centred * (sets.mean(centred.square()) + LEAST_VARIANCE).rsqrt()[:, None]

@@ -4,8 +4,8 @@ Loss: (G(mask * A(student)) - teacher)^2, where A brings the channels to the tea
 probability 0.65, and G is a 3x3 convolution, a ReLU and another one, both trained.
 Ours: the mean over cells and channels instead of the sum, so that the loss does not grow with the map. The source's
 weight of the sum is 2e-5; the default here makes the loss about a tenth of the detection loss at the start, on the
-simulated PointPillars, where its gradient in the student is a thousandth of that loss's. One mask serves all frames of a
-batch, so that a frame's loss does not depend on the others.
+simulated PointPillars, where its gradient in the student is a thousandth of that loss's. One mask serves all frames of
+a batch, so that a frame's loss does not depend on the others.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ __device__ inline uint64_t key_of(float distance2, int64_t row) {
 __device__ __noinline__ void sort_by_warp(uint64_t* keys, int count, int length) {
   const int lane = threadIdx.x % kLanes;
   for (int i = count + lane; i < length; i += kLanes) keys[i] = kEmpty;
-  __syncwarp();  // also for the keys that the lanes have written before
+  __syncwarp();                                  // also for the keys that the lanes have written before
   for (int size = 2; size <= length; size *= 2)  // bitonic
     for (int stride = size / 2; stride > 0; stride /= 2) {
       for (int pair = lane; pair < length / 2; pair += kLanes) {

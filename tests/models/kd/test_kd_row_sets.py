@@ -119,6 +119,19 @@ def test_a_loss_is_the_mean_of_its_formula_over_the_frames_that_have_rows(node):
     assert logs["nodes"] == pytest.approx(np.mean([7, 4]))
 
 
+def test_attention_on_a_map_is_that_of_its_rows(batch):
+    """The map's way does not copy the rows."""
+    distiller = distil({"NAME": "AttentionTransfer", "FEATURE": "spatial_features_2d", "OCCUPIED": False})
+    seen = []
+    for model in (distiller.student, distiller.teacher):
+        model.backbone_2d.register_forward_hook(lambda _m, _a, out: seen.append(out["spatial_features_2d"].detach()))
+    logs = distiller(batch)[1]
+    frames = zip(*(x.double().permute(0, 2, 3, 1).flatten(1, 2).numpy() for x in seen), strict=True)
+    loss = distiller.losses["AttentionTransfer"]
+    expected = np.mean([attention_transfer(loss, b, a, np.ones(len(a))) for a, b in frames])
+    assert logs["kd/AttentionTransfer"] == pytest.approx(1000 * expected, rel=1e-4) and expected > 0
+
+
 @pytest.mark.parametrize("occupied", [True, False])
 def test_attention_is_over_the_occupied_rows_unless_told_otherwise(occupied):
     rows = Rows(counts=[3, 0, 1, 0, 0, 2, 5, 1, 0, 1, 1])
@@ -263,7 +276,7 @@ def test_overhaul_refuses_a_margin_of_a_tap_that_is_no_norm(feature):
 @pytest.mark.parametrize(
     "node, message",
     [
-        ({"NAME": "AttentionTransfer", "POWER": 0.0}, "POWER must be above 0, got 0.0"),
+        ({"NAME": "AttentionTransfer", "POWER": 0.5}, "POWER must be at least 1, got 0.5"),
         ({"NAME": "CRD", "DIM": 0}, "DIM must be at least 1 and TEMPERATURE above 0, got 0 and 0.07"),
         ({"NAME": "CRD", "TEMPERATURE": 0.0}, "TEMPERATURE above 0, got 128 and 0.0"),
         ({"NAME": "FeatureBased", "MASK_WEIGHT": -1.0}, "MASK_WEIGHT.* at least 0, got 0.5, -1.0"),

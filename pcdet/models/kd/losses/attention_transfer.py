@@ -9,18 +9,21 @@ no adapter is needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcdet.models.feature_spec import KINDS
-from pcdet.models.kd.diagnostics import target_variance
+from pcdet.models.kd.diagnostics import target_variance, thinned_out
+from pcdet.models.kd.features.feature import Feature
 from pcdet.models.kd.features.matching import MatchedFeatures
 from pcdet.models.kd.graphs.sampling import sample
 from pcdet.models.kd.losses.base import rows_a_frame, zero_of
 from pcdet.models.kd.losses.feature_loss import FeatureLoss, Importance
 from pcdet.models.kd.presets import sampled_rows
+from pcdet.ops.edge_conv.terms import full_precision
 from pcdet.registry import KD_LOSSES
 
 ALL_BUT_HUGE = 16384  # rows of a frame: all of a small map, all pillars of a KITTI frame
@@ -42,8 +45,8 @@ class AttentionTransfer(FeatureLoss):
 
     def __init__(self, *, power: float = 2.0, occupied: bool = True, weight: float = 1000.0, **common: Any):
         super().__init__(weight=weight, **common)
-        if not power > 0:
-            raise ValueError(f"POWER must be above 0, got {power}")
+        if not power >= 1:  # below, the slope at 0 is infinite
+            raise ValueError(f"POWER must be at least 1, got {power}")
         self.power, self.occupied = power, occupied
 
     def compare(
@@ -54,27 +57,33 @@ class AttentionTransfer(FeatureLoss):
         rows, sizes = sample(importance(self.sample.by), teacher.frame_sizes(), self.sample.num, self.sample.mode)
         if len(rows) == 0:
             return zero_of(matched.student.source), {"nodes": rows_a_frame(sizes)}
-        frame, target = teacher.batch_idx[rows], teacher.take(rows)
-        counted = torch.ones_like(target[:, 0])
+        frame, some = teacher.batch_idx[rows], rows[thinned_out(len(rows), rows.device)]
+        energies = [self._energies(side, rows) for side in (matched.student, teacher)]
+        counted = torch.ones_like(energies[1])
         if self.occupied and teacher.count is not None:
-            counted = (teacher.count[rows] > 0).to(target.dtype)
+            counted = (teacher.count[rows] > 0).to(counted.dtype)
 
         def per_frame(value: Tensor) -> Tensor:
             return value.new_zeros(teacher.num_frames).index_add(0, frame, value)
 
-        ours, theirs = (
-            self._attention(values, counted, frame, per_frame) for values in (matched.student.take(rows), target)
-        )
+        ours, theirs = (_unit_length(energy * counted, frame, per_frame) for energy in energies)
         counts = per_frame(counted)
         present = (counts > 0) / (counts > 0).sum().clamp(min=1)
         loss = per_frame((ours - theirs).square()) / counts.clamp(min=1)
         overlap = per_frame((ours * theirs).detach())
-        logs = {"nodes": (counts * present).sum(), "target_var": target_variance(target)}
+        logs = {"nodes": (counts * present).sum(), "target_var": target_variance(teacher.take(some))}
         return (loss * present).sum(), logs | {"overlap": (overlap * present).sum()}
 
-    def _attention(self, rows: Tensor, counted: Tensor, frame: Tensor, per_frame: Any) -> Tensor:
-        """(n, C) rows -> (n,) attention, of length one in each frame, 0 for rows that do not count."""
-        attention = rows.abs().pow(self.power).mean(dim=1) * counted
-        length = per_frame(attention.square())
-        length = torch.where(length > NO_LENGTH**2, length, 1).sqrt()
-        return attention / length[frame]
+    def _energies(self, feature: Feature, rows: Tensor) -> Tensor:
+        """(n,) Q of some rows. Of a map it is taken before the rows are, which spares a copy of nearly all cells."""
+        dense = feature.dense
+        values = feature.take(rows) if dense is None else full_precision(dense)
+        energies = torch.linalg.vector_norm(values, ord=self.power, dim=1).pow(self.power) / values.shape[1]
+        return energies if dense is None else energies.flatten()[rows]
+
+
+def _unit_length(values: Tensor, frame: Tensor, per_frame: Callable[[Tensor], Tensor]) -> Tensor:
+    """(n,) values scaled so that those of each frame are a vector of length one; zeros stay."""
+    length = per_frame(values.square())
+    length = torch.where(length > NO_LENGTH**2, length, 1).sqrt()
+    return values / length[frame]

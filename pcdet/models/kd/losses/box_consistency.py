@@ -1,4 +1,4 @@
-"""Consistency of predicted boxes, from SE-SSD (Zheng et al., CVPR 2021), section 3.3.
+"""Consistency of predicted boxes, from SE-SSD (Zheng et al., CVPR 2021), as in its released code.
 
     L = 1/B sum over frames ( 1/n sum over pairs [ 1/7 sum of smooth_L1(b_S - b_T) ] + 1/n sum smooth_L1(s_S - s_T) )
 

@@ -1,4 +1,4 @@
-"""Feature-based distillation for detectors, FBKD (Zhang and Ma, ICLR 2021), equations 1 to 6.
+"""Feature-based distillation for detectors, FBKD (Zhang and Ma, ICLR 2021), as in its released code.
 
     L = a |sqrt(M^s M^c) (A(F_S) - F_T)| + b |A_c(mean over rows F_S) - mean over rows F_T|
         + c |A_s(mean over channels F_S) - mean over channels F_T| + d |A_r(R(F_S)) - R(F_T)|

@@ -1,4 +1,4 @@
-"""Overhaul of feature distillation, OFD (Heo et al., ICCV 2019), equations 2 to 5.
+"""Overhaul of feature distillation, OFD (Heo et al., ICCV 2019): margin ReLU and partial L2 distance.
 
     L = mean over rows and channels of d(A(S), max(T, m)),    d(S, T) = 0 if S <= T <= 0, else (S - T)^2
     m_c = E[x | x < 0] of a normal x with the mean beta_c and the deviation |gamma_c| of the teacher's batch norm

@@ -1,4 +1,4 @@
-"""Relational knowledge distillation (Park et al., CVPR 2019), the distance-wise loss, equations 5 to 8.
+"""Relational knowledge distillation (Park et al., CVPR 2019), the distance-wise loss.
 
     L = mean over pairs of smooth_L1(d_ij^S / mu^S, d_ij^T / mu^T),    d_ij = |x_i - x_j|,    mu = mean of all d_ij
 

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation (Tung and Mori, ICCV 2019), equations 2 to 4.
+"""Similarity-preserving distillation (Tung and Mori, ICCV 2019).
 
     L = 1/n^2 |G_S - G_T|_F^2,    G = Q Q^T with every row scaled to length one
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from easydict import EasyDict
+from kd_detectors import POINTS, VOXELS, point_rcnn, pointrcnn, second, voxel_batch
 from kd_pairs import FACTS, ON_MAP, detector, distil, step
 from test_kd_pivotal_logit import with_head
 
@@ -60,10 +61,10 @@ def test_sure_boxes_join_unless_a_true_one_is_there(config, added, doubled):
     assert (logs["added"], logs["doubled"]) == (len(added) / 2, doubled / 2)
 
 
-def labelled(student, teacher, losses=(), **labels):
+def labelled(student, teacher, losses=(), facts=FACTS, **labels):
     cfg = EasyDict(KD={"TEACHER": {"CFG": "unused"}, "LABELS": labels, "LOSSES": list(losses)})
     torch.manual_seed(7)
-    return build_distiller(cfg, student, FACTS, teacher=teacher).train()
+    return build_distiller(cfg, student, facts, teacher=teacher).train()
 
 
 def sure_teacher():
@@ -157,3 +158,24 @@ def test_a_teacher_that_predicts_fewer_columns_is_refused():
     wide = torch.zeros(2, 2, 10)
     with pytest.raises(ValueError, match="KD.LABELS: the teacher's boxes have 7 columns and the true ones 9"):
         with_teacher_boxes(wide, FOUND, LabelsConfig())
+
+
+@pytest.mark.parametrize(
+    "build, facts, given",
+    [
+        (second, VOXELS, voxel_batch),
+        (point_rcnn, POINTS, lambda: pointrcnn.random_batch(points=256)),
+    ],
+    ids=["second", "pointrcnn"],
+)
+def test_students_of_other_detectors_train_on_their_teachers_boxes(build, facts, given):
+    """A second stage's boxes too."""
+    student, teacher, batch = build(0.125, seed=1), build(0.25, seed=2), given()
+    if teacher.dense_head is not None:
+        torch.nn.init.normal_(teacher.dense_head.conv_cls.weight, std=5)
+    with torch.no_grad():
+        final = copy.deepcopy(teacher).eval()(dict(batch))[0]
+    distiller = labelled(student, teacher, facts=facts, score=0.0, max_iou=1.0)
+    logs = step(distiller, batch)
+    assert logs["kd/labels/added"] == np.mean([len(frame["pred_boxes"]) for frame in final]) > 3
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in student.parameters())

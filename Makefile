@@ -8,6 +8,8 @@
 # make sanitize     the tests of the native ops under AddressSanitizer and UBSan, CPU
 # make cuda-emulated   the tests marked gpu, on the CUDA kernels compiled for the CPU (tools/dev/cuda_emulator);
 #                   SCHEDULES="0 -1 7" for several orders of threads and blocks, MODE=fused for a build that fuses
+# make cuda-watch   the same tests with every memory access of a kernel watched, and under AddressSanitizer and UBSan;
+#                   each barrier of the kernels left out in turn. By hand, and before a release: about half an hour
 # make soak         trainings that are killed, starved of disk space, cut short and run for long, for SECONDS=120; SEED=1
 #                   for other cases, JSON=FILE to add the counts to a file (docs/RELIABILITY.md)
 # make fuzz         odd files for every reader and odd tensors for every native op, SECONDS=120 in all; SANITIZE=0 leaves
@@ -183,17 +185,29 @@ sanitize: $(DEV) $(SANITIZED_LIBRARY)
 	cd $(SANITIZED)/lib && $(WITH_SANITIZERS) \
 	  $(PYTEST) -p no:cacheprovider -n $(JOBS) --dist loadscope -m "not gpu" "$(CURDIR)/tests/ops"
 
-# EMULATED chooses the tests, an expression of pytest's marks: EMULATED=gpu runs the slow ones too.
+# The CUDA kernels compiled for the CPU. EMULATED chooses the tests, an expression of pytest's marks: EMULATED=gpu runs the
+# slow ones too. $(call emulated,MODE) builds a library; $(call with_emulated,MODE) is the environment that names it.
 MODE ?= plain
 SCHEDULES ?= 0
 EMULATED ?= gpu and not slow
 EMULATOR := build/cuda_emulator
+emulated = $(STEP) "CUDA kernels for the CPU ($(1))" \
+  "$(PY)" tools/dev/cuda_emulator/build.py --mode $(1) --jobs $(JOBS)
+with_emulated = PCDET_CUDA_EMULATOR="$(CURDIR)/$(EMULATOR)/$(1)/libcuda_emulator.so"
 cuda-emulated: setup $(DEV)
-	$(STEP) "CUDA kernels for the CPU ($(MODE))" "$(PY)" tools/dev/cuda_emulator/build.py --mode $(MODE) --jobs $(JOBS)
+	$(call emulated,$(MODE))
 	@for seed in $(SCHEDULES); do \
 	  echo "threads and blocks in order $$seed"; \
-	  PCDET_CUDA_EMULATOR="$(CURDIR)/$(EMULATOR)/$(MODE)/libcuda_emulator.so" CUDA_EMULATOR_SEED=$$seed \
-	  $(PYTEST) -n $(JOBS) --dist loadscope -m "$(EMULATED)" || exit 1; done
+	  $(call with_emulated,$(MODE)) CUDA_EMULATOR_SEED=$$seed $(PYTEST) -n $(JOBS) --dist loadscope -m "$(EMULATED)" || exit 1; \
+	done
+
+cuda-watch: setup $(DEV)
+	$(call emulated,plain)
+	$(call emulated,watched)
+	$(call emulated,sanitized)
+	"$(PY)" tools/dev/cuda_emulator/barriers.py
+	$(call with_emulated,watched) $(PYTEST) -n $(JOBS) --dist loadscope -m "$(EMULATED)"
+	$(call with_emulated,sanitized) $(WITH_SANITIZERS) $(PYTEST) -n $(JOBS) --dist loadscope -m "$(EMULATED)"
 
 soak: setup $(DEV)
 	@cd tests && "$(PY)" -m soak --seconds $(SECONDS) --seed $(SEED) $(if $(JSON),--json "$(abspath $(JSON))")

@@ -70,11 +70,16 @@ def runtime_flags(mode: str) -> str:
     return "-DCUDA_EMULATOR_WATCHED" if mode == "watched" else ""
 
 
+def effort(source: Path) -> int:
+    """About how long a source compiles: its templates, which are compiled for every type, count and not its size."""
+    return 1 + source.read_text().count("template <")
+
+
 def write_units(sources: list[Path], folder: Path, name: str, count: int) -> list[Path]:
-    """Sources -> ``count`` translation units of about the same size that include them."""
+    """Sources -> ``count`` translation units of about the same effort that include them."""
     units: list[list[Path]] = [[] for _ in range(count)]
-    for path in sorted(sources, key=lambda path: -path.stat().st_size):
-        min(units, key=lambda unit: sum(member.stat().st_size for member in unit)).append(path)
+    for path in sorted(sources, key=effort, reverse=True):
+        min(units, key=lambda unit: sum(map(effort, unit))).append(path)
     written = []
     for i, unit in enumerate(units):
         written.append(folder / f"{name}_{i}.cpp")

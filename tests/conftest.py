@@ -63,6 +63,13 @@ def device(request) -> torch.device:
     return torch.device("cpu") if request.param == "cpu" else request.getfixturevalue("gpu")
 
 
+def pytest_collection_modifyitems(items):
+    """Stops where a test marked ``gpu`` does not ask for the device: it would pass and have run on no GPU."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not {"gpu", "device"} & set(item.fixturenames):
+            raise pytest.UsageError(f"{item.nodeid} is marked gpu: take its device from the fixture gpu or device")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _shared_interpreter_ends():
     yield

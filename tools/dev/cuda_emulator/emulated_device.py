@@ -44,7 +44,7 @@ def load(library: str | Path) -> torch.device:
     if _library_path is not None:
         raise RuntimeError(f"the emulated device is {_library_path} in this process; {path} needs a process of its own")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; build it with python tools/dev/cuda_emulator/build.py")
+        raise FileNotFoundError(f"{path} is no file; make cuda-emulated builds the emulator's library")
     torch.ops.load_library(str(path))
     torch.utils.rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, DeviceModule)

@@ -22,6 +22,9 @@ case "$*" in
   "-m pip uninstall"*|"-m pip install"*) echo "$*" >>"$CALLS" ;;
   tools/wants_nvcc.py) echo "${WANTS_NVCC:-no}"; test "${WANTS_NVCC:-no}" != refused ;;
   "tools/dev/check_cuda_compiles.py"*) echo "$*" >>"$CALLS" ;;
+  "tools/dev/cuda_emulator/"*) echo "$*" >>"$CALLS" ;;
+  "-m pytest"*) echo "${PCDET_CUDA_EMULATOR##*/build/} seed ${CUDA_EMULATOR_SEED-none}: $*" >>"$CALLS"
+    test "${FAILING_SEED-}" != "${CUDA_EMULATOR_SEED-none}" ;;
   tools/run_step.py*) shift 2; "$@" ;;
   "setup.py --quiet build --build-lib"*) echo "$*" >>"$CALLS"; mkdir -p "$5/pcdet/ops" ;;
   "setup.py "*) echo "${FORCE_CUDA:+FORCE_CUDA=$FORCE_CUDA }$*" >>"$CALLS"; touch pcdet/ops/_C.so ;;
@@ -29,7 +32,7 @@ case "$*" in
 esac
 """
 # What the caller's own environment must not choose here.
-CHOICES = ("TORCH", "SPCONV", "FORCE_CUDA", "MAKEFLAGS")
+CHOICES = ("TORCH", "SPCONV", "FORCE_CUDA", "MAKEFLAGS", "MODE", "SCHEDULES", "EMULATED", "CUDA_EMULATOR_SEED")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
@@ -147,6 +150,32 @@ def test_the_cuda_sources_are_compiled_by_a_compiler_of_their_own_that_is_instal
     assert install.endswith("--no-deps --require-hashes --target build/nvcc -r requirements/lock-nvcc.txt")
     assert check == "tools/dev/check_cuda_compiles.py --jobs 2"
     assert checkout.calls("cuda-compiles") == [check]
+
+
+TESTS = "-m pytest -n 2 --dist loadscope -m gpu and not slow"
+
+
+def test_tests_marked_gpu_run_on_the_emulator_of_the_asked_mode_in_every_asked_order(checkout):
+    checkout.calls("setup", ".venv/.dev")
+    build, *runs = checkout.calls("cuda-emulated", "MODE=fused", "SCHEDULES=0 -1 7")
+    assert build == "tools/dev/cuda_emulator/build.py --mode fused --jobs 2"
+    assert runs == [f"cuda_emulator/fused/libcuda_emulator.so seed {seed}: {TESTS}" for seed in ("0", "-1", "7")]
+
+
+def test_an_order_of_threads_that_fails_ends_the_run(checkout, monkeypatch):
+    checkout.calls("setup", ".venv/.dev")
+    monkeypatch.setenv("FAILING_SEED", "-1")
+    done = checkout.make("cuda-emulated", "SCHEDULES=0 -1 7")
+    assert done.returncode != 0 and "seed -1" in checkout.log.read_text().splitlines()[-1]
+
+
+def test_the_watch_runs_every_barrier_and_the_tests_on_both_libraries(checkout):
+    checkout.calls("setup", ".venv/.dev")
+    *builds, barriers, watched, sanitized = checkout.calls("cuda-watch")
+    assert [call.split()[2] for call in builds] == ["plain", "watched", "sanitized"]
+    assert barriers == "tools/dev/cuda_emulator/barriers.py"
+    assert watched == f"cuda_emulator/watched/libcuda_emulator.so seed none: {TESTS}"
+    assert sanitized == f"cuda_emulator/sanitized/libcuda_emulator.so seed none: {TESTS}"
 
 
 def test_another_build_of_spconv_takes_the_place_of_the_old_one(checkout):

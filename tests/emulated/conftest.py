@@ -1,4 +1,4 @@
-"""Fixtures of tests that need the emulated device itself."""
+"""Fixtures of tests of whole steps and devices; a card runs them too, but for those that use ``emulator``."""
 
 import pytest
 import torch

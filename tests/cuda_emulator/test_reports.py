@@ -82,3 +82,11 @@ def test_a_clean_kernel_is_not_reported_in_any_order_of_threads(program, mode, c
         monkeypatch.setenv("CUDA_EMULATOR_SEED", str(seed))
         done = _run(program(mode), case)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("value", ["ten", "1,2", "64k", ""])
+def test_a_setting_that_is_no_number_is_an_error_and_not_zero(program, value, monkeypatch):
+    monkeypatch.setenv("CUDA_EMULATOR_SEED", value)
+    done = _run(program("plain"), "clean_launch")
+    assert done.returncode == 1
+    assert f"CUDA_EMULATOR_SEED must be a whole number, got '{value}'" in done.stdout

@@ -1,6 +1,8 @@
 #include "settings.h"
 
 #include <cstdlib>
+#include <iterator>
+#include <stdexcept>
 
 #include "schedule.h"
 
@@ -10,8 +12,11 @@ namespace {
 constexpr const char* kNames[] = {"SEED", "PREEMPT", "SHARED", "PROCESSORS", "SKIP", "STATS", "TRACE"};
 constexpr const char* kDefaults[] = {"0", "0", "101376", "108", "", "0", "0"};  // shared memory: of sm_86 and sm_89
 
+// Whether there is a setting of this name, and the value is one of its values.
 bool assign(Settings& to, const std::string& name, const char* value) {
-  const long number = std::atol(value);
+  char* end = nullptr;
+  const long number = std::strtol(value, &end, 10);
+  if (name != "SKIP" && (end == value || *end != '\0')) return false;
   if (name == "SEED") {
     to.seed = number;
   } else if (name == "PREEMPT") {
@@ -37,7 +42,9 @@ Settings& changeable() {
     auto* made = new Settings;
     for (size_t i = 0; i < std::size(kNames); ++i) {
       const char* given = std::getenv(("CUDA_EMULATOR_" + std::string(kNames[i])).c_str());
-      assign(*made, kNames[i], given ? given : kDefaults[i]);
+      if (!assign(*made, kNames[i], given ? given : kDefaults[i]))
+        throw std::runtime_error("cuda_emulator: CUDA_EMULATOR_" + std::string(kNames[i]) +
+                                 " must be a whole number, got '" + given + "'");
     }
     return made;
   }();

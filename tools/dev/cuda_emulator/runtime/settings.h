@@ -16,9 +16,10 @@ struct Settings {
   bool trace;           // CUDA_EMULATOR_TRACE: prints every launch
 };
 
+// Throws std::runtime_error at the first call if the environment holds a value that is no number.
 const Settings& settings();
 
 }  // namespace cuda_emulator
 
-// Sets one by its name without CUDA_EMULATOR_. Returns 0; 1 for an unknown name.
+// Sets one by its name without CUDA_EMULATOR_. Returns 0; 1 for an unknown name, or a value that is no number.
 extern "C" __attribute__((visibility("default"))) int cuda_emulator_set(const char* name, const char* value);

@@ -130,9 +130,9 @@ class PlainEmbedding:
     edges: Tensor
 
     @classmethod
-    def of(cls, adapter, rows: Tensor, centres: Tensor, graph, *, edge: str, pool: str) -> PlainEmbedding:
+    def of(cls, adapter, rows: Tensor, centres: Tensor, graph, *, pool: str) -> PlainEmbedding:
         """What ``adapter`` makes of every edge."""
-        assert (edge, pool) == ("concat", "none")
+        assert (adapter.edge, pool) == ("concat", "none")
         idx = graph.idx
         pairs = torch.cat([rows[idx], rows[centres][:, None].expand(-1, idx.shape[1], -1)], dim=2)
         edges = pairs.permute(2, 0, 1)[None]

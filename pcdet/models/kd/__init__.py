@@ -15,6 +15,7 @@ from pcdet.models.kd.features.tap_specs import check_learns, kind_of_tap
 from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.init.channel_choice import inherit_channels
 from pcdet.models.kd.init.weight_slicing import inherit_weights
+from pcdet.models.kd.losses.base import KDLoss
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.schema import KDConfig, resolve
 from pcdet.models.kd.teacher_labels import LabelsConfig
@@ -56,10 +57,12 @@ def build_distiller(
     elif kd.init.name != "none":
         copied = inherit_channels(student, teacher, kd.init.name)
         logger.info("student begins with the teacher's channels chosen by %s: %d tensors", kd.init.name, copied)
+    losses = _build_losses(kd.losses, ModelPair(student, teacher))
+    _warn_of_free_targets(losses, logger)
     return Distiller(
         student,
         teacher,
-        _build_losses(kd.losses, ModelPair(student, teacher)),
+        losses,
         Geometry.of(dataset),
         own_input=own_input,
         labels=_checked_labels(kd, student),
@@ -80,7 +83,7 @@ def _checked_labels(kd: KDConfig, student: nn.Module) -> LabelsConfig | None:
     return kd.labels
 
 
-def _build_losses(nodes: list[dict], pair: ModelPair) -> dict[str, nn.Module]:
+def _build_losses(nodes: list[dict], pair: ModelPair) -> dict[str, KDLoss]:
     """Label -> loss; ConfigError with what every constructor complains about, and where."""
     losses, problems = {}, []
     for i, (label, node) in enumerate(zip(_labels(nodes), nodes, strict=True)):
@@ -96,6 +99,18 @@ def _build_losses(nodes: list[dict], pair: ModelPair) -> dict[str, nn.Module]:
     if problems:
         raise ConfigError(problems)
     return losses
+
+
+def _warn_of_free_targets(losses: dict[str, KDLoss], logger: logging.Logger) -> None:
+    """One warning of all losses that can make their own target vanish."""
+    free = {label: loss.free_target for label, loss in losses.items() if loss.free_target and loss.weight > 0}
+    if free:
+        logger.warning(
+            "KD loss %s: the target is trained by the loss itself (%s), which can make it vanish in place of teaching "
+            "the student. Set ADAPTER.TEACHER to frozen or none (PRESET default), or watch target_var_ratio.",
+            ", ".join(free),
+            "; ".join(sorted(set(free.values()))),
+        )
 
 
 def _labels(losses: list[dict]) -> list[str]:

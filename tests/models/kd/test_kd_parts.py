@@ -280,7 +280,7 @@ def test_a_frozen_adapter_is_stored_but_not_trained():
 def test_one_edge_is_normalised_with_running_statistics():
     adapter = EdgeAdapter("linear_bn_relu", 4, 6, affine=False)
     graph = edge_graph(torch.zeros(1, 1, dtype=torch.int64), 1)
-    out = reduced(adapter(torch.randn(1, 4), torch.randn(1, 4), graph, edge="concat"), graph, "none")
+    out = reduced(adapter(torch.randn(1, 4), torch.randn(1, 4), graph), graph, "none")
     assert out.shape == (1, 1, 6) and bool(out.isfinite().all())
 
 

@@ -41,7 +41,14 @@ def train_adapters(node, related, steps=300):
 
 
 @pytest.mark.parametrize(
-    "keys, keeps", [({}, True), (FROZEN, True), ({"PRESET": "official"}, False), ({"PRESET": "paper"}, False)]
+    "keys, keeps",
+    [
+        ({}, True),
+        (FROZEN, True),
+        ({"PRESET": "official"}, False),
+        ({"PRESET": "paper"}, False),
+        ({"ADAPTER": {"TEACHER": "linear", "STUDENT": "linear"}}, False),
+    ],
 )
 def test_the_target_keeps_its_variance_against_unrelated_features(keys, keeps, caplog):
     """B6: with both adapters trained and norms with scale, both outputs go to zero instead of towards each other."""
@@ -96,12 +103,12 @@ class WithEdges(EdgeEmbedding):
     """An embedding that holds every edge, made by the readable edge convolution."""
 
     @classmethod
-    def of(cls, adapter, rows, centres, graph, *, edge, pool):
+    def of(cls, adapter, rows, centres, graph, *, pool):
         conv, bn = getattr(adapter, "conv", None), getattr(adapter, "bn", None)
         weight, bias = (None, None) if conv is None else (conv.weight, conv.bias)
         act = None if bn is None else torch.relu
         inputs = rows, rows[centres], graph.idx.long(), weight, bias
-        made = edge_conv(*inputs, edge=edge, norm=bn, activation=act, reduce=pool)
+        made = edge_conv(*inputs, edge=adapter.edge, norm=bn, activation=act, reduce=pool)
         return cls(made, graph, None if pool == "none" else made)
 
     def squared_distance(self, other):

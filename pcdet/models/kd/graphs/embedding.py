@@ -31,9 +31,7 @@ class EdgeEmbedding:
     pooled: Tensor | None
 
     @classmethod
-    def of(
-        cls, adapter: EdgeAdapter, rows: Tensor, centres: Tensor, graph: EdgeGraph, *, edge: str, pool: str
-    ) -> EdgeEmbedding:
+    def of(cls, adapter: EdgeAdapter, rows: Tensor, centres: Tensor, graph: EdgeGraph, *, pool: str) -> EdgeEmbedding:
         """(M, C) rows -> what ``adapter`` makes of the edges between them.
 
         Args:
@@ -41,10 +39,9 @@ class EdgeEmbedding:
             rows: (M, C).
             centres: (G,) which rows are the graphs' centres.
             graph: the edges, by row.
-            edge: what an edge holds, see ``GraphConfig``.
             pool: over the neighbours, see ``GraphConfig``.
         """
-        edges = adapter(rows, rows[centres], graph, edge=edge)
+        edges = adapter(rows, rows[centres], graph)
         return cls(edges, graph, None if pool == "none" else reduced(edges, graph, pool))
 
     def squared_distance(self, other: EdgeEmbedding) -> Tensor:

@@ -21,7 +21,8 @@ class GraphConfig:
         k: neighbours, the centre itself among them.
         space: where they are near: the teacher's features, metres, or metres on the ground.
         candidates: only so many most important rows of a frame can be neighbours; None: all.
-        edge: [neighbour; centre], or [centre - neighbour; centre].
+        edge: [neighbour; centre], or [centre - neighbour; centre]; "none": there is no graph, a centre's own row is
+            compared, and ``k``, ``space``, ``candidates`` and ``pool`` have no effect.
         pool: over the neighbours; "none" compares edge by edge.
         per_frame: sample and connect within each frame; False mixes the frames of a batch, as the released code does.
     """
@@ -29,7 +30,7 @@ class GraphConfig:
     k: int = 16
     space: Literal["feature", "xyz", "bev"] = "xyz"
     candidates: int | None = None
-    edge: Literal["concat", "diff"] = "concat"
+    edge: Literal["concat", "diff", "none"] = "concat"
     pool: Literal["none", "max", "mean"] = "none"
     per_frame: bool = True
 
@@ -77,6 +78,9 @@ def build_graphs(teacher: Feature, value: Tensor, sampling: SampleConfig, graph:
     """
     frame_sizes = teacher.frame_sizes()
     centres, sizes = sample(value, frame_sizes, sampling.num, sampling.mode)
+    if graph.edge == "none":
+        own = torch.arange(len(centres), device=centres.device)
+        return LocalGraphs(base=centres, centres=own, idx=own[:, None], sizes=sizes)
     base = None
     if graph.candidates is not None:
         base, centres = _candidates(value, frame_sizes, centres, graph.candidates)

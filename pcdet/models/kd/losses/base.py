@@ -30,6 +30,8 @@ class KDLoss(nn.Module):
         PRESETS: preset -> kind of feature -> keys of the YAML node. Methods that do not read a feature use kind "".
         student_taps: what the loss reads of the student.
         teacher_taps: what it reads of the teacher.
+        free_target: where the loss trains its own target, and nothing keeps that from vanishing, the keys that make it
+            so; else None. It is warned of before the first step.
     """
 
     INJECTED: ClassVar[tuple[str, ...]] = ("pair",)
@@ -43,6 +45,7 @@ class KDLoss(nn.Module):
         self.schedule = schedule
         self.student_taps: tuple[str, ...] = ()
         self.teacher_taps: tuple[str, ...] = ()
+        self.free_target: str | None = None
 
     def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss before its weight, and what to log.

@@ -35,7 +35,8 @@ class PointDistiller(FeatureLoss):
 
     Args:
         preset: what the keys that are not given are: "default", "official" or "paper".
-        graph: neighbours of the graph centres, which are the rows that ``sample`` takes.
+        graph: neighbours of the graph centres, which are the rows that ``sample`` takes; its ``edge`` "none" leaves
+            the local distillation out, as ``reweight`` None does the weights (the paper's ablation, table 5).
         reweight: of the centres; None: all the same.
         adapter: turns the edges of both sides into vectors of one width.
         distance: "mse", weighted mean of squared differences; "norm", weighted mean over the centres of the Euclidean
@@ -62,9 +63,12 @@ class PointDistiller(FeatureLoss):
         self.graph, self.reweight, self.distance = graph, reweight, distance
         if reweight is not None:
             self.read_importance(reweight.by, pair)
-        width = adapter.out_channels(self.student_channels, self.teacher_channels)
-        self.teacher_adapter = EdgeAdapter(adapter.teacher, self.teacher_channels, width, affine=adapter.affine)
-        self.student_adapter = EdgeAdapter(adapter.student, self.student_channels, width, affine=adapter.affine)
+        width = adapter.out_channels(self.student_channels, self.teacher_channels, graph.edge)
+        self.teacher_adapter, self.student_adapter = (
+            EdgeAdapter(kind, channels, width, affine=adapter.affine, edge=graph.edge)
+            for kind, channels in ((adapter.teacher, self.teacher_channels), (adapter.student, self.student_channels))
+        )
+        self.free_target = adapter.free_target()
         # Kept in the checkpoint, so that a collapse is seen against the start of the training and not of the resume.
         self.register_buffer("initial_target_var", torch.tensor(-1.0))
 
@@ -82,7 +86,7 @@ class PointDistiller(FeatureLoss):
         student_rows, teacher_rows = student.take(graphs.base), teacher.take(graphs.base)
         edges = edge_graph(graphs.idx, len(student_rows), gradients=torch.is_grad_enabled())
         embedding, target = (
-            EdgeEmbedding.of(adapter, rows, graphs.centres, edges, edge=self.graph.edge, pool=self.graph.pool)
+            EdgeEmbedding.of(adapter, rows, graphs.centres, edges, pool=self.graph.pool)
             for adapter, rows in ((self.student_adapter, student_rows), (self.teacher_adapter, teacher_rows))
         )
         per_centre = self._distance(embedding, target)

@@ -7,7 +7,7 @@ from kd_pairs import detector, distil, step, train, wide_detector
 from row_set_cases import Rows, linear, loss_on_pillars, make_identity
 
 from pcdet.models.kd.losses.overhaul import negative_mean
-from pcdet.models.kd.losses.row_set_loss import root, unit_length
+from pcdet.models.kd.losses.row_set_loss import RowSets, root, unit_length
 from pcdet.registry import ConfigError
 
 NORM = "backbone_2d.deblocks.0.1"
@@ -17,6 +17,8 @@ METHODS = {  # those whose formula is 0 where teacher and student are the same
     "RKD": {},
     "FeatureBased": {},
     "Overhaul": {"MARGIN": "zero"},
+    "PKD": {},
+    "CWD": {},
 }
 every_method = pytest.mark.parametrize("name", [*METHODS, "CRD"])
 
@@ -85,6 +87,16 @@ def overhaul(loss, s, t, _counts):
     return total / t.size
 
 
+def pkd(loss, s, t, _counts):
+    z = [(x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-8) for x in (linear(loss.student_adapter, s), t)]
+    return ((z[0] - z[1]) ** 2).mean() / 2
+
+
+def cwd(loss, s, t, _counts):
+    q, p = (softmax(x / loss.temperature, axis=0) for x in (linear(loss.student_adapter, s), t))
+    return loss.temperature**2 * (p * np.log(p / q)).sum(axis=0).mean()
+
+
 FORMULAS = {
     "AttentionTransfer": attention_transfer,
     "SimilarityPreserving": similarity_preserving,
@@ -92,6 +104,8 @@ FORMULAS = {
     "CRD": crd,
     "FeatureBased": feature_based,
     "Overhaul": overhaul,
+    "PKD": pkd,
+    "CWD": cwd,
 }
 
 
@@ -108,6 +122,9 @@ FORMULAS = {
         {"NAME": "FeatureBased"},
         {"NAME": "FeatureBased", "TEMPERATURE": 0.1},
         {"NAME": "Overhaul", "MARGIN": "zero"},
+        {"NAME": "PKD"},
+        {"NAME": "CWD"},
+        {"NAME": "CWD", "TEMPERATURE": 0.3},
     ],
     ids=str,
 )
@@ -240,6 +257,17 @@ def test_contrast_finds_the_matches_and_keeps_its_target():
         logs.append(log)
     assert logs[0]["top1"] < 0.2 and logs[-1]["top1"] > 0.9
     assert logs[-1]["target_var"] > 0.5 * logs[0]["target_var"] and logs[-1]["explained"] > 0.9
+
+
+def test_sets_of_rows_know_their_means_and_their_variance_over_all_frames():
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    given = torch.tensor(rows)
+    sets = RowSets.of(given, given + 1, [4, 0, 2])
+    assert sets.variance(sets.student).item() == pytest.approx(rows.var(axis=0).mean())
+    means = np.stack([rows[:4].mean(axis=0), np.zeros(3), rows[4:].mean(axis=0)])
+    assert sets.mean(sets.student).numpy() == pytest.approx(means)
+    per_frame = torch.tensor([1.0, 50.0, 4.0])
+    assert sets.over_frames(per_frame).item() == 2.5 and sets.total(sets.teacher)[1].tolist() == [0, 0, 0]
 
 
 def test_a_row_of_length_zero_has_no_direction_and_the_root_no_slope_at_zero():

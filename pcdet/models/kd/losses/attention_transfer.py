@@ -9,7 +9,7 @@ no adapter is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,12 +22,12 @@ from pcdet.models.kd.features.matching import MatchedFeatures
 from pcdet.models.kd.graphs.sampling import sample
 from pcdet.models.kd.losses.base import rows_a_frame, zero_of
 from pcdet.models.kd.losses.feature_loss import FeatureLoss, Importance
+from pcdet.models.kd.losses.row_set_loss import RowSets, padded, unit_length
 from pcdet.models.kd.presets import sampled_rows
 from pcdet.ops.edge_conv.terms import full_precision
 from pcdet.registry import KD_LOSSES
 
 ALL_BUT_HUGE = 16384  # rows of a frame: all of a small map, all pillars of a KITTI frame
-NO_LENGTH = 1e-12
 
 
 @KD_LOSSES.register
@@ -57,22 +57,17 @@ class AttentionTransfer(FeatureLoss):
         rows, sizes = sample(importance(self.sample.by), teacher.frame_sizes(), self.sample.num, self.sample.mode)
         if len(rows) == 0:
             return zero_of(matched.student.source), {"nodes": rows_a_frame(sizes)}
-        frame, some = teacher.batch_idx[rows], rows[thinned_out(len(rows), rows.device)]
-        energies = [self._energies(side, rows) for side in (matched.student, teacher)]
-        counted = torch.ones_like(energies[1])
+        sets = RowSets.of(*(self._energies(side, rows) for side in (matched.student, teacher)), sizes)
         if self.occupied and teacher.count is not None:
-            counted = (teacher.count[rows] > 0).to(counted.dtype)
-
-        def per_frame(value: Tensor) -> Tensor:
-            return value.new_zeros(teacher.num_frames).index_add(0, frame, value)
-
-        ours, theirs = (_unit_length(energy * counted, frame, per_frame) for energy in energies)
-        counts = per_frame(counted)
-        present = (counts > 0) / (counts > 0).sum().clamp(min=1)
-        loss = per_frame((ours - theirs).square()) / counts.clamp(min=1)
-        overlap = per_frame((ours * theirs).detach())
-        logs = {"nodes": (counts * present).sum(), "target_var": target_variance(teacher.take(some))}
-        return (loss * present).sum(), logs | {"overlap": (overlap * present).sum()}
+            sets = replace(sets, valid=sets.valid & (padded(teacher.count[rows], sizes) > 0))
+        ours, theirs = (unit_length(energies * sets.valid) for energies in (sets.student, sets.teacher))
+        with torch.no_grad():
+            logs = {
+                "nodes": sets.over_frames(sets.valid.sum(dim=1)),
+                "target_var": target_variance(teacher.take(rows[thinned_out(len(rows), rows.device)])),
+                "overlap": sets.over_frames((ours * theirs).sum(dim=1)),
+            }
+        return sets.over_frames(sets.mean((ours - theirs).square())), logs
 
     def _energies(self, feature: Feature, rows: Tensor) -> Tensor:
         """(n,) Q of some rows. Of a map it is taken before the rows are, which spares a copy of nearly all cells."""
@@ -80,10 +75,3 @@ class AttentionTransfer(FeatureLoss):
         values = feature.take(rows) if dense is None else full_precision(dense)
         energies = torch.linalg.vector_norm(values, ord=self.power, dim=1).pow(self.power) / values.shape[1]
         return energies if dense is None else energies.flatten()[rows]
-
-
-def _unit_length(values: Tensor, frame: Tensor, per_frame: Callable[[Tensor], Tensor]) -> Tensor:
-    """(n,) values scaled so that those of each frame are a vector of length one; zeros stay."""
-    length = per_frame(values.square())
-    length = torch.where(length > NO_LENGTH**2, length, 1).sqrt()
-    return values / length[frame]

@@ -79,6 +79,19 @@ def frame_mean(per_row: Tensor, sizes: list[int]) -> Tensor:
     return (per_row * torch.cat(share)).sum() if share else per_row.sum()
 
 
+def means_of_frames(per_row: Tensor, frame: Tensor, num_frames: int) -> Tensor:
+    """(B,) the mean in each frame; 0 in a frame without rows.
+
+    Args:
+        per_row: (n,) in any order.
+        frame: (n,) the frame of each.
+        num_frames: B.
+    """
+    of_frame = torch.stack([per_row, torch.ones_like(per_row)], dim=1)
+    total, count = per_row.new_zeros(num_frames, 2).index_add_(0, frame, of_frame).unbind(1)
+    return total / count.clamp(min=1)
+
+
 def rows_a_frame(sizes: list[int]) -> Tensor:
     """Mean number of rows in the frames that have any, for the log."""
     return torch.tensor(sum(sizes) / max(1, sum(size > 0 for size in sizes)))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from pcdet.models.kd.losses.base import zero_of
+from pcdet.models.kd.losses.base import means_of_frames, zero_of
 from pcdet.models.kd.losses.prediction_loss import Anchors, HeadOutputs, PredictionLoss
 from pcdet.ops.iou3d_nms.iou3d_nms_utils import boxes_iou_bev
 from pcdet.registry import KD_LOSSES
@@ -71,17 +71,15 @@ class BoxConsistency(PredictionLoss):
         """See the base class. Logs boxes and student_boxes (a frame), pairs (a frame), iou of the pairs, box, cls."""
         ours, theirs, overlap, kept = self._pairs(student, teacher)
         frames = len(student.classes)
-        logs = {"boxes": kept[1] / frames, "student_boxes": kept[0] / frames, "pairs": overlap.new_tensor(0.0)}
+        pairs = torch.tensor(len(overlap) / frames)
+        logs = {"boxes": kept[1] / frames, "student_boxes": kept[0] / frames, "pairs": pairs}
         if len(overlap) == 0:
             return zero_of(student.classes, student.codes), logs
-        frame = ours[0]
-        count = overlap.new_zeros(frames).index_add_(0, frame, torch.ones_like(overlap))
         delta = self._box_difference(student.boxes_at(ours), teacher.boxes_at(theirs))
         scores = student.classes_at(ours).sigmoid() - teacher.classes_at(theirs).sigmoid()
-        box = (self._smooth_l1(delta).sum(dim=1) / BOX / count[frame]).sum() / frames
-        cls = (self._smooth_l1(scores).sum(dim=1) / count[frame]).sum() / frames
+        box = means_of_frames(self._smooth_l1(delta).sum(dim=1) / BOX, ours[0], frames).mean()
+        cls = means_of_frames(self._smooth_l1(scores).sum(dim=1), ours[0], frames).mean()
         logs |= {
-            "pairs": count.mean(),
             "iou": overlap.mean(),
             "box": self.box_weight * box.detach(),
             "cls": self.cls_weight * cls.detach(),

@@ -18,12 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from pcdet.models.feature_spec import KINDS
-from pcdet.models.kd.diagnostics import explained_variance, target_variance
-from pcdet.models.kd.losses.row_set_loss import RowSetLoss, RowSets, unit_length
+from pcdet.models.kd.diagnostics import explained_variance
+from pcdet.models.kd.losses.row_set_loss import NO_ROW, RowSetLoss, RowSets, unit_length
 from pcdet.models.kd.presets import sampled_rows
 from pcdet.registry import KD_LOSSES
-
-NO_ROW = -1e9  # logit of a row that is not there; finite, so that a frame without rows has no NaN
 
 
 @KD_LOSSES.register
@@ -59,11 +57,10 @@ class CRD(RowSetLoss):
         target = torch.arange(logits.shape[1], device=logits.device)
         loss = self._cross_entropy(logits, sets) + self._cross_entropy(logits.transpose(1, 2), sets)
         with torch.no_grad():
-            embedding = theirs[sets.valid]
             nearest = logits.masked_fill(~sets.valid[:, None], NO_ROW).argmax(dim=2)
-            logs = {"top1": sets.mean((nearest == target).to(logits.dtype)), "target_var": target_variance(embedding)}
+            logs = {"top1": sets.mean((nearest == target).to(logits.dtype)), "target_var": sets.variance(theirs)}
             if diagnose:
-                logs["explained"] = explained_variance(embedding, sets.teacher[sets.valid])
+                logs["explained"] = explained_variance(theirs[sets.valid], sets.teacher[sets.valid])
         return loss, logs
 
     @staticmethod

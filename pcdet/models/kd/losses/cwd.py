@@ -14,11 +14,9 @@ from torch import Tensor
 
 from pcdet.models.feature_spec import KINDS
 from pcdet.models.kd.losses.alignment import align_rows
-from pcdet.models.kd.losses.row_set_loss import RowSetLoss, RowSets
+from pcdet.models.kd.losses.row_set_loss import NO_ROW, RowSetLoss, RowSets
 from pcdet.models.kd.presets import sampled_rows
 from pcdet.registry import KD_LOSSES
-
-NOT_THERE = -1e30  # exp of it is 0, and unlike infinity it leaves no NaN
 
 
 @KD_LOSSES.register
@@ -52,4 +50,4 @@ class CWD(RowSetLoss):
 
     def _log_shares(self, sets: RowSets, rows: Tensor) -> Tensor:
         """(B, N, C) logarithms of the distributions over the rows that there are."""
-        return (rows / self.temperature).masked_fill(~sets.valid[:, :, None], NOT_THERE).log_softmax(dim=1)
+        return (rows / self.temperature).masked_fill(~sets.valid[:, :, None], NO_ROW).log_softmax(dim=1)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pcdet.models.kd.losses.base import zero_of
+from pcdet.models.kd.losses.base import means_of_frames, zero_of
 from pcdet.models.kd.losses.prediction_loss import HeadOutputs, PredictionLoss
 from pcdet.registry import KD_LOSSES
 
@@ -58,11 +58,9 @@ class DKD(PredictionLoss):
         divergence = self._divergence(student.classes_at(where), teacher.classes_at(where))
         target = torch.zeros_like(divergence)
         target.scatter_(1, labels[where].long().clamp(max=self.num_class)[:, None] - 1, 1.0)
-        of_frame = divergence.new_zeros(num_frames).index_add_(0, where[0], target.sum(dim=1))
-        share = 1 / (num_frames * of_frame[where[0]])
         parts = [
-            self.alpha * ((divergence * target).sum(dim=1) * share).sum(),
-            self.beta * ((divergence * (1 - target)).sum(dim=1) * share).sum(),
+            weight * means_of_frames((divergence * of_part).sum(dim=1), where[0], num_frames).mean()
+            for weight, of_part in ((self.alpha, target), (self.beta, 1 - target))
         ]
         logs = {"target": parts[0].detach(), "others": parts[1].detach()}
         return sum(parts), {"pivots": torch.tensor(len(where[0]) / num_frames), **logs}

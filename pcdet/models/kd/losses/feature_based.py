@@ -23,11 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from pcdet.models.feature_spec import KINDS
-from pcdet.models.kd.losses.row_set_loss import RowSetLoss, RowSets, root
+from pcdet.models.kd.losses.row_set_loss import NO_ROW, RowSetLoss, RowSets, root
 from pcdet.models.kd.presets import sampled_rows
 from pcdet.registry import KD_LOSSES
-
-NO_ROW = -1e9  # before a softmax; finite, so that a frame without rows has no NaN
 
 
 @KD_LOSSES.register

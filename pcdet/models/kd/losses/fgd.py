@@ -121,8 +121,8 @@ class FGD(MapLoss):
 
     def _attention(self, dense: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> (B, H * W) and (B, C) attention, each with a mean of one in every frame."""
-        size = dense.flatten(2).abs()
-        cells, channels = (size.mean(dim=dim) / self.temperature for dim in (1, 2))
+        magnitude = dense.flatten(2).abs()
+        cells, channels = (magnitude.mean(dim=dim) / self.temperature for dim in (1, 2))
         return cells.softmax(dim=1) * cells.shape[1], channels.softmax(dim=1) * channels.shape[1]
 
 

@@ -18,7 +18,7 @@ from pcdet.models.kd.diagnostics import target_variance
 from pcdet.models.kd.features.feature import Feature
 from pcdet.models.kd.features.taps import head_taps
 from pcdet.models.kd.losses.alignment import align_rows
-from pcdet.models.kd.losses.base import zero_of
+from pcdet.models.kd.losses.base import means_of_frames, zero_of
 from pcdet.models.kd.losses.map_loss import MapLoss
 from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.step import Step
@@ -64,9 +64,7 @@ class FGFI(MapLoss):
             return zero_of(student.source).expand(num_frames), logs
         target = teacher.take(rows)
         distance = (self.student_adapter(student.take(rows)) - target).square().sum(dim=1) / 2
-        frame = student.batch_idx[rows]
-        cells = torch.bincount(frame, minlength=num_frames).clamp(min=1)
-        per_frame = distance.new_zeros(num_frames).index_add_(0, frame, distance) / cells
+        per_frame = means_of_frames(distance, student.batch_idx[rows], num_frames)
         return per_frame, {**logs, "target_var": target_variance(target)}
 
     @torch.no_grad()

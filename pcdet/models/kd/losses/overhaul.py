@@ -58,9 +58,9 @@ class Overhaul(RowSetLoss):
     def compare_sets(self, sets: RowSets, *, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs active: the share of the values that differ in a way that counts."""
         ours, target = self.student_adapter(sets.student), torch.maximum(sets.teacher, self.margin)
-        counts = (ours > target) | (target > 0)
-        loss = sets.mean(((ours - target).square() * counts).mean(dim=2))
-        return loss, {"active": sets.mean(counts.to(loss.dtype).mean(dim=2))}
+        active = (ours > target) | (target > 0)
+        loss = sets.mean(((ours - target).square() * active).mean(dim=2))
+        return loss, {"active": sets.mean(active.to(loss.dtype).mean(dim=2))}
 
     def _margin_of(self, teacher: nn.Module) -> Tensor:
         """(C',) the margin of the batch norm that is tapped."""

@@ -3,6 +3,7 @@
 ``FeatureLoss.compare_rows`` gets the rows of all frames in one table and compares each with its match. A Gram matrix, a
 matrix of distances, an attention over the frame and a contrast between rows need the rows of one frame together, and
 none of another's: here they come frame by frame, in one tensor, so that no loop over frames waits for the device.
+A method whose rows are made in another way puts them together with ``RowSets.of``.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pcdet.models.kd.features.matching import MatchedFeatures
 from pcdet.models.kd.graphs.sampling import sample
 from pcdet.models.kd.losses.base import rows_a_frame, zero_of
 from pcdet.models.kd.losses.feature_loss import FeatureLoss, Importance
+from pcdet.utils.transfer import constant
 
 NO_LENGTH = 1e-12  # a shorter row has no direction
+NO_ROW = -1e30  # before a softmax, of a row that is not there: unlike infinity it leaves no NaN in a frame without rows
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,20 @@ class RowSets:
     """The sampled rows of each frame, filled up with zeros to the largest number of rows.
 
     Attributes:
-        student: (B, N, C).
-        teacher: (B, N, C') at the same places.
+        student: (B, N, C), or (B, N) for numbers.
+        teacher: (B, N, C'), likewise, at the same places.
         valid: (B, N) False where there is no row.
     """
 
     student: Tensor
     teacher: Tensor
     valid: Tensor
+
+    @classmethod
+    def of(cls, student: Tensor, teacher: Tensor, sizes: list[int]) -> RowSets:
+        """(n, C) and (n, C') rows frame by frame, and how many of them each frame has."""
+        valid = torch.arange(max(sizes), device=teacher.device) < constant(sizes, teacher.device)[:, None]
+        return cls(padded(student, sizes), padded(teacher, sizes), valid)
 
     @property
     def count(self) -> Tensor:
@@ -48,6 +57,18 @@ class RowSets:
         """(B, N, ...) -> (B, ...) the mean over the rows that there are; 0 in a frame without."""
         total = self.total(per_row)
         return total / self._aligned(self.count, total)
+
+    @torch.no_grad()
+    def variance(self, per_row: Tensor) -> Tensor:
+        """(B, N, C) -> the variance over the rows of all frames, mean over the channels, without picking the rows."""
+        count = self.valid.sum().clamp(min=1)
+        mean = self.total(per_row).sum(dim=0) / count
+        return (self.total((per_row - mean).square()).sum(dim=0) / count).mean()
+
+    def over_frames(self, per_frame: Tensor) -> Tensor:
+        """(B,) -> the mean over the frames that have rows; 0 where none has."""
+        present = self.valid.any(dim=1)
+        return (per_frame * present).sum() / present.sum().clamp(min=1)
 
     @staticmethod
     def _aligned(value: Tensor, like: Tensor) -> Tensor:
@@ -71,13 +92,10 @@ class RowSetLoss(FeatureLoss):
         if len(rows) == 0:
             return zero_of(matched.student.source), {"nodes": rows_a_frame(sizes)}
         target = matched.teacher.take(rows)
-        counts = torch.tensor(sizes, device=rows.device)
-        valid = torch.arange(max(sizes), device=rows.device) < counts[:, None]
-        sets = RowSets(_padded(matched.student.take(rows), sizes), _padded(target, sizes), valid)
+        sets = RowSets.of(matched.student.take(rows), target, sizes)
         loss, logs = self.compare_sets(sets, diagnose=diagnose)
-        present = (counts > 0) / (counts > 0).sum()
-        logs = {key: (value.detach() * present).sum() if value.dim() else value for key, value in logs.items()}
-        return (loss * present).sum(), {"nodes": rows_a_frame(sizes), "target_var": target_variance(target), **logs}
+        logs = {key: sets.over_frames(value.detach()) if value.dim() else value for key, value in logs.items()}
+        return sets.over_frames(loss), {"nodes": rows_a_frame(sizes), "target_var": target_variance(target), **logs}
 
     def compare_sets(self, sets: RowSets, *, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """The distance of each frame, and what to log.
@@ -106,8 +124,8 @@ def root(value: Tensor) -> Tensor:
     return torch.where(positive, value, 1).sqrt() * positive
 
 
-def _padded(rows: Tensor, sizes: list[int]) -> Tensor:
-    """(n, C) rows frame by frame -> (B, N, C)."""
+def padded(rows: Tensor, sizes: list[int]) -> Tensor:
+    """(n, C) rows frame by frame, or (n,) numbers -> (B, N, C) or (B, N), filled up with zeros."""
     if min(sizes) == max(sizes):
         return rows.unflatten(0, (len(sizes), sizes[0]))
     return torch.nn.utils.rnn.pad_sequence(rows.split(sizes), batch_first=True)

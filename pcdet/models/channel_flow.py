@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from pcdet.utils.spconv_utils import is_sparse_convolution
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -123,6 +126,13 @@ class ChannelFlow:
 def join(several: Iterable[Parts]) -> Parts:
     """What a concatenation of several outputs holds."""
     return tuple(part for parts in several for part in parts)
+
+
+def axes_of(layer: nn.Module) -> tuple[int, int]:
+    """The axes of a layer's weight along which its outputs and its inputs are."""
+    if isinstance(layer, TRANSPOSED):
+        return 1, 0
+    return 0, layer.weight.dim() - 1 if is_sparse_convolution(layer) else 1
 
 
 def _widths(module: nn.Module) -> Sequence[int]:

@@ -7,7 +7,7 @@ A module of a slot is a ``SlotModule``: its class names the entry that it reads,
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
@@ -130,18 +130,11 @@ class SlotModule(nn.Module):
         """
         return scale_keys(node, cls.CHANNEL_KEYS, width)
 
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """Path inside the module of each layer that reads a concatenation -> the channels of its parts, in order.
-
-        The first channels of a wide layer are not what its narrow counterpart reads where several outputs were joined
-        before it: there the first channels of every part are.
-        """
-        return {}
-
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """Tells which layer reads which channels; entry that it writes -> the parts of its channels.
 
-        Only a student that keeps chosen channels of its teacher asks for it (``INIT: bn_scale`` and ``l1``).
+        A student that begins with channels of its teacher asks for it (``KD.INIT``): chosen channels need it of every
+        module, slices of those with a layer that reads a concatenation.
 
         Args:
             flow: is told of every layer and norm with weights.
@@ -181,17 +174,3 @@ def _scale_key(node: Any, path: list[str], width: float) -> None:
         _scale_key(node[key], rest, width)
     else:
         node[key] = scale_channels(node[key], width)
-
-
-def last_width(layers: nn.Sequential) -> int:
-    """Channels that leave a sequence of layers."""
-    return [layer for layer in layers if hasattr(layer, "out_channels")][-1].out_channels
-
-
-def first_layers(path: str, module: nn.Module | None) -> Iterator[str]:
-    """Paths of the layers that get what is given to a layer, a sequence of them, or several side by side."""
-    if isinstance(module, nn.ModuleDict):
-        for name, child in module.items():
-            yield from first_layers(f"{path}.{name}", child)
-    elif module is not None:
-        yield f"{path}.0" if isinstance(module, nn.Sequential) else path

@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet.models.channel_flow import ChannelFlow, Parts, join
-from pcdet.models.feature_spec import Entries, FeatureSpec, NotDescribedError, SlotModule, last_width
+from pcdet.models.feature_spec import Entries, FeatureSpec, NotDescribedError, SlotModule
 from pcdet.registry import BACKBONES_2D, Count, CountOrZero, Positive
 
 BN_EPS = 1e-3
@@ -115,12 +115,6 @@ class BaseBEVBackbone(SlotModule):
         if len(ups) in (0, len(strides), len(strides) + 1):
             yield from _meeting_problems(strides, ups, inputs[cls.READS].stride[1])
 
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """An up-sampling behind all others reads what they leave."""
-        if len(self.deblocks) <= len(self.blocks):
-            return {}
-        return {f"deblocks.{len(self.blocks)}.0": self.branch_widths()}
-
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """Stage after stage; what leaves them side by side, perhaps brought together once more."""
         return {"spatial_features_2d": self.flow_through(flow, path, entries[self.READS])}
@@ -136,11 +130,6 @@ class BaseBEVBackbone(SlotModule):
             last = len(self.blocks)
             parts = flow.sequence(f"{path}.deblocks.{last}", self.deblocks[last], parts)
         return parts
-
-    def branch_widths(self) -> list[int]:
-        """Channels of every stage, up-sampled, in the order of their concatenation."""
-        ends = list(self.deblocks)[: len(self.blocks)] or list(self.blocks)
-        return [last_width(end) for end in ends]
 
     def forward(self, batch_dict: dict) -> dict:
         """Runs the stages.

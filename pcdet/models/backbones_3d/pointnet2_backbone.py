@@ -10,8 +10,8 @@ import torch
 import torch.nn as nn
 
 from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
-from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule, last_width
-from pcdet.models.model_utils.set_abstraction import abstraction_flow, abstraction_inputs, num_offsets
+from pcdet.models.feature_spec import Entries, FeatureSpec, SlotModule
+from pcdet.models.model_utils.set_abstraction import abstraction_flow, num_offsets
 from pcdet.ops.pointnet2.pointnet2_batch.pointnet2_modules import PointnetFPModule, PointnetSAModuleMSG
 from pcdet.registry import BACKBONES_3D
 
@@ -94,20 +94,6 @@ class PointNet2MSG(SlotModule):
                 f"DATA_CONFIG.DATA_PROCESSOR: {cls.__name__} reads equally many points of every frame; add "
                 "sample_points to its steps"
             )
-
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """Scales side by side; offsets before features in abstraction; carried before own features in propagation."""
-        first = self.SA_modules[0].mlps[0][0]
-        levels = [[first.in_channels - num_offsets(self.SA_modules[0])]]
-        parts: dict[str, list[int]] = {}
-        for i, module in enumerate(self.SA_modules):
-            parts |= abstraction_inputs(f"SA_modules.{i}", module, levels[-1])
-            levels.append([last_width(mlp) for mlp in module.mlps])
-        carried = levels.pop()
-        for i in reversed(range(len(self.FP_modules))):
-            parts[f"FP_modules.{i}.mlp.0"] = carried + levels.pop()
-            carried = [last_width(self.FP_modules[i].mlp)]
-        return parts
 
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """Scales side by side; carried before own features in propagation."""

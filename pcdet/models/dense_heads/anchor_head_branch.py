@@ -14,7 +14,6 @@ from torch import Tensor
 from pcdet.models.backbones_2d.base_bev_backbone import BaseBEVBackbone
 from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.anchor_head_single import PRIOR_PROBABILITY
-from pcdet.models.feature_spec import first_layers
 from pcdet.registry import Count, CountOrZero, Positive
 
 
@@ -147,17 +146,6 @@ class SingleHead(BaseBEVBackbone):
         if self.conv_dir_cls is not None:
             directions = self._by_anchor(self.conv_dir_cls(features), self.num_dir_bins)
         return BranchPredictions(classes, self._by_anchor(boxes, self.code_size), directions), tuple(boxes.shape[2:])
-
-    def joined_inputs(self, given: list[int]) -> dict[str, list[int]]:
-        """Path of each layer that reads a concatenation -> its parts; ``given`` are those of the map that comes in."""
-        parts = self.concatenated_inputs({})
-        if len(self.blocks):
-            parts["blocks.0.1"] = given
-            whole = len(self.deblocks) > len(self.blocks)
-            given = [self.num_bev_features] if whole else self.branch_widths()
-        for name in ("conv_cls", "conv_box", "conv_dir_cls"):
-            parts |= {path: given for path in first_layers(name, getattr(self, name))}
-        return parts
 
     def flow_to_predictions(self, flow: ChannelFlow, path: str, parts: Parts) -> None:
         """Its stages, then all its predictions; ``parts`` are those of the map that comes in."""

@@ -27,7 +27,7 @@ from pcdet.models.dense_heads.anchor_head_template import (
     LossWeights,
 )
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors
-from pcdet.models.feature_spec import Entries, FeatureSpec, last_width
+from pcdet.models.feature_spec import Entries, FeatureSpec
 from pcdet.registry import DENSE_HEADS, TARGET_ASSIGNERS, Count
 from pcdet.utils import loss_utils
 
@@ -149,17 +149,6 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         """Anchors of a branch with stages of its own stand on another map."""
         own = [b for b in config.rpn_head_cfgs if b.layer_strides or b.upsample_strides]
         yield from super()._stride_problems(config, inputs, [name for branch in own for name in branch.head_cls_name])
-
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """The shared convolution, else the first layers of every branch, read the map that comes in."""
-        given = inputs[self.READS].parts
-        parts: dict[str, list[int]] = {}
-        if self.shared_conv is not None:
-            parts["shared_conv.0"] = given
-            given = [last_width(self.shared_conv)]
-        for i, branch in enumerate(self.rpn_heads):
-            parts |= {f"rpn_heads.{i}.{path}": sizes for path, sizes in branch.joined_inputs(given).items()}
-        return parts
 
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """The shared convolution, where there is one, and every branch on what it leaves."""

@@ -53,13 +53,6 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         }
         return found if config.use_direction_classifier else {path: found[path] for path in ("conv_cls", "conv_box")}
 
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """Every convolution reads the whole map."""
-        parts = inputs[self.READS].parts
-        return {
-            path: parts for path, module in self.named_modules() if getattr(module, "in_channels", None) == sum(parts)
-        }
-
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """Every convolution reads the whole map."""
         for name in ("conv_cls", "conv_box", "conv_dir_cls"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
@@ -12,17 +10,6 @@ from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
 def num_offsets(module: nn.Module) -> int:
     """Columns of the offsets that a set abstraction puts before the features."""
     return 3 if module.groupers[0].use_xyz else 0
-
-
-def abstraction_inputs(path: str, module: nn.Module, features: Sequence[int]) -> dict[str, list[int]]:
-    """Path of the first layer of each scale -> the channels of the parts that it reads.
-
-    Args:
-        path: of the set abstraction in its owner.
-        module: the set abstraction.
-        features: channels of the parts of the features before it.
-    """
-    return {f"{path}.mlps.{scale}.0": [num_offsets(module), *features] for scale in range(len(module.mlps))}
 
 
 def abstraction_flow(flow: ChannelFlow, path: str, module: nn.Module, features: Parts) -> Parts:

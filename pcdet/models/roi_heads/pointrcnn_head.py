@@ -10,8 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from pcdet.models.channel_flow import ChannelFlow, Parts, given, join
-from pcdet.models.feature_spec import Entries, last_width
-from pcdet.models.model_utils.set_abstraction import abstraction_flow, abstraction_inputs
+from pcdet.models.model_utils.set_abstraction import abstraction_flow
 from pcdet.models.roi_heads.roi_head_template import ProposalNMSConfig, RoIHeadTemplate, RoILossConfig
 from pcdet.models.roi_heads.target_assigner.proposal_target_layer import ProposalTargetConfig
 from pcdet.ops.pointnet2.pointnet2_batch.pointnet2_modules import PointnetSAModule
@@ -116,16 +115,6 @@ class PointRCNNHead(RoIHeadTemplate):
         self.cls_layers = _head(given, cls_fc, num_class, dp_ratio)
         self.reg_layers = _head(given, reg_fc, self.box_coder.code_size, dp_ratio)
         self.init_weights()
-
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """The points' own columns, lifted, beside the first stage's features; then set abstraction of one scale."""
-        merged, lifted = self.merge_down_layer[0], last_width(self.xyz_up_layer)
-        parts = {"merge_down_layer.0": [lifted, merged.in_channels - lifted]}
-        features = [merged.out_channels]
-        for i, module in enumerate(self.SA_modules):
-            parts |= abstraction_inputs(f"SA_modules.{i}", module, features)
-            features = [last_width(mlp) for mlp in module.mlps]
-        return parts
 
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """The points' own columns, lifted, beside the first stage's features; set abstraction; two heads."""

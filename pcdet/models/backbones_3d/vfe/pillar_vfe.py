@@ -229,11 +229,6 @@ class PillarVFE(SlotModule):
             scaled["NUM_FILTERS"] = [*(max(2, channels - channels % 2) for channels in hidden), last]
         return scaled
 
-    def concatenated_inputs(self, inputs: Entries) -> dict[str, list[int]]:
-        """Every layer but the first reads the points' own features and their pillar's."""
-        later = list(enumerate(self.pfn_layers))[1:]
-        return {f"pfn_layers.{i}.linear": [layer.linear.in_features // 2] * 2 for i, layer in later}
-
     def channel_flow(self, flow: ChannelFlow, path: str, entries: Mapping[str, Parts]) -> dict[str, Parts]:
         """Behind every layer but the last a point's own channels, and the same of its pillar."""
         parts = given(self.pfn_layers[0].linear.in_features)

@@ -16,13 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.channel_flow import ChannelFlow, Parts, given
+from pcdet.models.channel_flow import ChannelFlow, Parts, axes_of, given
 from pcdet.models.feature_spec import NotDescribedError, SlotModule
 from pcdet.registry import ConfigError
-from pcdet.utils.spconv_utils import is_sparse_convolution
 
 Strength = Literal["bn_scale", "l1"]
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
@@ -95,7 +93,7 @@ def strengths(flow: ChannelFlow, teacher: nn.Module, by: Strength) -> dict[str, 
             scales[group] = scales[group] + gamma.abs()
     for path, group in flow.makes.items():
         layer = teacher.get_submodule(path)
-        axis, _ = _axes(layer)
+        axis, _ = axes_of(layer)
         filters[group] = filters[group] + layer.weight.abs().transpose(0, axis).flatten(1).sum(dim=1)
     return {**filters, **(scales if by == "bn_scale" else {})}
 
@@ -125,7 +123,7 @@ def _chosen(name: str, source: Tensor, flow: ChannelFlow, kept: dict[str, Tensor
     outputs = kept[flow.makes[path]]
     if leaf != "weight":
         return source.index_select(0, outputs)
-    out_axis, in_axis = _axes(teacher.get_submodule(path))
+    out_axis, in_axis = axes_of(teacher.get_submodule(path))
     return source.index_select(out_axis, outputs).index_select(in_axis, _inputs(flow.reads[path], kept, source.device))
 
 
@@ -138,10 +136,3 @@ def _inputs(parts: Parts, kept: dict[str, Tensor], device: torch.device) -> Tens
         rows.append(start + places.flatten())
         start += part.size
     return torch.cat(rows)
-
-
-def _axes(layer: nn.Module) -> tuple[int, int]:
-    """The axes of a layer's weight along which its outputs and its inputs are."""
-    if isinstance(layer, TRANSPOSED):
-        return 1, 0
-    return 0, layer.weight.dim() - 1 if is_sparse_convolution(layer) else 1

@@ -10,10 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pcdet.models.feature_spec import NotDescribedError, SlotModule
+from pcdet.models.channel_flow import ChannelFlow, Part, axes_of
+from pcdet.models.feature_spec import Entries, NotDescribedError, SlotModule
 from pcdet.registry import ConfigError
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
@@ -59,13 +58,16 @@ def _chosen_inputs(student: nn.Module, teacher: nn.Module) -> dict[str, tuple[in
         layer = teacher.get_submodule(path)
         starts = torch.tensor([0, *teacher_parts[:-1]]).cumsum(0).tolist()
         rows = [torch.arange(start, start + n) for start, n in zip(starts, student_parts[path], strict=False)]
-        axis = 0 if isinstance(layer, TRANSPOSED) else 1
-        chosen[f"{path}.weight"] = axis, torch.cat(rows).to(layer.weight.device)
+        chosen[f"{path}.weight"] = axes_of(layer)[1], torch.cat(rows).to(layer.weight.device)
     return chosen
 
 
 def concatenated_inputs(detector: nn.Module) -> dict[str, list[int]]:
     """Path of each layer of a detector that reads a concatenation -> the channels of its parts, in order.
+
+    The first channels of a wide layer are not what its narrow counterpart reads where several outputs were joined
+    before it: there the first channels of every part are. A module that does not tell its ``channel_flow`` is taken for
+    one whose layers read no concatenation.
 
     Raises:
         ConfigError: a module does not describe itself, so that nobody knows which of its layers do.
@@ -75,12 +77,22 @@ def concatenated_inputs(detector: nn.Module) -> dict[str, list[int]]:
         try:
             if not isinstance(module, SlotModule):
                 raise NotDescribedError(slot)
-            found = module.concatenated_inputs(detector.described.read_by[slot])
+            parts |= _concatenated_inputs(module, slot, detector.described.read_by[slot])
         except NotDescribedError as error:
             raise ConfigError(
                 f"KD.INIT slice: {type(detector).__name__}.{slot} cannot be sliced, since {type(module).__name__} or "
                 "what it reads is not described; derive the class from pcdet.models.feature_spec.SlotModule, or use "
                 "INIT none"
             ) from error
-        parts |= {f"{slot}.{path}": sizes for path, sizes in found.items()}
     return parts
+
+
+def _concatenated_inputs(module: SlotModule, slot: str, inputs: Entries) -> dict[str, list[int]]:
+    """Those of one module, which may read concatenations of the modules before it."""
+    if type(module).channel_flow is SlotModule.channel_flow:
+        return {}
+    flow = ChannelFlow()
+    # Entries too, so that one which no module describes is an error; whose channels they are does not matter here.
+    read = Entries((name, tuple(Part(None, size) for size in spec.parts)) for name, spec in inputs.items())
+    module.channel_flow(flow, slot, read)
+    return {path: [part.size for part in parts] for path, parts in flow.reads.items() if len(parts) > 1}

@@ -91,6 +91,18 @@ def _nms_check(case: Case, arguments: tuple, keep: Tensor) -> None:
     assert keep.tolist() == wanted.tolist(), f"boxes {keep.tolist()} are kept, by the reference {wanted.tolist()}"
 
 
+def _counted_arguments(case: Case) -> tuple:
+    boxes, scores, thresh, _, rotated = _nms_arguments(case)
+    return boxes, scores, thresh, rotated
+
+
+def _counted_check(case: Case, arguments: tuple, found: tuple[Tensor, Tensor]) -> None:
+    boxes, scores, thresh, rotated = arguments
+    keep, count = found[0], int(found[1])
+    assert keep.shape == scores.shape and (keep[count:] == -1).all(), "what is not kept is not -1"
+    _nms_check(case, (boxes, scores, thresh, None, rotated), keep[:count])
+
+
 # ---------------------------------------------------------------------------------------------------- points in boxes
 
 
@@ -192,6 +204,7 @@ OPS = [
     *map(_pairs, ("boxes_overlap_bev", "boxes_iou_bev", "boxes_iou3d")),
     Op("paired_boxes_iou3d", iou.paired_boxes_iou3d, _rows_arguments, _rows_check),
     Op("nms", _nms, _nms_arguments, _nms_check),
+    Op("nms_counted", iou.nms_counted, _counted_arguments, _counted_check),
     Op(
         "points_in_boxes_mask",
         box_ops.points_in_boxes_cpu,

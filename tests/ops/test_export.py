@@ -67,6 +67,7 @@ CASES = {
     "boxes_iou3d": (boxes_ops.boxes_iou3d, lambda n: (boxes(n), boxes(7, 1))),
     "paired_boxes_iou3d": (boxes_ops.paired_boxes_iou3d, lambda n: (boxes(n), boxes(n, 1))),
     "nms": (lambda b, s: b[boxes_ops.nms_gpu(b, s, 0.1)[0]], lambda n: (boxes(n), noise(n))),
+    "counted nms": (lambda b, s: boxes_ops.nms_counted(b, s, 0.1), lambda n: (boxes(n), noise(n))),
     "nms of the best": (lambda b, s: boxes_ops.nms_gpu(b, s, 0.1, 12)[0], lambda n: (boxes(n), noise(n))),
     "nms of rectangles": (lambda b, s: boxes_ops.nms_normal_gpu(b, s, 0.1)[0], lambda n: (boxes(n), noise(n))),
     "points_in_boxes_cpu": (roiaware.points_in_boxes_cpu, lambda n: (points(n), boxes(6))),

@@ -96,6 +96,41 @@ def test_nms_keeps_what_the_reference_keeps(device, n, objects, thresh, rotated)
     assert keep.tolist() == reference.nms(boxes.cpu(), scores.cpu(), thresh, rotated).tolist()
 
 
+@pytest.mark.parametrize("rotated", [True, False])
+@pytest.mark.parametrize(("n", "objects"), [(0, None), (1, None), (30, 4)])
+def test_counted_nms_puts_what_the_reference_keeps_before_minus_ones(device, n, objects, rotated):
+    boxes = random_boxes(n, device, objects=objects, dtype=torch.float64)
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(1)).to(device)
+    keep, count = ops.nms_counted(boxes, scores, 0.1, rotated)
+    expected_keep, expected_count = reference.nms_counted(boxes.cpu(), scores.cpu(), 0.1, rotated)
+    assert count.shape == () and keep.dtype == count.dtype == torch.int64
+    assert keep.device.type == count.device.type == device.type
+    assert keep.tolist() == expected_keep.tolist() and ops.kept_counts([count]) == [expected_count.item()]
+    assert ((keep >= 0).cumsum(0)[keep >= 0] == torch.arange(1, int(count) + 1, device=device)).all()
+
+
+def test_the_counts_of_several_suppressions_are_read_together(device):
+    counts = [
+        ops.nms_counted(random_boxes(n, device, extent=1000), torch.rand(n, device=device), 0.1)[1] for n in (3, 0, 7)
+    ]
+    assert ops.kept_counts(counts) == [3, 0, 7]
+    assert ops.kept_counts([]) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_counted_nms_tells_numbers_that_are_not_finite_where_the_counts_are_read(gpu, bad):
+    boxes, broken, scores = random_boxes(3, gpu), random_boxes(3, gpu), torch.ones(3, device=gpu)
+    broken[1, 4] = bad
+    bad_scores = torch.ones(3, device=gpu).index_fill(0, torch.tensor([1], device=gpu), bad)
+    good = ops.nms_counted(boxes, scores, 0.5)[1]
+    for values in ((broken, scores), (boxes, bad_scores)):
+        count = ops.nms_counted(*values, 0.5)[1]
+        assert count.item() == -1
+        with pytest.raises(ValueError, match="boxes and scores must be finite, but hold NaN or infinity"):
+            ops.kept_counts([good, count])
+
+
 def test_nms_of_many_boxes_keeps_a_maximal_set_that_does_not_overlap(device):
     boxes = random_boxes(3000, device, extent=60, objects=400)
     scores = torch.rand(3000, generator=torch.Generator().manual_seed(1)).to(device)
@@ -112,6 +147,8 @@ def test_nms_of_many_boxes_keeps_a_maximal_set_that_does_not_overlap(device):
 def test_nms_takes_the_smaller_index_among_equal_scores(device):
     boxes = random_boxes(1, device).repeat(5, 1)
     assert ops.nms_gpu(boxes, torch.ones(5, device=device), 0.5)[0].tolist() == [0]
+    keep, count = ops.nms_counted(boxes, torch.ones(5, device=device), 0.5)
+    assert keep.tolist() == [0, -1, -1, -1, -1] and count.item() == 1
 
 
 def test_pre_maxsize_leaves_the_worse_boxes_out(device):
@@ -177,6 +214,16 @@ def test_boxes_and_scores_of_nms_must_be_finite(device, bad):
         ops.nms_gpu(b, torch.tensor([1, bad, 1.0], device=device), 0.5)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_counted_nms_refuses_numbers_that_are_not_finite_at_once_on_the_cpu(bad):
+    boxes = random_boxes(3)
+    with pytest.raises(ValueError, match="scores must be finite"):
+        ops.nms_counted(boxes, torch.tensor([1, bad, 1.0]), 0.5)
+    boxes[1, 4] = bad
+    with pytest.raises(ValueError, match="boxes must be finite"):
+        ops.nms_counted(boxes, torch.ones(3), 0.5)
+
+
 def test_bad_nms_arguments_are_named(device):
     boxes = random_boxes(3, device)
     with pytest.raises(ValueError, match=r"scores must have shape \(N,\) = \(3,\).*got \[2\]"):
@@ -185,6 +232,8 @@ def test_bad_nms_arguments_are_named(device):
         ops.nms_gpu(boxes, torch.ones(3, device=device, dtype=torch.long), 0.5)
     with pytest.raises(ValueError, match=r"thresh must be an IoU in \[0, 1\], got 1.5"):
         ops.nms_gpu(boxes, torch.ones(3, device=device), 1.5)
+    with pytest.raises(ValueError, match=r"thresh must be an IoU in \[0, 1\], got -1"):
+        ops.nms_counted(boxes, torch.ones(3, device=device), -1.0)
 
 
 @pytest.mark.parametrize("pre_maxsize", [None, 2, 5])
@@ -218,7 +267,8 @@ def test_opcheck(device):
     for name in PAIRWISE:
         opcheck(getattr(torch.ops.pcdet, name).default, (a, b))
     opcheck(torch.ops.pcdet.paired_boxes_iou3d.default, (a, b[:4]))
-    opcheck(torch.ops.pcdet.nms.default, (b, torch.rand(6, device=device), 0.1, True))
+    for op in (torch.ops.pcdet.nms.default, torch.ops.pcdet.nms_counted.default):
+        opcheck(op, (b, torch.rand(6, device=device), 0.1, True))
 
 
 class Detections(torch.nn.Module):
@@ -239,3 +289,4 @@ def test_gradients_stop(device):
     a = random_boxes(3, device).requires_grad_()
     assert not ops.boxes_iou3d(a, a).requires_grad
     assert not ops.nms_gpu(a, a[:, 0], 0.1)[0].requires_grad
+    assert not ops.nms_counted(a, a[:, 0], 0.1)[0].requires_grad

@@ -2,10 +2,12 @@
 
 The geometry is exact up to rounding, also for touching and identical boxes. None of these functions is differentiable.
 A box with a NaN or infinite entry is a ValueError on the CPU; on the GPU it makes its IoUs NaN (checking would stop the
-stream) and is a ValueError in ``nms_gpu``.
+stream) and is a ValueError in ``nms_gpu`` and ``kept_counts``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -114,6 +116,35 @@ def _check_cut(boxes: Tensor, scores: Tensor, pre_maxsize: int) -> None:
         )
 
 
+def nms_counted(boxes: Tensor, scores: Tensor, thresh: float, rotated: bool = True) -> tuple[Tensor, Tensor]:
+    """``nms_gpu``, or ``nms_normal_gpu``, without a wait for the device: the result has room for all boxes.
+
+    Args:
+        boxes: (N, 7) [x, y, z, dx, dy, dz, heading], any device.
+        scores: (N,) finite, same device.
+        thresh: IoU in [0, 1].
+        rotated: False ignores the heading.
+
+    Returns:
+        (N,) int64 indices into ``boxes``, those that are kept first, by descending score, and -1 behind them; and ()
+        int64 how many are kept, for ``kept_counts``. On the GPU the number is -1 where ``boxes`` or ``scores`` are not
+        finite, and the indices mean nothing then.
+    """
+    return torch.ops.pcdet.nms_counted(boxes.detach(), scores.detach(), thresh, rotated)
+
+
+def kept_counts(counts: Sequence[Tensor]) -> list[int]:
+    """How many boxes each of several ``nms_counted`` keeps, from the second tensor of each; one wait for all.
+
+    Raises:
+        ValueError: boxes or scores of one of them are not finite.
+    """
+    numbers = torch.stack(list(counts)).tolist() if counts else []
+    if min(numbers, default=0) < 0:
+        raise ValueError("boxes and scores must be finite, but hold NaN or infinity")
+    return numbers
+
+
 # OpenPCDet's names for the same functions.
 boxes_iou3d_gpu = boxes_iou3d
 paired_boxes_iou3d_gpu = paired_boxes_iou3d
@@ -135,3 +166,8 @@ def _fake_rows(boxes_a, boxes_b):
 @torch.library.register_fake("pcdet::nms")
 def _fake_nms(boxes, scores, thresh, rotated):
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+@torch.library.register_fake("pcdet::nms_counted")
+def _fake_nms_counted(boxes, scores, thresh, rotated):
+    return boxes.new_empty(boxes.shape[0], dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)

@@ -77,3 +77,10 @@ def nms(boxes: Tensor, scores: Tensor, thresh: float, rotated: bool) -> Tensor:
         if not any(iou[k, i] > thresh for k in keep):
             keep.append(i)
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
+
+
+def nms_counted(boxes: Tensor, scores: Tensor, thresh: float, rotated: bool) -> tuple[Tensor, Tensor]:
+    """(N,) int64 what ``nms`` keeps and -1 behind it, () int64 how many it keeps."""
+    keep = nms(boxes, scores, thresh, rotated)
+    padding = keep.new_full((len(boxes) - len(keep),), -1)
+    return torch.cat([keep, padding]), torch.tensor(len(keep), device=boxes.device)

@@ -9,6 +9,7 @@ TORCH_LIBRARY(pcdet, m) {
   m.def("boxes_iou3d(Tensor boxes_a, Tensor boxes_b) -> Tensor");
   m.def("paired_boxes_iou3d(Tensor boxes_a, Tensor boxes_b) -> Tensor");
   m.def("nms(Tensor boxes, Tensor scores, float thresh, bool rotated) -> Tensor");
+  m.def("nms_counted(Tensor boxes, Tensor scores, float thresh, bool rotated) -> (Tensor, Tensor)");
   m.def("points_in_boxes_mask(Tensor points, Tensor boxes) -> Tensor");
   m.def("points_in_boxes_index(Tensor points, Tensor boxes) -> Tensor");
   m.def("furthest_point_sample(Tensor xyz, SymInt npoint) -> Tensor");

@@ -1,10 +1,8 @@
 // Greedy non-maximum suppression on the CPU: each box in score order meets only the kept boxes near it.
-#include <ATen/ops/sort.h>
-
 #include <vector>
 
 #include "ground_boxes.h"
-#include "suppression.h"
+#include "nms_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
@@ -90,38 +88,24 @@ class KeptBoxes {
   std::vector<const GroundBox<T>*> box_;  // (N,)
 };
 
-template <bool kRotated, typename T>
-std::vector<int64_t> greedy_nms(const GroundBox<T>* boxes, const int64_t* order, int64_t n, T thresh) {
-  std::vector<int64_t> keep;
-  if (n == 0) return keep;
-  KeptBoxes<T> kept(boxes, n);
-  for (int64_t i = 0; i < n; ++i) {
-    const GroundBox<T>& box = boxes[order[i]];
-    if (kept.template suppress<kRotated>(box, thresh)) continue;
-    keep.push_back(order[i]);
-    kept.add(box);
+struct CpuNms {
+  template <bool kRotated, typename T>
+  static void suppress(const at::Tensor& boxes, const at::Tensor&, const at::Tensor& order, T thresh, int64_t* keep,
+                       int64_t* count) {
+    at::Tensor ground = ground_boxes<T>(boxes);
+    const GroundBox<T>* prepared = as_ground_boxes<T>(ground);
+    const int64_t* best = order.const_data_ptr<int64_t>();
+    const int64_t n = boxes.size(0);
+    KeptBoxes<T> kept(prepared, n);
+    for (int64_t i = 0; i < n; ++i) {
+      const GroundBox<T>& box = prepared[best[i]];
+      if (kept.template suppress<kRotated>(box, thresh)) continue;
+      keep[(*count)++] = best[i];
+      kept.add(box);
+    }
   }
-  return keep;
-}
+};
 
-at::Tensor nms(const at::Tensor& boxes, const at::Tensor& scores, double thresh, bool rotated) {
-  check_nms(boxes, scores, thresh);
-  const at::Tensor b = boxes.contiguous(), s = scores.contiguous();
-  check_finite_boxes("boxes", b);
-  check_finite("scores", s);
-  const at::Tensor order = std::get<1>(at::sort(s, /*stable=*/true, /*dim=*/0, /*descending=*/true)).contiguous();
-  std::vector<int64_t> keep;
-  AT_DISPATCH_FLOATING_TYPES(b.scalar_type(), "nms", [&] {
-    at::Tensor ground = ground_boxes<scalar_t>(b);
-    const auto run = rotated ? greedy_nms<true, scalar_t> : greedy_nms<false, scalar_t>;
-    keep = run(as_ground_boxes<scalar_t>(ground), order.const_data_ptr<int64_t>(), b.size(0),
-               static_cast<scalar_t>(thresh));
-  });
-  at::Tensor out = at::empty({static_cast<int64_t>(keep.size())}, order.options());
-  std::copy(keep.begin(), keep.end(), out.mutable_data_ptr<int64_t>());
-  return out;
-}
-
-TORCH_LIBRARY_IMPL(pcdet, CPU, m) { m.impl("nms", &nms); }
+TORCH_LIBRARY_IMPL(pcdet, CPU, m) { register_nms<CpuNms>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND

@@ -1,16 +1,14 @@
 // Greedy non-maximum suppression on the GPU. All pairs are judged in parallel, 64 verdicts to a word; one block then
-// walks the words and writes the keep list on the device, so that only its length travels to the host.
+// walks the words and writes the keep list and its length on the device, so that the host need not wait.
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/sort.h>
 
 #include "ground_boxes.h"
-#include "suppression.h"
+#include "nms_host.h"
 
 namespace pcdet::PCDET_BACKEND {
 
 constexpr int kWord = 64;
 constexpr int64_t kMostBoxes = int64_t(65535) * kWord;  // one row of blocks for each word
-constexpr int64_t kNotFinite = -1;
 
 // mask[i][w] bit k: box i suppresses box w * 64 + k, for every later box. Words left of the diagonal are not written.
 template <bool kRotated, typename T>
@@ -73,46 +71,30 @@ __global__ void walk_kernel(const uint64_t* mask, const GroundBox<T>* boxes, con
   if (threadIdx.x == 0) *num_kept = bad ? kNotFinite : total;
 }
 
-template <bool kRotated, typename T>
-at::Tensor greedy_nms(const at::Tensor& boxes, const at::Tensor& scores, const at::Tensor& order, T thresh) {
-  const int64_t n = boxes.size(0), words = (n + kWord - 1) / kWord;
-  const auto stream = c10::cuda::getCurrentCUDAStream();
-  at::Tensor ground = ground_boxes<T>(boxes);
-  const GroundBox<T>* prepared = as_ground_boxes<T>(ground);
-  at::Tensor mask = at::empty({n, words}, order.options()), removed = at::zeros({words}, order.options());
-  at::Tensor keep = at::empty({n}, order.options()), num_kept = at::empty({1}, order.options());
-  auto* mask_words = reinterpret_cast<uint64_t*>(mask.mutable_data_ptr<int64_t>());
+struct CudaNms {
+  template <bool kRotated, typename T>
+  static void suppress(const at::Tensor& boxes, const at::Tensor& scores, const at::Tensor& order, T thresh,
+                       int64_t* keep, int64_t* count) {
+    const int64_t n = boxes.size(0), words = (n + kWord - 1) / kWord;
+    TORCH_CHECK_VALUE(n <= kMostBoxes, "boxes must number at most ", kMostBoxes, ", got ", n);
+    const auto stream = c10::cuda::getCurrentCUDAStream();
+    const at::Tensor values = scores.to(boxes.scalar_type());
+    at::Tensor ground = ground_boxes<T>(boxes.index_select(0, order).contiguous());
+    const GroundBox<T>* prepared = as_ground_boxes<T>(ground);
+    at::Tensor mask = at::empty({n, words}, order.options()), removed = at::zeros({words}, order.options());
+    auto* mask_words = reinterpret_cast<uint64_t*>(mask.mutable_data_ptr<int64_t>());
+    auto* removed_words = reinterpret_cast<uint64_t*>(removed.mutable_data_ptr<int64_t>());
+    const auto* rows = order.const_data_ptr<int64_t>();
 
-  const dim3 grid(static_cast<unsigned>(words), static_cast<unsigned>(words));
-  judge_pairs_kernel<kRotated, T><<<grid, kWord, 0, stream>>>(prepared, n, thresh, mask_words);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  walk_kernel<T><<<1, 512, 0, stream>>>(mask_words, prepared, scores.const_data_ptr<T>(),
-                                        order.const_data_ptr<int64_t>(), n, words,
-                                        reinterpret_cast<uint64_t*>(removed.mutable_data_ptr<int64_t>()),
-                                        keep.mutable_data_ptr<int64_t>(), num_kept.mutable_data_ptr<int64_t>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+    const dim3 grid(static_cast<unsigned>(words), static_cast<unsigned>(words));
+    judge_pairs_kernel<kRotated, T><<<grid, kWord, 0, stream>>>(prepared, n, thresh, mask_words);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    walk_kernel<T><<<1, 512, 0, stream>>>(mask_words, prepared, values.const_data_ptr<T>(), rows, n, words,
+                                          removed_words, keep, count);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
 
-  const auto count = num_kept.item<int64_t>();  // the only wait for the device
-  TORCH_CHECK_VALUE(count != kNotFinite, "boxes and scores must be finite, but hold NaN or infinity");
-  return keep.narrow(0, 0, count);
-}
-
-at::Tensor nms(const at::Tensor& boxes, const at::Tensor& scores, double thresh, bool rotated) {
-  check_nms(boxes, scores, thresh);
-  TORCH_CHECK_VALUE(boxes.size(0) <= kMostBoxes, "boxes must number at most ", kMostBoxes, ", got ", boxes.size(0));
-  const DeviceGuard guard(boxes.device());
-  const auto [sorted, order] = at::sort(scores, /*stable=*/true, /*dim=*/0, /*descending=*/true);
-  if (boxes.size(0) == 0) return order;
-  const at::Tensor b = boxes.index_select(0, order).contiguous(), s = sorted.to(boxes.scalar_type()).contiguous();
-  const at::Tensor o = order.contiguous();
-  at::Tensor keep;
-  AT_DISPATCH_FLOATING_TYPES(b.scalar_type(), "nms", [&] {
-    const auto run = rotated ? greedy_nms<true, scalar_t> : greedy_nms<false, scalar_t>;
-    keep = run(b, s, o, static_cast<scalar_t>(thresh));
-  });
-  return keep;
-}
-
-TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { m.impl("nms", &nms); }
+TORCH_LIBRARY_IMPL(pcdet, CUDA, m) { register_nms<CudaNms>(m); }
 
 }  // namespace pcdet::PCDET_BACKEND

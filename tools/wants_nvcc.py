@@ -37,7 +37,7 @@ def wants_nvcc(cuda: str | None, forced: str, has_driver: bool) -> bool:
     toolkit = fitting_toolkit(cuda)
     if toolkit is None and major(cuda) != WHEELS_MAJOR:
         raise SystemExit(
-            f"torch is built for CUDA {cuda}, and nvcc {major(cuda)} is on neither the PATH nor in /usr/local/cuda. "
+            f"torch is built for CUDA {cuda}, and nvcc {major(cuda)} is neither on the PATH nor in /usr/local/cuda. "
             f"make installs nvcc {WHEELS_MAJOR} alone: take a torch of CUDA {WHEELS_MAJOR} (TORCH=...), set CUDA_HOME "
             f"to a toolkit of CUDA {major(cuda)}, or leave the CUDA ops out: make setup FORCE_CUDA=0"
         )

@@ -267,3 +267,18 @@ def test_a_machine_without_a_driver_is_told_how_to_rehearse(check, monkeypatch, 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert check.main.main(["--output", str(tmp_path)]) == 1
     assert "no NVIDIA driver here; rehearse with --device cpu --small" in capsys.readouterr().err
+
+
+def test_the_compiler_of_the_environments_wheels_is_the_machines_where_there_is_no_other(check, monkeypatch, tmp_path):
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pcdet.utils.cuda_toolkit.USUAL_HOME", tmp_path / "none")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    home = tmp_path / "nvcc/nvidia/cu13"
+    for folder in ("bin", "include"):
+        (home / folder).mkdir(parents=True)
+    (home / "include/cuda_runtime.h").touch()
+    (home / "bin/nvcc").write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
+    (home / "bin/nvcc").chmod(0o755)
+    assert check.machine.read_machine("cpu")["versions"]["nvcc"] == "13.0"

@@ -6,10 +6,11 @@ import hashlib
 import os
 import platform
 import re
-import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from pcdet.utils.cuda_toolkit import find_toolkits
 
 ROOT = Path(__file__).resolve().parents[3]
 EMULATOR = "PCDET_CUDA_EMULATOR"
@@ -87,13 +88,8 @@ def _processor() -> str:
 
 
 def _nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    nvcc = shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
-    if nvcc is None:
-        return None
-    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60).stdout
-    found = re.search(r"release [\d.]+, V([\d.]+)", text)
-    return found[1] if found else "unknown"
+    """The releases of the compilers that setup.py finds, the preferred one first."""
+    return ", ".join(dict.fromkeys(toolkit.release for toolkit in find_toolkits())) or None
 
 
 def _versions() -> dict[str, str | None]:

@@ -78,7 +78,9 @@ def _load_emulator() -> None:
     """Loads the library that the environment names, which registers the device."""
     library = os.environ.get(EMULATOR)
     if not library:
-        raise ValueError(f"device emulated needs the emulator's library: set {EMULATOR} to its path; make cuda-emulated builds it")
+        raise ValueError(
+            f"device emulated needs the emulator's library: set {EMULATOR} to its path; make cuda-emulated builds it"
+        )
     sys.path.insert(0, str(EMULATOR_FOLDER))
     import emulated_device
 

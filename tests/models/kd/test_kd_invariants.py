@@ -44,6 +44,8 @@ EVERYTHING = [
     [{"NAME": "FeatureBased", "FEATURE": "pillar_features", "SAMPLE": {"NUM": 40}}],
     [SET_ON_MAP | {"NAME": "Overhaul", "FEATURE": ["backbone_2d.deblocks.0.1", "backbone_2d.deblocks.1.1"]}],
     [BOXES],
+    [PILLARS | {"GRAPH": {"EDGE": "none"}}],
+    [MAP | {"GRAPH": {"EDGE": "none"}}],
 ]
 every_kind_of_loss = pytest.mark.parametrize("losses", EVERYTHING, ids=range(len(EVERYTHING)))
 WITHOUT_NORM = {"ADAPTER": {"TEACHER": "none", "STUDENT": "linear"}}

@@ -42,9 +42,9 @@ class CWD(RowSetLoss):
 
     def compare_sets(self, sets: RowSets, *, diagnose: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs ess, the effective number of rows in the teacher's distributions."""
-        given, wanted = (self._log_shares(sets, x) for x in (self.student_adapter(sets.student), sets.teacher))
-        share = wanted.exp()
-        divergence = sets.total(share * (wanted - given)).mean(dim=1)
+        ours, theirs = (self._log_shares(sets, x) for x in (self.student_adapter(sets.student), sets.teacher))
+        share = theirs.exp()
+        divergence = sets.total(share * (theirs - ours)).mean(dim=1)
         effective = 1 / sets.total(share.square()).clamp(min=1e-12)
         return self.temperature**2 * divergence, {"ess": effective.mean(dim=1)}
 

@@ -67,7 +67,7 @@ class DKD(PredictionLoss):
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(n, classes) logits -> (n, classes) T^2 KL(teacher || student), each class a coin."""
-        given, wanted = student / self.temperature, teacher / self.temperature
-        yes = wanted.sigmoid() * (logsigmoid(wanted) - logsigmoid(given))
-        no = (-wanted).sigmoid() * (logsigmoid(-wanted) - logsigmoid(-given))
+        ours, theirs = student / self.temperature, teacher / self.temperature
+        yes = theirs.sigmoid() * (logsigmoid(theirs) - logsigmoid(ours))
+        no = (-theirs).sigmoid() * (logsigmoid(-theirs) - logsigmoid(-ours))
         return self.temperature**2 * (yes + no)

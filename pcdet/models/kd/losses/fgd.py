@@ -100,16 +100,16 @@ class FGD(MapLoss):
         boxes = step.batch.get("gt_boxes")
         if boxes is None:
             raise ValueError("FGD needs gt_boxes, which this batch lacks")
-        given, wanted = self.student_adapter(full_precision(student.dense)), full_precision(teacher.dense)
-        parts = self._focal(given, wanted, object_cells(student, boxes))
-        relation = (self.student_context(given) - self.teacher_context(wanted)).square().sum(dim=(1, 2, 3))
+        ours, theirs = self.student_adapter(full_precision(student.dense)), full_precision(teacher.dense)
+        parts = self._focal(ours, theirs, object_cells(student, boxes))
+        relation = (self.student_context(ours) - self.teacher_context(theirs)).square().sum(dim=(1, 2, 3))
         parts["relation"] = self.relation * relation
         return sum(parts.values()), {name: part.detach().mean() for name, part in parts.items()}
 
-    def _focal(self, given: Tensor, wanted: Tensor, on: Tensor) -> dict[str, Tensor]:
+    def _focal(self, ours: Tensor, theirs: Tensor, on: Tensor) -> dict[str, Tensor]:
         """Foreground, background and attention, (B,) each, of two maps and the (B, T, H * W) cells of objects."""
-        (cells, channels), (own_cells, own_channels) = self._attention(wanted), self._attention(given)
-        squares = (given - wanted).flatten(2).square()
+        (cells, channels), (own_cells, own_channels) = self._attention(theirs), self._attention(ours)
+        squares = (ours - theirs).flatten(2).square()
         distance = (squares * channels[:, :, None]).sum(dim=1) * cells
         foreground, background = cell_weights(on, distance.dtype)
         apart = (own_cells - cells).abs().sum(dim=1) + (own_channels - channels).abs().sum(dim=1)

@@ -34,6 +34,7 @@ from pcdet.experiments.comparison import Row, comparison_table, gain_table, plot
 from pcdet.utils.common_utils import batch_to_device, create_logger
 from pcdet.utils.cpu_features import read_processor
 from pcdet.utils.model_stats import count_macs, count_parameters
+from pcdet.utils.transfer import on_host
 from pcdet.utils.weights import MisfitError
 
 
@@ -121,7 +122,7 @@ class Contender:
             batch_to_device(batch, self.device)
             with torch.no_grad(), self.precision.autocast():
                 predictions, _ = self.model(batch)
-            annos += self.dataset.generate_prediction_dicts(batch, predictions, self.cfg.CLASS_NAMES)
+            annos += self.dataset.generate_prediction_dicts(batch, on_host(predictions), self.cfg.CLASS_NAMES)
         _, result = self.dataset.evaluation(annos, self.cfg.CLASS_NAMES, eval_metric="kitti")
         if not result:
             raise SystemExit(f"{self.cfg.DATA_CONFIG.DATA_PATH}: the test split has no labels, so there is no AP")

@@ -20,6 +20,7 @@ from pcdet.engine.precision import Precision
 from pcdet.utils import commu_utils, safe_pickle
 from pcdet.utils.common_utils import batch_to_device
 from pcdet.utils.safe_files import WriteError, replacing
+from pcdet.utils.transfer import on_host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,8 @@ def _detect(model, loader, settings: EvalSettings, text_dir, device, epoch_id) -
             shown.set_postfix(infer_time=f"{part.forward_ms[-1]:.2f} ms", refresh=False)
         for key, value in recall.items():
             part.counts[key] = part.counts.get(key, 0) + value
-        annos = dataset.generate_prediction_dicts(batch, pred_dicts, list(settings.class_names), output_path=text_dir)
+        predictions, names = on_host(pred_dicts), list(settings.class_names)
+        annos = dataset.generate_prediction_dicts(batch, predictions, names, output_path=text_dir)
         part.annos.update(zip(indices, annos, strict=True))
     return part
 

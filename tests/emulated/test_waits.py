@@ -1,14 +1,18 @@
-"""What makes a GPU's host wait in a training step, counted on the emulated device."""
+"""What makes a GPU's host wait in a training step and in an evaluation, counted on the emulated device."""
 
 import copy
+import dataclasses
 import re
 from collections import Counter
 
 import pytest
+import torch
 import trainings
 
 from pcdet.engine.evaluate import _clock
 from pcdet.engine.trainer import Hook
+from pcdet.utils.common_utils import batch_to_device
+from pcdet.utils.transfer import on_host
 
 pytestmark = pytest.mark.gpu
 
@@ -67,13 +71,65 @@ def test_waits_of_pointpillars_do_not_grow_with_the_batch(build, gpu, emulator):
     assert counts[0] == counts[1]
 
 
-def test_waits_of_pointrcnn_grow_with_the_batch_by_its_nms_alone(gpu, emulator):
-    one, three = (
+def test_waits_of_pointrcnn_do_not_grow_with_the_batch(gpu, emulator):
+    counts = [
         functions(step(trainings.pointrcnn_alone(), trainings.point_batches(2, frames=frames), gpu, emulator))
         for frames in (1, 3)
-    )
-    assert three - one == {"_nms": 2}
-    assert one - three == {}
+    ]
+    assert counts[0] == counts[1]
+    assert counts[0]["kept_counts"] == 1
+
+
+def first_stage():
+    model = trainings.pointrcnn_alone()
+    model.roi_head = None
+    return model
+
+
+def pillars_within_classes(model):
+    nms = dataclasses.replace(model.post_processing_cfg.nms_config, multi_classes_nms=True)
+    model.post_processing_cfg = dataclasses.replace(model.post_processing_cfg, nms_config=nms)
+    return model
+
+
+def detection(model, batch, gpu, emulator):
+    """The events of one batch's evaluation, from the batch on the device to its boxes on the host."""
+    model, batch = trainings.with_even_scores(model).to(gpu).eval(), batch_to_device(dict(batch), gpu)
+    with torch.no_grad():
+        model(dict(batch))  # what is done for the first time
+        with emulator.waits() as events:
+            predictions, recall = model(dict(batch))
+            on_host(predictions)
+    assert sum(len(frame["pred_boxes"]) for frame in predictions) > 0 and recall["gt"] > 0
+    return events
+
+
+EVALUATIONS = {
+    "pointpillars": (trainings.pointpillars_alone, trainings.pillar_batches),
+    "pointpillars, within classes": (
+        lambda: pillars_within_classes(trainings.pointpillars_alone()),
+        trainings.pillar_batches,
+    ),
+    "pointrcnn": (trainings.pointrcnn_alone, trainings.point_batches),
+    "pointrcnn's first stage": (first_stage, trainings.point_batches),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_waits_of_an_evaluation_do_not_grow_with_the_batch(name, gpu, emulator):
+    build, batches_of = EVALUATIONS[name]
+    one, three = (detection(build(), batches_of(1, frames=frames)[0], gpu, emulator) for frames in (1, 3))
+    assert functions(one) == functions(three), three.table()
+    assert functions(one)["kept_counts"] == 1 + (name == "pointrcnn")
+
+
+def test_waits_of_an_evaluation_do_not_grow_with_the_classes(gpu, emulator):
+    (batch,) = trainings.pillar_batches(1)
+    counts = [
+        functions(detection(pillars_within_classes(build()), batch, gpu, emulator))
+        for build in (trainings.pointpillars_of_one_class, trainings.pointpillars_alone)
+    ]
+    assert counts[0] == counts[1]
 
 
 def test_times_of_an_evaluation_are_taken_when_the_gpu_is_done(gpu, emulator):
@@ -103,15 +159,26 @@ def test_only_batches_go_to_the_device_and_only_numbers_come_back(gpu, emulator)
     assert all(event.bytes <= SMALL for event in events if event.transfer == "to host")
 
 
-def test_the_table_in_the_docs_names_every_wait(gpu, emulator, repo_root):
+def told(repo_root, heading):
+    """The functions in the table of a section of the page about waits."""
     page = (repo_root / "docs/ADDING_AN_OP.md").read_text(encoding="utf-8")
-    section = page.split("## Waits for the GPU in a training step")[1].split("\n## ")[0]
-    told = {name for row in re.findall(r"^\| (`.+?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)}
+    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return {name for row in re.findall(r"^\| (`.+?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_the_table_in_the_docs_names_every_wait_of_a_step(gpu, emulator, repo_root):
     found = set()
     for build, batches in (
         (distilled, trainings.pillar_batches(2)),
         (trainings.pointrcnn_distilled, trainings.point_batches(2)),
         (trainings.pointrcnn_alone, trainings.point_batches(2)),
     ):
-        found |= {event.line.split()[-1] for event in step(build(), batches, gpu, emulator).waits}
-    assert found - told == set()
+        found |= set(functions(step(build(), batches, gpu, emulator)))
+    assert found - told(repo_root, "Waits for the GPU in a training step") == set()
+
+
+def test_the_table_in_the_docs_names_every_wait_of_an_evaluation(gpu, emulator, repo_root):
+    found = set()
+    for build, batches_of in EVALUATIONS.values():
+        found |= set(functions(detection(build(), batches_of(1)[0], gpu, emulator)))
+    assert found == told(repo_root, "Waits for the GPU in evaluation")

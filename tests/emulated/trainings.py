@@ -82,6 +82,16 @@ def first_stage_distilled() -> nn.Module:
     return distiller
 
 
+def with_even_scores(model: nn.Module) -> nn.Module:
+    """The model with scores about a half, of which none is too low for its post-processing."""
+    for head in (model.dense_head, model.point_head, model.roi_head):
+        for name in ("conv_cls", "cls_layers"):
+            layer = getattr(head, name, None)
+            if layer is not None:
+                nn.init.zeros_((layer if name == "conv_cls" else layer[-1]).bias)
+    return model
+
+
 class Record(Hook):
     """The loss and the norm of the gradient of every iteration."""
 

@@ -221,9 +221,9 @@ class KittiDataset(DatasetTemplate):
             rotation_y, score, boxes_lidar (N, 7), frame_id``.
         """
         annos = []
+        shapes = np.asarray(batch_dict["image_shape"].tolist())  # of all frames, since the GPU has them by now
         for i, prediction in enumerate(pred_dicts):
-            shape = np.asarray(batch_dict["image_shape"][i].tolist())
-            anno = prediction_anno(prediction, batch_dict["calib"][i], shape, class_names)
+            anno = prediction_anno(prediction, batch_dict["calib"][i], shapes[i], class_names)
             anno["frame_id"] = batch_dict["frame_id"][i]
             if output_path is not None:
                 write_result_file(frame_file(output_path, anno["frame_id"], ".txt"), anno)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pcdet.registry import ConfigError, build_from_cfg, find_class, parse_node
 from pcdet.registry_signatures import injected_into
 from pcdet.utils import weights
 from pcdet.utils.checkpoint_reader import read_checkpoint
+from pcdet.utils.transfer import rows_where
 
 HEADS = ("dense_head", "point_head", "roi_head")
 LEAST_SHARE = 0.5  # of the parameters: a checkpoint that fills less is hardly the one that was meant
@@ -165,24 +166,18 @@ class Detector3DTemplate(nn.Module):
         ``multihead_label_mapping``; ``batch_box_preds``; ``cls_preds_normalized``; ``has_class_labels`` with
         ``roi_labels`` or ``batch_pred_labels``; ``rois``; ``gt_boxes``.
         """
-        pred_dicts, recall_dict = [], {}
-        rois, gt_boxes = batch_dict.get("rois"), batch_dict.get("gt_boxes")
-        for index in range(int(batch_dict["batch_size"])):
-            frame = self._frame_predictions(batch_dict, index)
-            pred_dict = final_boxes(frame, self.post_processing_cfg)
-            pred_dicts.append(pred_dict)
-            generate_recall_record(
-                pred_dict["pred_boxes"] if rois is None else frame.all_boxes(),
-                recall_dict,
-                None if rois is None else rois[index],
-                None if gt_boxes is None else gt_boxes[index],
-                self.post_processing_cfg.recall_thresh_list,
-            )
-        return pred_dicts, recall_dict
+        config, rois = self.post_processing_cfg, batch_dict.get("rois")
+        frames = self._frame_predictions(batch_dict)
+        pred_dicts = final_boxes(frames, config)
+        found = [pred["pred_boxes"] for pred in pred_dicts] if rois is None else [frame.all_boxes() for frame in frames]
+        return pred_dicts, generate_recall_record(found, rois, batch_dict.get("gt_boxes"), config.recall_thresh_list)
 
-    def _frame_predictions(self, batch_dict: dict, index: int) -> FramePredictions:
-        flat = batch_dict.get("batch_index")
-        rows: Any = index if flat is None else flat == index
+    def _frame_predictions(self, batch_dict: dict) -> list[FramePredictions]:
+        flat, frames = batch_dict.get("batch_index"), range(int(batch_dict["batch_size"]))
+        rows_of: Sequence[Any] = frames if flat is None else rows_where([flat == index for index in frames])
+        return [self._predictions_at(batch_dict, index, rows) for index, rows in zip(frames, rows_of, strict=True)]
+
+    def _predictions_at(self, batch_dict: dict, index: int, rows: Any) -> FramePredictions:
         cls_preds = batch_dict["batch_cls_preds"]
         if "batch_box_preds" in batch_dict:
             boxes_of = batch_dict["batch_box_preds"][rows].__getitem__

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from pcdet.registry import Count
+from pcdet.utils.transfer import rows_where
 
 NMS_TYPES = ("nms_gpu", "nms_normal_gpu")  # OpenPCDet's names; both run on any device
 
@@ -37,54 +39,88 @@ class NMSConfig:
 
 
 def class_agnostic_nms(
-    box_scores: Tensor, box_preds: Tensor, nms_config: NMSConfig, score_thresh: float | None = None
-) -> tuple[Tensor, Tensor]:
-    """The boxes that survive.
+    sets: Sequence[tuple[Tensor, Tensor]],
+    nms_config: NMSConfig,
+    score_thresh: float | Sequence[float] | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """The boxes that survive in each of several sets, such as the frames of a batch, which do not touch each other.
+
+    The host waits for the GPU once, and twice more for the thresholds, however many sets there are.
 
     Args:
-        box_scores: (N,).
-        box_preds: (N, 7 + C) LiDAR boxes.
+        sets: for each (N,) scores and (N, 7 + C) LiDAR boxes.
         nms_config: how to suppress.
-        score_thresh: only scores from here on take part; None for all.
+        score_thresh: only scores from here on take part; one for all sets, or one for each; None for all scores.
 
     Returns:
-        (K,) indices into the input by descending score, (K,) their scores.
+        For each set (K,) indices into it by descending score, and (K,) their scores.
+
+    Raises:
+        ValueError: boxes or scores that take part are not finite; there are not as many thresholds as sets.
     """
+    candidates = _above(sets, score_thresh)
+    ranked = []
+    for (scores, _), rows in zip(sets, candidates, strict=True):
+        best, order = torch.topk(scores[rows], min(nms_config.nms_pre_maxsize, len(rows)))
+        ranked.append((rows[order], best))
+    kept = _suppress(
+        [(boxes[rows, :7], best) for (_, boxes), (rows, best) in zip(sets, ranked, strict=True)], nms_config
+    )
+    return [(rows[keep], best[keep]) for keep, (rows, best) in zip(kept, ranked, strict=True)]
+
+
+def _above(sets: Sequence[tuple[Tensor, Tensor]], score_thresh: float | Sequence[float] | None) -> list[Tensor]:
+    """(n,) rows of each set whose scores reach the threshold."""
+    if score_thresh is None:
+        return [torch.arange(len(scores), device=scores.device) for scores, _ in sets]
+    thresholds = score_thresh if isinstance(score_thresh, Sequence) else [score_thresh] * len(sets)
+    return rows_where([scores >= threshold for (scores, _), threshold in zip(sets, thresholds, strict=True)])
+
+
+def _suppress(ranked: Sequence[tuple[Tensor, Tensor]], nms_config: NMSConfig) -> list[Tensor]:
+    """(K,) rows that survive in each set of (n, 7) boxes and (n,) descending scores; one wait."""
     from pcdet.ops.iou3d_nms import iou3d_nms_utils
 
-    candidates = None
-    if score_thresh is not None:
-        candidates = (box_scores >= score_thresh).nonzero().squeeze(1)
-        box_scores, box_preds = box_scores[candidates], box_preds[candidates]
-    scores, order = torch.topk(box_scores, min(nms_config.nms_pre_maxsize, len(box_scores)))
-    if not len(order):
-        return order, scores
-    suppress = getattr(iou3d_nms_utils, nms_config.nms_type)
-    keep, _ = suppress(box_preds[order, :7].contiguous(), scores, nms_config.nms_thresh)
-    keep = keep[: nms_config.nms_post_maxsize]
-    selected = order[keep]
-    return (selected if candidates is None else candidates[selected]), scores[keep]
+    rotated = nms_config.nms_type == "nms_gpu"
+    results = [iou3d_nms_utils.nms_counted(boxes, scores, nms_config.nms_thresh, rotated) for boxes, scores in ranked]
+    counts = iou3d_nms_utils.kept_counts([count for _, count in results])
+    return [keep[: min(count, nms_config.nms_post_maxsize)] for (keep, _), count in zip(results, counts, strict=True)]
 
 
 def multi_classes_nms(
-    cls_scores: Tensor, box_preds: Tensor, nms_config: NMSConfig, score_thresh: float | Sequence[float] | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The boxes that survive among those of their class; a box may do so in several classes.
+    sets: Sequence[tuple[Tensor, Tensor]],
+    nms_config: NMSConfig,
+    score_thresh: float | Sequence[float] | None = None,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The boxes that survive among those of their class, in each of several sets; a box may do so in several classes.
+
+    The host waits as for ``class_agnostic_nms``, however many sets and classes there are.
 
     Args:
-        cls_scores: (N, num_class).
-        box_preds: (N, 7 + C) LiDAR boxes.
+        sets: for each (N, num_class) scores and (N, 7 + C) LiDAR boxes.
         nms_config: how to suppress.
         score_thresh: only scores from here on take part; one for all classes, or one for each.
 
     Returns:
-        (K,) indices into the input, (K,) scores, (K,) classes counted from 0; class by class, each by descending score.
+        For each set (K,) indices into it, (K,) scores, (K,) classes counted from 0; class by class, each by descending
+        score.
+
+    Raises:
+        ValueError: as ``class_agnostic_nms``; or there are not as many thresholds as classes.
     """
-    num_class = cls_scores.shape[1]
-    thresholds = score_thresh if isinstance(score_thresh, Sequence) else [score_thresh] * num_class
-    parts = [
-        class_agnostic_nms(cls_scores[:, k], box_preds, nms_config, threshold)
-        for k, threshold in zip(range(num_class), thresholds, strict=True)
-    ]
-    labels = [torch.full_like(selected, k) for k, (selected, _) in enumerate(parts)]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), torch.cat(labels)
+    if isinstance(score_thresh, Sequence):
+        for scores, _ in sets:
+            if scores.shape[1] != len(score_thresh):
+                raise ValueError(
+                    f"score_thresh must be one number, or one for each of {scores.shape[1]} classes, got "
+                    f"{len(score_thresh)}"
+                )
+        score_thresh = list(score_thresh) * len(sets)
+    columns = [(scores[:, k], boxes) for scores, boxes in sets for k in range(scores.shape[1])]
+    survivors = iter(class_agnostic_nms(columns, nms_config, score_thresh))
+    results = []
+    for scores, _ in sets:
+        selected, kept = zip(*itertools.islice(survivors, scores.shape[1]), strict=True)
+        labels = [torch.full_like(rows, k) for k, rows in enumerate(selected)]
+        results.append((torch.cat(selected), torch.cat(kept), torch.cat(labels)))
+    return results

@@ -118,10 +118,10 @@ class RoIHeadTemplate(HeadTemplate):
         labels = torch.ones(rois.shape[:2], dtype=torch.int64, device=rois.device)
         cls_preds, box_preds = cls_preds.view(-1, cls_preds.shape[-1]), box_preds.view(-1, box_preds.shape[-1])
         best, column = cls_preds.max(dim=1)
-        for frame, rows in enumerate(_usable_rows(best, box_preds, index, frames)):
-            boxes = box_preds[rows]
-            selected, kept = class_agnostic_nms(best[rows], boxes, config)
-            rois[frame, : len(selected)] = boxes[selected]
+        usable = _usable_rows(best, box_preds, index, frames)
+        survivors = class_agnostic_nms([(best[rows], box_preds[rows]) for rows in usable], config)
+        for frame, (rows, (selected, kept)) in enumerate(zip(usable, survivors, strict=True)):
+            rois[frame, : len(selected)] = box_preds[rows[selected]]
             scores[frame, : len(selected)] = kept
             labels[frame, : len(selected)] = column[rows[selected]] + 1
         batch_dict.update(rois=rois, roi_scores=scores, roi_labels=labels, has_class_labels=cls_preds.shape[-1] > 1)

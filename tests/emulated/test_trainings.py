@@ -3,6 +3,7 @@
 import pytest
 import torch
 import trainings
+from made_on_host import HostResults, SecondStep
 from torch.utils.data import DataLoader
 
 from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
@@ -54,6 +55,22 @@ def test_a_training_leaves_no_tensor_behind_on_the_host(name, gpu):
     tensors = [*trainer.model.state_dict().values(), *moments, *(p.grad for p in trainer.model.parameters())]
     assert len(moments) > 10
     assert {t.device.type for t in tensors if t is not None} == {gpu.type}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_computes_nothing_in_the_hosts_memory(name, gpu):
+    build, batches_of, _ = MODELS[name]
+    watch = SecondStep()
+    trainings.train(build(), batches_of(2), gpu, hooks=(watch,))
+    assert watch.results.operators > 500
+    assert watch.results.found <= {"_to_floats: aten::stack"}  # logged numbers that were the host's already
+
+
+def test_work_in_the_hosts_memory_would_be_seen(gpu):
+    x = torch.ones(2, device=gpu)
+    with HostResults() as watch:
+        (x.cpu() + 1).to(gpu).mul_(2)
+    assert watch.found == {"autograd: aten::add"}
 
 
 @pytest.mark.parametrize(

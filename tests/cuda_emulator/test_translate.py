@@ -1,5 +1,6 @@
 """What becomes of a CUDA source: the same lines, or an error with file and line for what is not known."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -50,10 +51,24 @@ def test_comments_are_not_taken_for_code():
         ("\n__constant__ int table[3];\n", 2, "__constant__"),
         ("extern __shared__ int2 a[], b[];\n", 1, "__shared__"),
         ('void f() {\n\n  asm volatile("membar.gl;");\n}\n', 3, "asm"),
+        ("\n__shared__ int (*table)[2];\n", 2, "__shared__"),
     ],
 )
 def test_what_is_not_known_is_an_error_with_file_and_line(text, line, word):
     with pytest.raises(ValueError, match=rf"a\.cu:{line}: the emulator knows no '{word}'"):
+        translate(text, "a.cu")
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("\nfill<<<1, 32(out);\n", "'<<<' of a launch has no '>>>'"),
+        ("\nfill<<<1, 32>>> (out);\n", "'(' must follow '>>>' of a launch at once"),
+        ("\nfill<<<1, 32>>>(out;\n", "'(' is not closed"),
+    ],
+)
+def test_a_launch_that_cannot_be_read_is_an_error_with_file_and_line(text, missing):
+    with pytest.raises(ValueError, match=re.escape(f"a.cu:2: {missing}")):
         translate(text, "a.cu")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 SUFFIXES = {".cu", ".cuh", ".h", ".inc", ".cpp"}
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+VARIABLE = re.compile(r"\s*(\w+)\s*((?:\[.*\])?)\s*")  # its name and its dimensions
 # CUDA's words that neither cuda.h nor this file knows; a macro of the same name would hide them.
 UNKNOWN = re.compile(r"\b(__shared__|__constant__|__managed__|__grid_constant__|__cluster_dims__|asm)\b|<<<|>>>")
 
@@ -63,15 +64,15 @@ def _without_comments(text: str) -> str:
     return COMMENT_OR_STRING.sub(blank, text)
 
 
-def _closing_bracket(text: str, at: int) -> int:
-    """The place of the bracket that closes the one at ``at``."""
+def _closing_bracket(text: str, at: int) -> int | None:
+    """The place of the bracket that closes the one at ``at``; None where nothing does."""
     opened, closed = text[at], CLOSING[text[at]]
     depth = 0
     for i in range(at, len(text)):
         depth += (text[i] == opened) - (text[i] == closed)
         if depth == 0:
             return i
-    raise ValueError(f"unbalanced {opened} at {text[at : at + 60]!r}")
+    return None
 
 
 def _start_of_name(text: str, end: int) -> int:
@@ -94,11 +95,14 @@ def _launches(text: str, name: str) -> str:
     # A kernel whose attributes are set is known by its address, which only an expression with all its types has.
     with_attributes = set(re.findall(r"cudaFuncSetAttribute\(\s*([\w:<>]+)\s*,", text))
     while (at := text.find("<<<")) >= 0:
-        begin, end = _start_of_name(text, at), text.index(">>>", at)
-        opened = end + 3
-        if text[opened] != "(":
-            raise ValueError(f"{name}:{_line(text, at)}: '(' must follow '>>>' of a launch at once")
-        closed = _closing_bracket(text, opened)
+        place = f"{name}:{_line(text, at)}"
+        if (end := text.find(">>>", at)) < 0:
+            raise ValueError(f"{place}: '<<<' of a launch has no '>>>'")
+        begin, opened = _start_of_name(text, at), end + 3
+        if text[opened : opened + 1] != "(":
+            raise ValueError(f"{place}: '(' must follow '>>>' of a launch at once")
+        if (closed := _closing_bracket(text, opened)) is None:
+            raise ValueError(f"{place}: '(' is not closed")
         kernel, config, arguments = text[begin:at], text[at + 3 : end], text[opened + 1 : closed]
         address = f"reinterpret_cast<const void*>({kernel})" if kernel in with_attributes else "nullptr"
         call = (
@@ -117,19 +121,24 @@ def _shared_variables(text: str) -> str:
         r"\1* \2 = static_cast<\1*>(::cuda_emulator::dynamic_shared({__FILE__, __LINE__}));",
         text,
     )
-    return re.sub(r"(?<!extern )\b__shared__\s+([^;]+);", lambda match: _shared_declaration(match[1]), text)
+    return re.sub(r"(?<!extern )\b__shared__\s+([^;]+);", lambda match: _shared_declaration(match[1]) or match[0], text)
 
 
-def _shared_declaration(declared: str) -> str:
-    """``T a[2], b`` -> a reference for each. A static byte in the function is the variable's key: one a template."""
+def _shared_declaration(declared: str) -> str | None:
+    """``T a[2], b`` -> a reference for each. A static byte in the function is the variable's key: one a template.
+
+    None for other forms, such as a pointer to an array; ``translate`` names what is left.
+    """
     declared = " ".join(declared.split())
     first, *more = _at_commas(declared)
-    kind = re.fullmatch(r"(.*?)\s*\b\w+\s*(?:\[.*\])?\s*", first)[1]
+    kind = re.fullmatch(r"(.*?)\s*\b\w+\s*(?:\[.*\])?\s*", first)
+    variables = [VARIABLE.fullmatch(part) for part in (first[kind.end(1) :], *more)] if kind else [None]
+    if not all(variables):
+        return None
     out = []
-    for part in (first[len(kind) :], *more):
-        variable, dimensions = re.fullmatch(r"\s*(\w+)\s*((?:\[.*\])?)\s*", part).groups()
+    for variable, dimensions in (found.groups() for found in variables):
         out.append(
-            f"static char key_of_{variable}; auto& {variable} = ::cuda_emulator::shared<{kind} {dimensions}>"
+            f"static char key_of_{variable}; auto& {variable} = ::cuda_emulator::shared<{kind[1]} {dimensions}>"
             f'(&key_of_{variable}, "{variable}", {{__FILE__, __LINE__}});'
         )
     return " ".join(out)

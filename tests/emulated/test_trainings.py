@@ -10,9 +10,13 @@ from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
 
 pytestmark = pytest.mark.gpu
 
-# Losses of the first two iterations and of all, and the way that the weights have gone; relative. A kernel sums in
-# another order than the CPU does, and Adam, which divides a gradient by its size, carries roundings of small ones on.
-FIRST, LOSS, WAY = 1e-4, 2e-3, 0.05
+# What may differ, relative: losses of the first two iterations, losses of all, and the way that the weights have gone.
+# Ten times the most that was found on the emulated device, 2e-6, 2e-4 and 2e-4; ATen's operators are the CPU's there.
+# Nearly all of it comes from knn: two rows that are equally far up to rounding change places.
+EMULATED = (2e-5, 2e-3, 2e-3)
+# A card rounds in every operator. What that does in PointRCNN, the CPU tells by itself, with weights moved by half of
+# their last bit: 7e-5, 1e-3 and 0.04 in four iterations, and 1e-2 and 0.13 in twenty, which would compare nothing.
+CARD, ITERATIONS_OF_POINTRCNN_ON_A_CARD = (1e-3, 1e-2, 0.2), 4
 
 # Model, its batches, and iterations. A rounding crosses a threshold of overlap sooner or later, and PointRCNN's second
 # stage then draws other proposals: with rounding kernels it is compared for as long as it does not.
@@ -35,15 +39,18 @@ def trainable(model):
 @pytest.mark.parametrize("name", MODELS)
 def test_iterations_are_the_cpus_up_to_rounding(name, gpu):
     build, batches_of, iterations = MODELS[name]
+    first, loss, way = CARD if gpu.type == "cuda" else EMULATED
     if gpu.type == "cuda" and name in DRAW_PROPOSALS:
         pytest.skip("a card's generator draws other proposals than the CPU's")
+    if gpu.type == "cuda" and name.startswith("pointrcnn"):
+        iterations = ITERATIONS_OF_POINTRCNN_ON_A_CARD
     model, batches = build(), batches_of(iterations)
     on_cpu, expected = trainings.train(model, batches, torch.device("cpu"))
     on_gpu, found = trainings.train(model, batches, gpu)
-    assert found.losses[:2] == pytest.approx(expected.losses[:2], rel=FIRST)
-    assert found.losses == pytest.approx(expected.losses, rel=LOSS)
+    assert found.losses[:2] == pytest.approx(expected.losses[:2], rel=first)
+    assert found.losses == pytest.approx(expected.losses, rel=loss)
     begun, ended = trainable(model), trainable(on_cpu.model)
-    assert (trainable(on_gpu.model) - ended).norm() <= WAY * (ended - begun).norm()
+    assert (trainable(on_gpu.model) - ended).norm() <= way * (ended - begun).norm()
 
 
 @pytest.mark.parametrize("name", MODELS)

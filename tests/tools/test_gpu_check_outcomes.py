@@ -26,7 +26,9 @@ def recorded(check, tools, tmp_path):
     folder.mkdir()
     (folder / "test_toy.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu: x\n")
-    environment = {**os.environ, "PYTHONPATH": str(tools / "dev"), "GPU_CHECK_RECORD": str(folder / "tests.jsonl")}
+    # A call of its own, also where a worker of pytest-xdist makes it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment |= {"PYTHONPATH": str(tools / "dev"), "GPU_CHECK_RECORD": str(folder / "tests.jsonl")}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of this environment take seconds to import
 
     def call(*flags):

@@ -45,6 +45,12 @@ def repo_root() -> Path:
     return REPO_ROOT
 
 
+def pytest_sessionstart():
+    """Registers the emulated device early: autograd makes its threads, one a device, at the first gradient of all."""
+    if Path(os.environ.get("PCDET_CUDA_EMULATOR", "")).is_file():  # where it is none, the tests that need it say so
+        gpu_or_none()
+
+
 @pytest.fixture
 def gpu(request) -> torch.device:
     """The device of tests marked ``gpu``: a CUDA card, or the emulated one whose library PCDET_CUDA_EMULATOR names."""

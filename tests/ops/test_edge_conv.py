@@ -13,6 +13,7 @@ from support.edges import (
     weights,
     with_and_without_missing,
 )
+from support.gradients import gradcheck
 
 from pcdet.ops.edge_conv import (
     EdgeTerms,
@@ -118,10 +119,10 @@ def test_gradients_are_those_of_the_values(device):
     weight = weights(3, 4, device)
     norm = {"norm": batch_norm(3, False, device), "activation": torch.relu}
     for reduce in ("none", "max", "mean"):
-        assert torch.autograd.gradcheck(
+        assert gradcheck(
             lambda b, q, w, how=reduce: edge_conv(b, q, idx, w, reduce=how, **norm), (x_base, x_query, weight)
         )
-    assert torch.autograd.gradcheck(lambda b, q: edge_conv(b, q, idx, weight, activation=torch.tanh), (x_base, x_query))
+    assert gradcheck(lambda b, q: edge_conv(b, q, idx, weight, activation=torch.tanh), (x_base, x_query))
 
 
 @every_edge
@@ -236,7 +237,7 @@ def test_sum_of_squares_equals_the_reference(device, missing):
     wanted = reference.edge_sum_of_squares(x_base, x_query, idx)
     gradients = (torch.autograd.grad(x.square().sum(), [x_base, x_query]) for x in (given, wanted))
     assert_all_close(*([x, *g] for x, g in zip((given, wanted), gradients, strict=True)), rtol=1e-10, atol=1e-10)
-    assert torch.autograd.gradcheck(lambda b, q: edge_sum_of_squares(b, q, idx), (x_base, x_query))
+    assert gradcheck(lambda b, q: edge_sum_of_squares(b, q, idx), (x_base, x_query))
 
 
 def test_sum_of_squares_does_not_cancel(device):

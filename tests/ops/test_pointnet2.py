@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from support.gradients import gradcheck
 from support.opcheck import opcheck
 
 from pcdet.ops.pointnet2.pointnet2_batch import pointnet2_utils as ops
@@ -134,9 +135,9 @@ def test_gradients(device):
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
         try:
-            torch.autograd.gradcheck(lambda f: ops.gather_operation(f, idx), (features,))
-            torch.autograd.gradcheck(lambda f: ops.grouping_operation(f, idx.view(2, 4, 3)), (features,))
-            torch.autograd.gradcheck(lambda f, w: ops.three_interpolate(f, idx.view(2, 4, 3), w), (features, weight))
+            gradcheck(lambda f: ops.gather_operation(f, idx), (features,))
+            gradcheck(lambda f: ops.grouping_operation(f, idx.view(2, 4, 3)), (features,))
+            gradcheck(lambda f, w: ops.three_interpolate(f, idx.view(2, 4, 3), w), (features, weight))
         finally:
             torch.use_deterministic_algorithms(False)
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.gradients import gradcheck
 from support.opcheck import opcheck
 
 from pcdet.ops.roiaware_pool3d import reference
@@ -54,7 +55,7 @@ def test_parts_lie_along_the_box(device):
 def test_gradients(device, method):
     rois, points, features = scene(5, 60, device, channels=3)
     pool = RoIAwarePool3d(2, 4)
-    torch.autograd.gradcheck(lambda f: pool(rois, points, f, method), (features.requires_grad_(),))
+    gradcheck(lambda f: pool(rois, points, f, method), (features.requires_grad_(),))
 
 
 def test_half_precision_and_views(device):

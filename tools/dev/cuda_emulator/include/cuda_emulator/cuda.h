@@ -111,13 +111,6 @@ CUDA_EMULATOR_ATOMIC T atomicMin(T* address, std::type_identity_t<T> value) {
   return old;
 }
 template <typename T>
-CUDA_EMULATOR_ATOMIC T atomicOr(T* address, std::type_identity_t<T> value) {
-  ::cuda_emulator::touch_atomically(address, sizeof(T), __builtin_return_address(0));
-  const T old = *address;
-  *address = old | value;
-  return old;
-}
-template <typename T>
 CUDA_EMULATOR_ATOMIC T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
   ::cuda_emulator::touch_atomically(address, sizeof(T), __builtin_return_address(0));
   const T old = *address;

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pcdet.models.kd.presets import TEACHER_MODE
 from pcdet.models.kd.teacher_labels import LabelsConfig
-from pcdet.registry import KD_LOSSES, MISSING, ConfigError, parameters_of, parse_node
+from pcdet.registry import KD_LOSSES, MISSING, AtLeast, ConfigError, parameters_of, parse_node
 
 Preset = Literal["default", "official", "paper"]
 
@@ -52,6 +52,7 @@ class KDConfig:
         losses: one node each, with NAME and the keys of that class; a list of taps under FEATURE stands for as many
             losses. None at all is for a student that only begins with slices of its teacher.
         preset: for every loss that names none of its own.
+        weight: multiplies the weight of every loss, so that one number makes a method stronger or weaker.
         log_every: iterations between two computations of the diagnostics that cost time; 0: never.
         target_var_warn: warn when a target's variance falls below this share of what it was at first.
     """
@@ -61,6 +62,7 @@ class KDConfig:
     labels: LabelsConfig | None = None
     losses: list[Annotated[dict, KD_LOSSES]] = field(default_factory=list)
     preset: Preset = "default"
+    weight: Annotated[float, AtLeast(0)] = 1.0
     log_every: int = 50
     target_var_warn: float = 0.1
 
@@ -99,6 +101,9 @@ def resolve(node: Mapping, kind_of: Callable[[str], str], *, path: str = "KD") -
     if problems:
         raise ConfigError(problems)
     losses = [_expand(one, block.preset, kind_of) for node in nodes for one in _per_tap(node)]
+    for loss in losses:
+        if block.weight != 1 and isinstance(loss["WEIGHT"], (int, float)):  # another type is the loss's own complaint
+            loss["WEIGHT"] *= block.weight
     presets = [loss.get("PRESET", "default") for loss in losses]
     mode = block.teacher.mode or next((TEACHER_MODE[p] for p in presets if p in TEACHER_MODE), "eval")
     resolved = {

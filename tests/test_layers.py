@@ -24,7 +24,7 @@ ALLOWED = {
     "pcdet.engine": ("pcdet.engine", "pcdet.utils", "pcdet.registry"),
     "pcdet.config": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.registry", "pcdet.utils"),
     "pcdet.api": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.utils", "pcdet.registry"),
-    "pcdet.experiments": ("pcdet.experiments", "pcdet.config", "pcdet.registry", "pcdet.utils"),
+    "pcdet.experiments": ("pcdet.experiments", "pcdet.config", "pcdet.datasets", "pcdet.registry", "pcdet.utils"),
     "pcdet.cli": ("pcdet",),
     "pcdet.doctor": (),
     "pcdet.testing": ("pcdet",),

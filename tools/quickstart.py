@@ -17,9 +17,9 @@ from pathlib import Path
 
 import _init_path  # noqa: F401
 
-from pcdet.experiments.freshness import claim
 from pcdet.experiments.jobs import clock, run_jobs
 from pcdet.experiments.meaning import LONGER, SLICES, STUDENT, TEACHER, what_it_means
+from pcdet.experiments.scenes import prepare_scenes
 from pcdet.experiments.trainings import ROWS, Setting, trainings
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
 
@@ -35,21 +35,6 @@ CONTROLS = [STUDENT, LONGER, SLICES]
 ON_OUR_DATA = ["--set", "DATA_CONFIG.DATA_PATH", str(DATA)]
 
 NOTE = "Simulated scenes, for learning and testing the pipeline: no number here is a KITTI result."
-
-
-def prepare_data():
-    """Writes the simulated folder and its info files, or finds them there."""
-    from pcdet.datasets.simulated.writer import VERSION  # takes seconds to import, and the reader has seen a line first
-
-    if reason := claim(DATA, {**SCENES, "version": VERSION}):
-        print(f"  the scenes are made anew: {reason}")
-    flags = [part for key, value in SCENES.items() for part in (f"--{key}", str(value))]
-    run = [sys.executable, "-m"]
-    subprocess.run([*run, "pcdet.datasets.simulated", "--out", str(DATA), *flags], cwd=ROOT, check=True)
-    if not (DATA / "kitti_dbinfos_train.pkl").is_file():  # the last file that is written
-        prepare = [*run, "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos"]
-        dataset_cfg = TOOLS / "cfgs/dataset_configs/simulated_kitti_dataset.yaml"
-        subprocess.run([*prepare, str(dataset_cfg), "--data_path", str(DATA)], cwd=ROOT, check=True)
 
 
 def compare(detector, models):
@@ -140,7 +125,7 @@ def run(detector, seeds, parallel):
     """Data, trainings, table, and what it means."""
     begin = time.monotonic()
     print(f"1/3 simulated scenes in {os.path.relpath(DATA, ROOT)}: {SCENES['frames']}", flush=True)
-    prepare_data()
+    prepare_scenes(DATA, SCENES, TOOLS)
     print(f"  {'scenes and info files':<44} {clock(time.monotonic() - begin):>8}")
     jobs, models = trainings(Setting(TOOLS, DATA, OUTPUT, SCENES), detector, seeds)
     print(f"2/3 {len(jobs)} trainings of {detector}, {parallel} at a time; logs: output/quickstart", flush=True)

@@ -1,0 +1,113 @@
+"""Carries out a plan of experiments: teachers, controls and distilled students, statistics, tables and pictures.
+
+    python experiment.py --plan cfgs/experiments/lab_pointpillar.yaml --jobs 2
+
+Killed and started again, it goes on where it was. Everything lies in output/experiments/<the plan's name>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pcdet.cli.ending import run
+from pcdet.cli.place_flags import add_place_flags, places_from_flags
+from pcdet.experiments.collect import collect
+from pcdet.experiments.laboratory import Laboratory
+from pcdet.experiments.plan import Plan, load_plan, rehearsal
+from pcdet.experiments.scenes import prepare_scenes
+from pcdet.registry import ConfigError
+from pcdet.utils.cpu_features import mixed_precision, read_processor
+from pcdet.utils.folder_lock import FolderLock
+from pcdet.utils.places import INSTALLED, ROOT
+
+TOOLS = ROOT / "tools"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; its arguments are those of the process if None."""
+    run(lambda: experiment(parse_args(argv)))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", required=True, help="the plan's file, such as cfgs/experiments/lab_pointpillar.yaml")
+    parser.add_argument("--output_dir", type=Path, help="instead of output/experiments/<the plan's name>")
+    parser.add_argument("--data_path", help="the data folder, from tools/, instead of the plan's DATA.PATH")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="every stage at its least length, to see in minutes that all works"
+    )
+    add_place_flags(parser)
+    return parser.parse_args(argv)
+
+
+def experiment(args: argparse.Namespace) -> None:
+    """A whole plan, from its file to its pictures.
+
+    Raises:
+        ConfigError: something is wrong with the plan, or its budget is spent.
+        FolderInUseError: another call carries it out.
+    """
+    if INSTALLED:
+        raise ConfigError("experiment.py starts train.py and train_kd.py of a checkout's tools/; run it in a checkout")
+    plan, content = load_plan(args.plan)
+    if args.data_path is not None:
+        plan = replace(plan, data=replace(plan.data, path=args.data_path))
+    if args.rehearse:
+        plan = rehearsal(plan)
+    output = (args.output_dir or ROOT / "output" / "experiments" / plan.name).absolute()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the jobs are then told to end too
+    advice = "wait for it, or end what is left running (pgrep -af 'experiment.py|train.py|train_kd.py')"
+    held = FolderLock(output, advice=advice, inheritable=True)  # a job outlives a call that is killed
+    try:
+        carry_out(plan, content, output, args)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"this step failed (exit {error.returncode}): {shlex.join(map(str, error.cmd))}")
+    finally:
+        held.release()
+
+
+def carry_out(plan: Plan, content: Mapping[str, Any], output: Path, args: argparse.Namespace) -> None:
+    """Data, stages, results."""
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    torch.set_num_threads(1)
+    prepare_data(plan)
+    places = places_from_flags(args, output)
+    laboratory = Laboratory(plan, TOOLS, output, places, on_cores=places.on_cores)
+    laboratory.carry_out()
+    results = collect(laboratory, content, facts_of())
+    show(results, output)
+
+
+def prepare_data(plan: Plan) -> None:
+    """Makes the plan's scenes, if it names any."""
+    scenes = plan.data.simulated
+    if scenes is not None:
+        flags = {"frames": scenes.frames, "val-frames": scenes.val_frames, "seed": scenes.seed, "far": scenes.far}
+        prepare_scenes((TOOLS / plan.data.path).resolve(), flags, TOOLS)
+
+
+def facts_of() -> dict[str, Any]:
+    """What the numbers depend on beside the plan."""
+    return {
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "processor": read_processor().name,
+        "precision": mixed_precision(read_processor()).name,
+    }
+
+
+def show(results: Mapping[str, Any], output: Path) -> None:
+    """Writes results.json, tables and pictures, and prints the tables."""

@@ -1,0 +1,179 @@
+"""From a plan that is carried out to the content of its ``results.json``: runs, choices, gains over every control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from pcdet.experiments.laboratory import Laboratory
+from pcdet.experiments.plan import PLAIN, SLICES, TEACHER
+from pcdet.experiments.results import RunFacts
+from pcdet.experiments.runs import Run
+from pcdet.experiments.scores import METRICS, mean_ap
+from pcdet.experiments.statistics import bootstrap_gains, holm, paired_gain
+
+RESAMPLES = 1000
+LEVELS = ("easy", "moderate", "hard")
+
+
+def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``results.json``.
+
+    Args:
+        laboratory: whose stages are done.
+        plan_content: the plan's file.
+        facts: of the machine and the versions.
+    """
+    plan, counts = laboratory.plan, laboratory.splits.counts
+    return {
+        "schema": 1,
+        "name": plan.name,
+        "title": plan.title,
+        "plan": plan_content,
+        "facts": facts,
+        "classes": laboratory.classes,
+        "metric": "3d moderate R40 mAP",
+        "frames": {name: counts[name] for name in ("train", "search", "report")},
+        "runs": [_run_entry(laboratory, run) for run in laboratory.wanted.values()],
+        "choices": _choices(laboratory),
+        "comparisons": Comparisons(laboratory).entries(),
+    }
+
+
+def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
+    record, measured = laboratory.runs.record(run), laboratory.measures.of(run.subject, run.method)
+    is_teacher, reported = run.method == TEACHER, run.stage != "search"
+    file = laboratory.runs.result_file(run)
+    scores = laboratory.report.scores(file) if reported else None
+    return {
+        "id": run.id,
+        "teacher": run.subject if is_teacher else laboratory.plan.students[run.subject].teacher,
+        "student": None if is_teacher else run.subject,
+        "method": run.method,
+        "length": run.length,
+        "epochs": run.epochs,
+        "seed": run.seed,
+        "factor": _factor(laboratory, run),
+        "stage": run.stage,
+        "folder": run.id,
+        "run": vars(RunFacts.of(record)),
+        "training_macs": round(laboratory.measures.training_macs(run)),
+        "train_cpu_s": record.get("train_cpu_s"),
+        "train_wall_s": record.get("train_wall_s"),
+        "params": measured["params"]["student"],
+        "macs": measured["macs_per_frame"],
+        "search": {"mAP": laboratory.found(run)},
+        "report": scores and _numbers(scores, laboratory.classes),
+    }
+
+
+def _factor(laboratory: Laboratory, run: Run) -> float | None:
+    """Of the method's weight: the trial's, or the chosen one; None where none was searched for."""
+    if run.factor is not None or run.method == TEACHER:
+        return run.factor
+    entry = laboratory.choices["weights"].get(run.subject, {}).get(run.method)
+    return None if entry is None else entry["chosen"]
+
+
+def _numbers(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, float]:
+    """AP at 40 recall points by class, metric and difficulty."""
+    keys = [f"{name}_{metric}/{level}_R40" for name in classes for metric in METRICS for level in LEVELS]
+    return {key: scores[key] for key in keys}
+
+
+def _choices(laboratory: Laboratory) -> dict[str, Any]:
+    """What was decided, the lengths of the plain students under ``best_length`` and those of slices beside them."""
+    found = laboratory.choices
+    return {key: found[key] for key in ("teachers", "weights", "finalists", "best_length", "equal_length")}
+
+
+class Comparisons:
+    """Paired gains of every method over its controls.
+
+    Args:
+        laboratory: whose stages are done.
+    """
+
+    def __init__(self, laboratory: Laboratory):
+        self.laboratory, self.plan = laboratory, laboratory.plan
+        self.map_of = cache(self._map_of)
+        self.frames_of = cache(self._frames_of)
+        self._seeds: dict[tuple[str, str, float], list[int]] = {}
+        for run in laboratory.wanted.values():
+            if run.stage not in ("search", "teacher"):
+                self._seeds.setdefault((run.subject, run.method, run.length), []).append(run.seed)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All of them, with Holm's correction over the finalists of each control and metric."""
+        entries = [entry for case in self._cases() for metric in METRICS if (entry := self._entry(*case, metric))]
+        families: dict[tuple, list[dict]] = {}
+        for entry in entries:
+            if entry["length"] == 1 and entry["method"] in self.laboratory.choices["finalists"][entry["student"]]:
+                key = entry["student"], entry["control"], entry["metric"]
+                families.setdefault(key, []).append(entry)
+        for family in families.values():
+            for entry, p in zip(family, holm([entry["p"] for entry in family]), strict=True):
+                entry["p_holm"] = p
+        return entries
+
+    def _cases(self) -> Iterator[tuple[str, str, float, str, str, float]]:
+        """(student, method, length, what the control is called, control, its length)."""
+        for student, method, length in self._seeds:
+            if method == PLAIN:
+                continue
+            for control in (PLAIN, SLICES):
+                if control == method or (control == SLICES and not self.plan.begins_with_weights(method)):
+                    continue
+                yield student, method, length, control, control, length
+                if equal := self.laboratory.choices["equal_length"][student].get(method, {}).get(control):
+                    if length == 1:
+                        yield student, method, length, f"{control} at equal compute", control, equal
+                key = student if control == PLAIN else f"{student}/{SLICES}"
+                best = self.laboratory.choices["best_length"][key]["chosen"]
+                yield student, method, length, f"{control} at its best length", control, best
+
+    def _entry(
+        self, student: str, method: str, length: float, called: str, control: str, control_length: float, metric: str
+    ) -> dict[str, Any] | None:
+        """One comparison; None where no seed is common."""
+        own, base = (student, method, length), (student, control, control_length)
+        seeds = sorted(set(self._seeds.get(own, ())) & set(self._seeds.get(base, ())))
+        if not seeds:
+            return None
+        sides = [[self.map_of(*side, seed, metric) for seed in seeds] for side in (own, base)]
+        resampled = None
+        if len(seeds) > 1:
+            frames = [[self.frames_of(*side, seed, metric) for seed in seeds] for side in (own, base)]
+            resampled = bootstrap_gains(*frames, resamples=RESAMPLES)
+        gain = paired_gain(*sides, bootstrap=resampled)
+        cost = [self.laboratory.measures.training_macs(self._run(*side, seeds[0])) for side in (own, base)]
+        return {
+            "student": student,
+            "method": method,
+            "length": length,
+            "control": called,
+            "control_length": control_length,
+            "metric": metric,
+            "seeds": len(seeds),
+            "gains": list(gain.differences),
+            "mean": gain.mean,
+            "interval": gain.interval and list(gain.interval),
+            "bootstrap": gain.bootstrap and list(gain.bootstrap),
+            "p": gain.p,
+            "p_holm": None,
+            "p_least": gain.p_least,
+            "shown": gain.shown,
+            "cost": cost[0] / cost[1],
+        }
+
+    def _run(self, student: str, method: str, length: float, seed: int) -> Run:
+        return self.laboratory.run(student, method, length, seed)
+
+    def _map_of(self, student: str, method: str, length: float, seed: int, metric: str) -> float:
+        file = self.laboratory.runs.result_file(self._run(student, method, length, seed))
+        return mean_ap(self.laboratory.report.scores(file), self.laboratory.classes, metric)
+
+    def _frames_of(self, student: str, method: str, length: float, seed: int, metric: str):
+        file = self.laboratory.runs.result_file(self._run(student, method, length, seed))
+        return self.laboratory.report.frame_scores(file, metric)

@@ -1,0 +1,277 @@
+"""A plan carried out, stage by stage: teachers, costs, weights, screening, finals and learning curves.
+
+Everything that a stage knows comes from files that earlier jobs left. A plan that is killed and started again therefore
+takes the same decisions and goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pcdet.experiments import choices
+from pcdet.experiments.choices import epochs_of, mean
+from pcdet.experiments.jobs import Job, run_jobs
+from pcdet.experiments.measures import Measures
+from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
+from pcdet.experiments.runs import Run, Runs
+from pcdet.experiments.scores import Scorer, mean_ap
+from pcdet.experiments.splits import Splits
+from pcdet.experiments.weight_search import WeightSearch
+from pcdet.registry import ConfigError
+
+
+class Laboratory:
+    """Carries out a plan.
+
+    Args:
+        plan: what is asked for.
+        tools: folder of the commands.
+        output: the plan's folder.
+        places: where jobs run; see ``jobs.run_jobs``.
+        on_cores: whether these are cores rather than GPUs.
+        say: gets a line for people.
+
+    Attributes:
+        choices: what was decided, as ``results.json`` has it.
+        wanted: every run of the plan so far, by its id.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tools: Path,
+        output: Path,
+        places,
+        *,
+        on_cores: bool = True,
+        say: Callable[[str], None] = print,
+    ):
+        self.plan, self.output, self.places, self.say = plan, output, places, say
+        self.splits = Splits(plan.data, tools / plan.data.path, output / "splits")
+        self.runs = Runs(plan, self.splits, tools, output, on_cores=on_cores)
+        self.measures = Measures(self.runs)
+        first = self.runs.config(self.runs.model_file(self.plain(next(iter(plan.students)), 1.0, 0)))
+        self.search, self.report = (Scorer(first, self.splits, name, tools) for name in ("search", "report"))
+        self.classes = self.report.classes
+        self.choices: dict = {"teachers": {}, "weights": {}, "finalists": {}, "best_length": {}, "equal_length": {}}
+        self.wanted: dict[str, Run] = {}
+
+    def carry_out(self) -> None:
+        """All stages, one after the other."""
+        self.train_teachers()
+        self.measure()
+        self.search_weights()
+        self.screen()
+        self.finish()
+
+    # ---------------------------------------------------------------------------------------------------------- stages
+
+    def train_teachers(self) -> None:
+        """Every teacher at its lengths, and every plain student's learning curve."""
+        teachers = [run for name in self.plan.teachers for run in self.teacher_runs(name)]
+        curves = [run for name in self.plan.students for run in self.curve(name, PLAIN)]
+        self.train("teachers and plain students", [*teachers, *curves])
+        for name in self.plan.students:
+            self.choices["best_length"][name] = self._best_length(name, PLAIN)
+        for name in self.plan.teachers:
+            self.choices["teachers"][name] = self._choose_teacher(name)
+
+    def measure(self) -> None:
+        """What a training step of every method costs and how strong its losses are."""
+        jobs = [self.measures.teacher_job(name) for name in self.plan.teachers]
+        for student in self.plan.students:
+            teacher = self.teacher_job(student)
+            jobs += [self.measures.job(student, method, teacher) for method in self.methods(student)]
+        self._run("costs of the methods", jobs)
+
+    def search_weights(self) -> None:
+        """The weight of every method with losses, from a trial of each factor."""
+        config = self.plan.search
+        if config is None:
+            return
+        search = WeightSearch(self.output / "weight_search.journal", config.factors)
+        trials = {}
+        for student in self.plan.students:
+            for method in filter(self.plan.has_losses, self.plan.methods):
+                base = self.measures.base_weight(student, method, config.share)
+                search.ask(f"{student}/{method}")
+                trials[student, method] = base, {f: self._trial(student, method, base * f, f) for f in config.factors}
+        self.train("weights", [run for _, runs in trials.values() for run in runs.values()])
+        for (student, method), (base, runs) in trials.items():
+            values = {factor: self.found(run) for factor, run in runs.items()}
+            chosen = search.tell(f"{student}/{method}", values)
+            entry = {"base": base, "trials": [{"factor": f, "search": v} for f, v in values.items()], "chosen": chosen}
+            self.choices["weights"].setdefault(student, {})[method] = entry
+
+    def screen(self) -> None:
+        """Every method at length 1, with few seeds, and the curve of slices; then the finalists are known."""
+        runs = [self.run(s, m, 1.0, seed, "screening") for s, m, seed in self._screening()]
+        runs += [run for student in self._with_slices() for run in self.curve(student, SLICES)]
+        self.train("screening", runs)
+        for student in self._with_slices():
+            self.choices["best_length"][f"{student}/{SLICES}"] = self._best_length(student, SLICES)
+        for student in self.plan.students:
+            seeds = range(self.plan.seeds.screening)
+            means = {m: mean([self.found(self.run(student, m, 1.0, s)) for s in seeds]) for m in self.plan.methods}
+            chosen = choices.finalists(means, self.plan.finalists.best, self.plan.finalists.always)
+            self.choices["finalists"][student] = chosen
+            self.choices["equal_length"][student] = {m: self._equal_length(student, m) for m in chosen}
+
+    def finish(self) -> None:
+        """Finalists and controls with all seeds, and their learning curves."""
+        runs = []
+        for student, chosen in self.choices["finalists"].items():
+            for method in chosen:
+                runs += [self.run(student, method, 1.0, seed, "finals") for seed in range(self.plan.seeds.finals)]
+                runs += self.curve(student, method)
+            for control, lengths in self.control_lengths(student, chosen).items():
+                runs += [
+                    self.run(student, control, length, seed, "finals")
+                    for length in lengths
+                    for seed in range(self.plan.seeds.finals)
+                ]
+        self.train("finals and learning curves", runs)
+
+    # ------------------------------------------------------------------------------------------------------------ runs
+
+    def methods(self, student: str) -> list[str]:
+        """All rows of a student: controls first."""
+        return [PLAIN, *([SLICES] if student in self._with_slices() else []), *self.plan.methods]
+
+    def run(self, student: str, method: str, length: float, seed: int, stage: str = "finals") -> Run:
+        """A student's run with the weight that was chosen for its method."""
+        epochs = epochs_of(length, self.plan.students[student].epochs)
+        return Run(student, method, length, epochs, seed, self.weight(student, method), stage)
+
+    def plain(self, student: str, length: float, seed: int) -> Run:
+        """The plain student's."""
+        return self.run(student, PLAIN, length, seed)
+
+    def weight(self, student: str, method: str) -> float | None:
+        """``KD.WEIGHT`` of a method; None where it has no losses."""
+        if method in (PLAIN, SLICES) or not self.plan.has_losses(method):
+            return None
+        entry = self.choices["weights"].get(student, {}).get(method)
+        return 1.0 if entry is None else entry["base"] * entry["chosen"]
+
+    def curve(self, student: str, method: str) -> list[Run]:
+        """A method at every length of the plan."""
+        seeds = range(self.plan.seeds.curves)
+        return [self.run(student, method, length, seed, "curves") for length in self.plan.lengths for seed in seeds]
+
+    def control_lengths(self, student: str, chosen: Sequence[str]) -> dict[str, list[float]]:
+        """Control -> the lengths at which it stands beside these finalists, all with all seeds."""
+        equal = self.choices["equal_length"][student]
+        lengths = {PLAIN: {1.0, self.choices["best_length"][student]["chosen"]}}
+        lengths[PLAIN] |= {equal[method][PLAIN] for method in chosen}
+        if student in self._with_slices():
+            lengths[SLICES] = {1.0, self.choices["best_length"][f"{student}/{SLICES}"]["chosen"]}
+            lengths[SLICES] |= {equal[method][SLICES] for method in chosen if SLICES in equal[method]}
+        return {control: sorted(values) for control, values in lengths.items()}
+
+    def teacher_runs(self, name: str) -> list[Run]:
+        """A teacher's trainings; none where it is given."""
+        config = self.plan.teachers[name]
+        longest = config.epochs[-1] if config.epochs else 1
+        return [Run(name, TEACHER, e / longest, e, config.seed, stage="teacher") for e in config.epochs]
+
+    def teacher_job(self, student: str) -> Job | None:
+        """The job that trained the teacher of a student; None where the teacher is given."""
+        name = self.plan.students[student].teacher
+        chosen = {run.epochs: run for run in self.teacher_runs(name)}
+        return self.runs.job(chosen[self.choices["teachers"][name]["chosen"]]) if chosen else None
+
+    def train(self, stage: str, runs: Iterable[Run]) -> None:
+        """Trains what is not trained yet; long ones first, so that the last to end is a short one."""
+        runs = list({run.id: run for run in runs}.values())
+        for run in runs:
+            self.wanted.setdefault(run.id, run)
+        jobs = [self._job(run) for run in runs]
+        self._run(stage, sorted(jobs, key=lambda job: -job.work))
+
+    def found(self, run: Run) -> float:
+        """The mAP of a run on the search split: what choices are made on."""
+        return mean_ap(self.search.scores(self.runs.result_file(run)), self.classes)
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _job(self, run: Run) -> Job:
+        distils = run.method not in (TEACHER, PLAIN)
+        teacher = self.teacher_job(run.subject) if distils else None
+        return self.runs.job(run, teacher, work=self.measures.work(run))
+
+    def _run(self, stage: str, jobs: Sequence[Job]) -> None:
+        self._check_budget(stage)
+        self.say(f"{stage}: {len(jobs)} jobs")
+        run_jobs(jobs, self.places)
+
+    def _check_budget(self, stage: str) -> None:
+        """ConfigError where the budget is spent."""
+        bound = self.plan.budget.cpu_minutes
+        spent = sum(self.cpu_seconds(run) for run in self.wanted.values()) / 60
+        if bound is not None and spent > bound:
+            raise ConfigError(
+                f"BUDGET.CPU_MINUTES: the trainings have taken {spent:.0f} CPU minutes, {bound:g} are allowed, and "
+                f"{stage} would come next; what is there stays, and the same command with a larger budget goes on"
+            )
+
+    def cpu_seconds(self, run: Run) -> float:
+        """What a run has taken so far."""
+        file = self.runs.folder(run) / "run.json"
+        return json.loads(file.read_text(encoding="utf-8")).get("train_cpu_s") or 0.0 if file.is_file() else 0.0
+
+    def _trial(self, student: str, method: str, weight: float, factor: float) -> Run:
+        config = self.plan.search
+        length = config.epochs / self.plan.students[student].epochs
+        return Run(student, method, length, config.epochs, config.seed, weight, "search", factor)
+
+    def _screening(self) -> list[tuple[str, str, int]]:
+        seeds = range(self.plan.seeds.screening)
+        return [(s, m, seed) for s in self.plan.students for m in self.methods(s) for seed in seeds]
+
+    def _with_slices(self) -> list[str]:
+        """Students whose controls are slices too: all, where some method begins with the teacher's weights."""
+        begins = any(map(self.plan.begins_with_weights, self.plan.methods))
+        return list(self.plan.students) if begins else []
+
+    def _best_length(self, student: str, method: str) -> dict:
+        seeds = range(self.plan.seeds.curves)
+        found = {
+            length: mean([self.found(self.run(student, method, length, seed)) for seed in seeds])
+            for length in self.plan.lengths
+        }
+        lengths = [{"length": length, "search": value} for length, value in found.items()]
+        return {"lengths": lengths, "chosen": choices.best(found)}
+
+    def _choose_teacher(self, name: str) -> dict:
+        runs = self.teacher_runs(name)
+        if not runs:
+            return {"lengths": [], "chosen": None, "stopped_improving": None, "above_student": None, "enough": None}
+        found = {run.epochs: self.found(run) for run in runs}
+        chosen = choices.best(found)
+        plain = [
+            max(entry["search"] for entry in self.choices["best_length"][student]["lengths"])
+            for student, config in self.plan.students.items()
+            if config.teacher == name
+        ]
+        above = found[chosen] - max(plain, default=0.0)
+        if above < self.plan.enough:
+            self.say(
+                f"teacher {name}: {above:.1f} points of mAP above its plain student at its best length; below "
+                f"{self.plan.enough:g} (ENOUGH) there is little to distil"
+            )
+        return {
+            "lengths": [{"epochs": epochs, "search": value} for epochs, value in found.items()],
+            "chosen": chosen,
+            "stopped_improving": choices.stopped_improving(list(found.values())),
+            "above_student": above,
+            "enough": above >= self.plan.enough,
+        }
+
+    def _equal_length(self, student: str, method: str) -> dict[str, float]:
+        """Control -> the length at which it costs what the method costs at length 1."""
+        controls = [PLAIN, *([SLICES] if self.plan.begins_with_weights(method) else [])]
+        own = self.measures.macs_per_sample(student, method)
+        return {c: choices.equal_length(own / self.measures.macs_per_sample(student, c)) for c in controls}

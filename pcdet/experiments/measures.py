@@ -1,0 +1,89 @@
+"""Counted costs and measured strengths of a plan's methods, from the command that measures them before any training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pcdet.experiments.freshness import digest
+from pcdet.experiments.jobs import Job
+from pcdet.experiments.plan import PLAIN, TEACHER
+from pcdet.experiments.runs import Run, Runs
+
+SEED = 0  # of the batches that are measured, the same for every method
+
+
+class Measures:
+    """Jobs of ``kd_measure.py`` and what they found.
+
+    Args:
+        runs: of the plan.
+    """
+
+    def __init__(self, runs: Runs):
+        self.runs, self.plan = runs, runs.plan
+        self._read: dict[tuple[str, str], Mapping[str, Any]] = {}
+
+    def job(self, student: str, method: str, teacher: Job | None) -> Job:
+        """Measures a method at ``KD.WEIGHT`` 1."""
+        weight = 1.0 if method != PLAIN and self.plan.has_losses(method) else None
+        run = Run(student, method, 1.0, 1, SEED, weight)
+        return self._new_job(run, teacher, [] if method == PLAIN else self.runs.teacher_flags(student, teacher))
+
+    def teacher_job(self, name: str) -> Job:
+        """Measures a teacher's own training."""
+        return self._new_job(Run(name, TEACHER, 1.0, 1, SEED), None, [])
+
+    def of(self, subject: str, method: str) -> Mapping[str, Any]:
+        """What was measured."""
+        key = subject, method
+        if key not in self._read:
+            self._read[key] = json.loads(self._file(subject, method).read_text(encoding="utf-8"))
+        return self._read[key]
+
+    def macs_per_sample(self, subject: str, method: str) -> float:
+        """Multiply-accumulates of a training step for one sample, the teacher's forward pass among them."""
+        return self.of(subject, method)["training_macs_per_sample"]["total"]
+
+    def training_macs(self, run: Run) -> float:
+        """Those of a whole training."""
+        split = "teacher_train" if run.method == TEACHER else "train"
+        return self.macs_per_sample(run.subject, run.method) * run.epochs * self.runs.splits.counts[split]
+
+    def base_weight(self, student: str, method: str, share: float) -> float:
+        """``KD.WEIGHT`` at which the gradient of the losses has this share of the detection loss's norm.
+
+        1, the file's own weights, where there is no gradient to measure before the training.
+        """
+        found = self.of(student, method)["total"]["share_of_gradient"]
+        return float(f"{share / found:.4g}") if found else 1.0
+
+    def work(self, run: Run) -> float:
+        """How long a training takes against others: its cost where that is known, else its epochs."""
+        known = self._file(run.subject, run.method).is_file()
+        return self.training_macs(run) if known else self._guess(run)
+
+    def _guess(self, run: Run) -> float:
+        """Before anything is measured: a teacher's step costs about three of its student's."""
+        return run.epochs * self.runs.splits.counts["train"] * (3.0 if run.method == TEACHER else 1.0) * 1e9
+
+    def _file(self, subject: str, method: str):
+        kind = "teachers" if method == TEACHER else subject
+        return self.runs.output / "measures" / kind / (subject if method == TEACHER else method) / "measure.json"
+
+    def _new_job(self, run: Run, teacher: Job | None, teacher_flags: list[str]) -> Job:
+        file, model = self._file(run.subject, run.method), self.runs.model_file(run)
+        search = self.plan.search
+        command = [sys.executable, "kd_measure.py", "--cfg_file", self.runs.relative(model), *teacher_flags]
+        command += ["--json", self.runs.relative(file), "--seed", str(SEED)]
+        if search is not None:
+            command += ["--batches", str(search.batches), "--warm_steps", str(search.warm_steps)]
+        facts = {"model": self.runs.config(model), "command": command[1:], "frames": self.runs.splits.digests}
+        if teacher is not None:
+            facts["teacher"] = digest(teacher.facts)
+        return Job(
+            name=f"cost of {run.subject}/{run.method}", command=command, cwd=self.runs.tools, folder=file.parent,
+            product=file, facts=facts, work=1.0, needs=[teacher] if teacher is not None else [],
+        )  # fmt: skip

@@ -1,0 +1,315 @@
+"""A plan of experiments: the YAML file that names data, teachers, students, methods, seeds and budget."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pcdet.config.files import find_config_file
+from pcdet.config.yaml_files import read_yaml
+from pcdet.registry import ConfigError
+from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, parse_node
+
+# Methods that every plan has, since they are controls. A plan's own methods have other names.
+TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"
+SLICES_BLOCK = {"INIT": {"NAME": "slice"}, "LOSSES": []}
+FEW = 4  # frames of a rehearsal's splits
+NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")  # of what becomes part of a folder's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedConfig:
+    """Scenes to be made where ``DATA.PATH`` has none; see ``python -m pcdet.datasets.simulated``.
+
+    Attributes:
+        frames: of the train and the val split together.
+        val_frames: of the val split.
+        seed: of the scenes.
+        far: labelled objects stand up to so many metres ahead.
+    """
+
+    frames: Count
+    val_frames: Count
+    seed: CountOrZero = 0
+    far: Positive = 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Some frames of some info files.
+
+    Attributes:
+        infos: info files in ``DATA.PATH``, one after the other.
+        first: the first frame that is taken, counted from 0.
+        frames: how many are taken; None: all that follow.
+    """
+
+    infos: list[str]
+    first: CountOrZero = 0
+    frames: Count | None = None
+
+    def __post_init__(self):
+        if not self.infos:
+            raise ValueError("INFOS: must name at least one info file, got an empty list")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The data of all runs; everything else comes from the model files' own ``DATA_CONFIG``.
+
+    Attributes:
+        path: the data folder, from ``tools/``; it replaces ``DATA_CONFIG.DATA_PATH``.
+        train: what students train on.
+        search: what every choice is made on: weights, lengths, finalists, the teacher.
+        report: what every reported number is measured on. No frame of it may be in ``train`` or ``search``.
+        teacher_train: what teachers train on; None: what students train on.
+        simulated: makes the folder; None: it is there.
+    """
+
+    path: str
+    train: SplitConfig
+    search: SplitConfig
+    report: SplitConfig
+    teacher_train: SplitConfig | None = None
+    simulated: SimulatedConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """A teacher: trained by the plan, or given.
+
+    Attributes:
+        cfg: its model file.
+        ckpt: its checkpoint, from ``tools/``; None: the plan trains it.
+        epochs: lengths of its training, ascending. The best on the search split teaches; where the longest gains less
+            than a point over the one before, it has stopped improving.
+        seed: of its trainings.
+    """
+
+    cfg: str
+    ckpt: str | None = None
+    epochs: list[Count] = field(default_factory=list)
+    seed: CountOrZero = 0
+
+    def __post_init__(self):
+        if (self.ckpt is None) == (not self.epochs):
+            raise ValueError("EPOCHS: give lengths to train it, or CKPT for one that is trained; one of them")
+        if sorted(set(self.epochs)) != self.epochs:
+            raise ValueError(f"EPOCHS: must rise, got {self.epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """A student.
+
+    Attributes:
+        cfg: its model file; a ``KD`` block in it is replaced by that of each method.
+        teacher: name of its teacher under ``TEACHERS``.
+        epochs: of a training of length 1.
+    """
+
+    cfg: str
+    teacher: str
+    epochs: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsConfig:
+    """How many seeds, counted from 0, each stage has.
+
+    Attributes:
+        screening: every method.
+        finals: finalists and controls.
+        curves: the other lengths, of finalists and controls.
+    """
+
+    screening: Count = 2
+    finals: Count = 8
+    curves: Count = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """The search for each method's weight, ``KD.WEIGHT``: the same for every method.
+
+    Attributes:
+        share: norm of the losses' gradient against the detection loss's at which the search begins.
+        factors: the trials, times that weight.
+        epochs: of each trial's training.
+        seed: of each trial's training.
+        warm_steps: of the plain student's training before the gradients are measured: those of an untrained one say
+            little.
+        batches: over which they are measured.
+    """
+
+    share: Positive = 0.3
+    factors: list[Positive] = field(default_factory=lambda: [1 / 3, 1.0, 3.0])
+    epochs: Count
+    seed: CountOrZero = 1000
+    warm_steps: CountOrZero = 0
+    batches: Count = 10
+
+    def __post_init__(self):
+        if not self.factors or len(set(self.factors)) < len(self.factors):
+            raise ValueError(f"FACTORS: must be different numbers, at least one, got {self.factors}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalistsConfig:
+    """Which methods go on after the screening.
+
+    Attributes:
+        best: so many, by their mean on the search split.
+        always: methods that go on in any case.
+    """
+
+    best: CountOrZero = 3
+    always: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """What the whole plan may cost.
+
+    Attributes:
+        cpu_minutes: CPU minutes of all trainings after which no further stage begins; None: no bound.
+    """
+
+    cpu_minutes: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A plan of experiments.
+
+    Attributes:
+        name: its output folder is ``output/experiments/<name>``.
+        title: one line for tables and pictures.
+        table: the form of its tables; see docs/EXPERIMENTS.md.
+        data: see ``DataConfig``.
+        teachers: name -> ``TeacherConfig``.
+        students: name -> ``StudentConfig``.
+        methods: name -> a ``KD`` block without its TEACHER.
+        titles: method -> its name in tables, where it is another one.
+        seeds: see ``SeedsConfig``.
+        search: see ``SearchConfig``; None: the weights are those of the methods' blocks.
+        finalists: see ``FinalistsConfig``.
+        lengths: of the learning curves, as multiples of a student's epochs, ascending; 1 is one of them.
+        enough: points of mAP on the search split that a teacher must stand above the plain student at its best length,
+            or there is little to distil.
+        budget: see ``BudgetConfig``.
+        flags: more flags of every training, such as ``[--batch_size, "16", --workers, "8"]``.
+    """
+
+    name: str
+    title: str = ""
+    table: Literal["overview", "detectors", "methods", "ablation", "sensitivity"] = "overview"
+    data: DataConfig
+    teachers: dict[str, TeacherConfig]
+    students: dict[str, StudentConfig]
+    methods: dict[str, dict[str, Any]]
+    titles: dict[str, str] = field(default_factory=dict)
+    seeds: SeedsConfig = SeedsConfig()
+    search: SearchConfig | None = None
+    finalists: FinalistsConfig = FinalistsConfig()
+    lengths: list[Positive] = field(default_factory=lambda: [1.0])
+    enough: Positive = 10.0
+    budget: BudgetConfig = BudgetConfig()
+    flags: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        problems = [*_name_problems(self), *_reference_problems(self)]
+        if sorted(set(self.lengths)) != self.lengths or 1.0 not in self.lengths:
+            problems.append(f"LENGTHS: must rise and have 1 among them, got {self.lengths}")
+        if problems:
+            raise ConfigError(problems)
+
+    def block(self, method: str) -> dict[str, Any]:
+        """The ``KD`` block of a method, without its TEACHER and its weight, keys in upper case."""
+        return SLICES_BLOCK if method == SLICES else {key.upper(): value for key, value in self.methods[method].items()}
+
+    def has_losses(self, method: str) -> bool:
+        """Whether there is a weight to search for."""
+        return method != PLAIN and bool(self.block(method).get("LOSSES"))
+
+    def begins_with_weights(self, method: str) -> bool:
+        """Whether the student takes its first weights from the teacher, so that slices alone are a control."""
+        return method != PLAIN and (self.block(method).get("INIT") or {}).get("NAME", "none") != "none"
+
+
+def load_plan(path: str | Path) -> tuple[Plan, dict[str, Any]]:
+    """A plan from its file.
+
+    Args:
+        path: a YAML file; a relative one counts from the working directory, else from the repository's ``tools/``.
+
+    Returns:
+        The plan, and the file's content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: with everything that is wrong with it.
+    """
+    file = find_config_file(path)
+    content = read_yaml(file)
+    try:
+        return parse_node(content, Plan), content
+    except ConfigError as error:
+        raise ConfigError([f"{file.name}: {problem}" for problem in error.problems]) from error
+
+
+def rehearsal(plan: Plan) -> Plan:
+    """The same plan at the least length: every stage and every row, in minutes, with numbers that say nothing.
+
+    One epoch, one seed, four frames a split, two batches to measure costs; two lengths where the plan has several.
+    """
+    few = {name: replace(getattr(plan.data, name), frames=FEW) for name in ("train", "search", "report")}
+    if plan.data.teacher_train is not None:
+        few["teacher_train"] = replace(plan.data.teacher_train, frames=FEW)
+    teachers = {name: replace(t, epochs=list(range(1, len(t.epochs[:2]) + 1))) for name, t in plan.teachers.items()}
+    return replace(
+        plan,
+        name=f"{plan.name}_rehearsal",
+        data=replace(plan.data, **few),
+        teachers=teachers,
+        students={name: replace(student, epochs=1) for name, student in plan.students.items()},
+        seeds=SeedsConfig(screening=1, finals=1, curves=1),
+        search=plan.search and replace(plan.search, epochs=1, batches=2, warm_steps=min(plan.search.warm_steps, 1)),
+        lengths=[1.0, 2.0] if len(plan.lengths) > 1 else [1.0],
+        budget=BudgetConfig(),
+    )
+
+
+def _name_problems(plan: Plan) -> list[str]:
+    """Names that cannot be part of a folder's, or that a control has."""
+    groups = {"TEACHERS": plan.teachers, "STUDENTS": plan.students, "METHODS": plan.methods}
+    problems = [] if NAME_RULE.fullmatch(plan.name) else [f"NAME: {_not_a_name(plan.name)}"]
+    for key, entries in groups.items():
+        problems += [f"{key}.{name}: {_not_a_name(name)}" for name in entries if not NAME_RULE.fullmatch(name)]
+        if key != "METHODS" and not entries:
+            problems.append(f"{key}: must name at least one")
+    taken = [name for name in (TEACHER, PLAIN, SLICES) if name in plan.methods]
+    return problems + [f"METHODS.{name}: the plan makes this row itself; use another name" for name in taken]
+
+
+def _not_a_name(name: str) -> str:
+    return f"becomes part of a folder's name: letters, digits and + . _ - only, got {name!r}"
+
+
+def _reference_problems(plan: Plan) -> list[str]:
+    """Names that are nowhere else in the plan, and blocks that hold what the plan itself writes."""
+    problems = [
+        f"STUDENTS.{name}.TEACHER: TEACHERS has no {student.teacher!r}; {nearest_name(student.teacher, plan.teachers)}"
+        for name, student in plan.students.items()
+        if student.teacher not in plan.teachers
+    ]
+    for key, names in (("FINALISTS.ALWAYS", plan.finalists.always), ("TITLES", plan.titles)):
+        known = [*plan.methods, TEACHER, PLAIN, SLICES] if key == "TITLES" else plan.methods
+        unknown = [name for name in names if name not in known]
+        problems += [f"{key}: METHODS has no {name!r}; {nearest_name(name, known)}" for name in unknown]
+    for name, block in plan.methods.items():
+        written = [k for k in block if k.upper() in ("TEACHER", "WEIGHT")]
+        problems += [f"METHODS.{name}.{key}: the plan writes this itself; remove it" for key in written]
+    return problems

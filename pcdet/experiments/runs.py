@@ -1,0 +1,183 @@
+"""The runs of a plan: one training and its evaluation each, as a model file, a command and a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from easydict import EasyDict
+
+from pcdet.config import cfg_from_yaml_file
+from pcdet.experiments.freshness import digest
+from pcdet.experiments.jobs import Job
+from pcdet.experiments.plan import PLAIN, TEACHER, Plan
+from pcdet.experiments.splits import Splits
+from pcdet.utils.cpu_features import mixed_precision, read_processor
+from pcdet.utils.safe_files import replacing
+
+# One thread each: on a busy machine two threads of one process cost several times the CPU time of one.
+CORE_FLAGS = ["--workers", "0", "--threads", "1"]
+TRAINING_FLAGS = ["--use_amp", "--logger_iter_interval", "10", "--ckpt_save_time_interval", "60"]
+TRAINING_FLAGS += ["--max_ckpt_save_num", "1"]
+# A student's KD block is replaced as a whole, so every key of it is written.
+EMPTY_BLOCK = {"INIT": {"NAME": "none"}, "LABELS": None, "PRESET": "default", "WEIGHT": 1.0, "LOSSES": []}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one seed.
+
+    Attributes:
+        subject: name of the student, or of the teacher where ``method`` is "teacher".
+        method: "teacher", "plain", "slices" or one of the plan's.
+        length: as a multiple of the student's epochs.
+        epochs: of the training.
+        seed: of data order, augmentation and first weights.
+        weight: ``KD.WEIGHT``; None where there are no losses.
+        stage: for which it was first wanted: teacher, search, screening, finals or curves.
+        factor: of a trial of the weight search; None elsewhere.
+    """
+
+    subject: str
+    method: str
+    length: float
+    epochs: int
+    seed: int
+    weight: float | None = None
+    stage: str = "finals"
+    factor: float | None = None
+
+    @property
+    def id(self) -> str:
+        """Its name and folder, from the plan's."""
+        if self.method == TEACHER:
+            return f"teachers/{self.subject}/epochs{self.epochs}/seed{self.seed}"
+        what = f"x{self.length:g}" if self.factor is None else f"search{self.factor:.3g}"
+        return f"{self.subject}/{self.method}/{what}/seed{self.seed}"
+
+
+class Runs:
+    """Makes the jobs of a plan.
+
+    Args:
+        plan: what is asked for.
+        splits: info files.
+        tools: folder of the commands; all paths in commands and files are relative to it.
+        output: the plan's folder.
+        on_cores: whether jobs run on cores, one thread each, rather than on GPUs.
+    """
+
+    def __init__(self, plan: Plan, splits: Splits, tools: Path, output: Path, *, on_cores: bool = True):
+        self.plan, self.splits, self.tools, self.output = plan, splits, tools, output
+        self.flags = [*(CORE_FLAGS if on_cores else []), *TRAINING_FLAGS, *plan.flags]
+        # The same seed in another precision gives another result: what --use_amp is on this CPU.
+        self.precision = mixed_precision(read_processor()).name if on_cores else "GPU"
+        self._jobs: dict[str, Job] = {}
+        self._loaded: dict[Path, Any] = {}
+
+    def job(self, run: Run, teacher: Job | None = None, work: float = 1.0) -> Job:
+        """The job of a run, always the same object for the same run.
+
+        Args:
+            run: what is trained.
+            teacher: the job that trains its teacher; None where it has none, or one that is given.
+            work: how long it takes against others.
+        """
+        if run.id not in self._jobs:
+            self._jobs[run.id] = self._new_job(run, teacher, work)
+        return self._jobs[run.id]
+
+    def folder(self, run: Run) -> Path:
+        """Where a run lies."""
+        return self.output / run.id
+
+    def result_file(self, run: Run) -> Path:
+        """The detections of its last evaluation, in the frames of the search and the report split."""
+        split = self.config(self.model_file(run)).DATA_CONFIG.DATA_SPLIT["test"]
+        return self.folder(run) / "eval" / "eval_with_train" / f"epoch_{run.epochs}" / split / "result.pkl"
+
+    def checkpoint(self, run: Run) -> Path:
+        """Its weights."""
+        return self.folder(run) / "ckpt" / f"checkpoint_epoch_{run.epochs}.pth"
+
+    def record(self, run: Run) -> Mapping[str, Any]:
+        """Its ``run.json``."""
+        return json.loads((self.folder(run) / "run.json").read_text(encoding="utf-8"))
+
+    def teacher_flags(self, student: str, teacher: Job | None) -> list[str]:
+        """``--teacher_ckpt`` and its value."""
+        config = self.plan.teachers[self.plan.students[student].teacher]
+        return ["--teacher_ckpt", config.ckpt if teacher is None else self.relative(self._checkpoint_of(teacher))]
+
+    def relative(self, path: Path) -> str:
+        """A path as a command in ``tools`` names it."""
+        return os.path.relpath(path, self.tools)
+
+    def config(self, file: Path) -> Any:
+        """A model file, loaded once."""
+        if file not in self._loaded:
+            self._loaded[file] = cfg_from_yaml_file(file, EasyDict(LOCAL_RANK=0))
+        return self._loaded[file]
+
+    def model_file(self, run: Run) -> Path:
+        """The model file of a run, written where it is not there yet: the student's or teacher's, and what differs."""
+        is_teacher = run.method == TEACHER
+        base = (self.plan.teachers if is_teacher else self.plan.students)[run.subject].cfg
+        infos = {"train": self.splits.files["teacher_train" if is_teacher else "train"]}
+        infos["test"] = [*self.splits.files["search"], *self.splits.files["report"]]
+        content = {
+            "_BASE_CONFIG_": base,
+            "DATA_CONFIG": {"DATA_PATH": self.plan.data.path, "INFO_PATH": infos},
+        }
+        name = f"{run.subject}_{run.method}"
+        if run.method not in (TEACHER, PLAIN):
+            content["KD"] = self._block(run)
+            name += "" if run.weight is None else f"_{run.weight:.4g}"
+        file = self.output / "cfgs" / f"{name}.yaml"
+        text = yaml.safe_dump(content, sort_keys=False)
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as stream:
+                stream.write(text.encode())
+            self._loaded.pop(file, None)
+        return file
+
+    def _block(self, run: Run) -> dict[str, Any]:
+        """The ``KD`` block of a run."""
+        teacher = self.plan.teachers[self.plan.students[run.subject].teacher]
+        block = {**EMPTY_BLOCK, **self.plan.block(run.method)}
+        if run.weight is not None:
+            block["WEIGHT"] = float(f"{run.weight:.4g}")  # as the file's name says it
+        return {"TEACHER": {"CFG": teacher.cfg, "CKPT": None, "MODE": None}, **block}
+
+    def _new_job(self, run: Run, teacher: Job | None, work: float) -> Job:
+        file, folder = self.model_file(run), self.folder(run)
+        distils = run.method not in (TEACHER, PLAIN)
+        command = [sys.executable, "train_kd.py" if distils else "train.py", "--cfg_file", self.relative(file)]
+        command += ["--output_dir", self.relative(folder), "--epochs", str(run.epochs), "--seed", str(run.seed)]
+        command += self.flags + (self.teacher_flags(run.subject, teacher) if distils else [])
+        facts = {"model": self.config(file), "epochs": run.epochs, "seed": run.seed, "precision": self.precision}
+        facts |= {"flags": self.flags, "frames": self.splits.digests}
+        if distils:
+            given = self.plan.teachers[self.plan.students[run.subject].teacher].ckpt
+            facts["teacher"] = given if teacher is None else digest(teacher.facts)
+        return Job(
+            name=run.id,
+            command=command,
+            cwd=self.tools,
+            folder=folder,
+            product=self.result_file(run),
+            facts=facts,
+            work=work,
+            needs=[teacher] if distils and teacher is not None else [],
+        )
+
+    def _checkpoint_of(self, teacher: Job) -> Path:
+        epochs = teacher.facts["epochs"]
+        return teacher.folder / "ckpt" / f"checkpoint_epoch_{epochs}.pth"

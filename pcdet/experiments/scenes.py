@@ -1,0 +1,37 @@
+"""Simulated scenes for a quickstart or a plan: made by the commands that anybody would use, or found in place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pcdet.experiments.freshness import claim
+
+DATASET_CFG = Path("cfgs/dataset_configs/simulated_kitti_dataset.yaml")
+LAST_FILE = "kitti_dbinfos_train.pkl"
+
+
+def prepare_scenes(data: Path, scenes: Mapping, tools: Path, say: Callable[[str], None] = print) -> None:
+    """Writes a simulated folder and its info files, or finds them there; a folder of other scenes is put aside.
+
+    Args:
+        data: the folder.
+        scenes: flags of ``python -m pcdet.datasets.simulated`` and their values, without the dashes.
+        tools: folder of ``cfgs``.
+        say: gets a line where other scenes were in the way.
+
+    Raises:
+        subprocess.CalledProcessError: one of the two commands failed.
+    """
+    from pcdet.datasets.simulated.writer import VERSION  # takes seconds to import, and the reader has seen a line first
+
+    if reason := claim(data, {**scenes, "version": VERSION}):
+        say(f"  the scenes are made anew: {reason}")
+    flags = [part for key, value in scenes.items() for part in (f"--{key}", str(value))]
+    run, root = [sys.executable, "-m"], tools.parent
+    subprocess.run([*run, "pcdet.datasets.simulated", "--out", str(data), *flags], cwd=root, check=True)
+    if not (data / LAST_FILE).is_file():
+        prepare = [*run, "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", str(tools / DATASET_CFG)]
+        subprocess.run([*prepare, "--data_path", str(data)], cwd=root, check=True)

@@ -1,0 +1,61 @@
+"""What a run's detections are worth on the frames of one split: the data set's own numbers, kept beside the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pcdet.datasets import build_dataset
+from pcdet.datasets.pickles import read_pickle
+from pcdet.experiments.splits import Splits
+from pcdet.utils.safe_files import replacing, sha256_of
+
+METRICS = ("3d", "bev")
+
+
+class Scorer:
+    """Scores detections on the frames of one split.
+
+    Args:
+        cfg: a model's configuration, for its ``DATA_CONFIG`` and ``CLASS_NAMES``.
+        splits: of the plan.
+        name: of the split, "search" or "report".
+        tools: folder that relative paths count from.
+    """
+
+    def __init__(self, cfg: Any, splits: Splits, name: str, tools: Path):
+        data = {**cfg.DATA_CONFIG, "DATA_PATH": str(tools / cfg.DATA_CONFIG.DATA_PATH)}
+        data["INFO_PATH"] = {**data["INFO_PATH"], "test": splits.files[name]}
+        quiet = logging.Logger("pcdet.scores", logging.WARNING)
+        self.name, self.classes = name, list(cfg.CLASS_NAMES)
+        self.digest, self.frames = splits.digests[name], splits.frames[name]
+        self.dataset = build_dataset(data, self.classes, training=False, logger=quiet)
+
+    def scores(self, result_file: Path) -> dict[str, float]:
+        """The data set's flat result dictionary, from a run's ``result.pkl``, which may hold other frames too.
+
+        It is kept in ``scores_<split>.json`` beside the file, and made anew when the file or the split is another one.
+        """
+        kept = result_file.with_name(f"scores_{self.name}.json")
+        made_of = {"result": sha256_of(result_file), "frames": self.digest}
+        if kept.is_file():
+            content = json.loads(kept.read_text(encoding="utf-8"))
+            if content["made_of"] == made_of:
+                return content["scores"]
+        _, result = self.dataset.evaluation(self.detections(result_file), self.classes, eval_metric="kitti")
+        result = {key: float(value) for key, value in result.items()}
+        with replacing(kept) as stream:
+            stream.write((json.dumps({"made_of": made_of, "scores": result}, indent=1) + "\n").encode())
+        return result
+
+    def detections(self, result_file: Path) -> list[dict]:
+        """Those of the split's frames."""
+        return [anno for anno in read_pickle(result_file) if str(anno["frame_id"]) in self.frames]
+
+
+def mean_ap(scores: Mapping[str, float], classes: Sequence[str], metric: str = "3d", level: str = "moderate") -> float:
+    """Mean over the classes of the AP at 40 recall points, in percent."""
+    return sum(scores[f"{name}_{metric}/{level}_R40"] for name in classes) / len(classes)

@@ -1,0 +1,92 @@
+"""The frames of a plan: which info files its trainings and evaluations read, and that the splits keep apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcdet.datasets.pickles import read_pickle
+from pcdet.experiments.plan import DataConfig, SplitConfig
+from pcdet.registry import ConfigError
+from pcdet.utils.safe_files import replacing
+
+
+class Splits:
+    """The info files of a plan's splits, relative to the data folder, as ``DATA_CONFIG.INFO_PATH`` takes them.
+
+    A split that is a part of its files gets a file of its own in ``folder``; the data folder stays as it is.
+
+    Args:
+        data: of the plan.
+        root: the data folder.
+        folder: for the files of parts.
+
+    Attributes:
+        files: ``train``, ``search``, ``report`` and ``teacher_train`` -> info files.
+        counts: the same -> number of frames.
+        digests: the same -> a text that changes with their content.
+        frames: the same -> the frames' names.
+
+    Raises:
+        ConfigError: an info file is missing or no list, a part lies beyond its end, or a frame of the report split is
+            trained on or chosen by.
+    """
+
+    def __init__(self, data: DataConfig, root: Path, folder: Path):
+        self.files: dict[str, list[str]] = {}
+        self.counts: dict[str, int] = {}
+        self.digests: dict[str, str] = {}
+        self.frames: dict[str, set[str]] = {}
+        configs = {"train": data.train, "search": data.search, "report": data.report}
+        configs["teacher_train"] = data.teacher_train or data.train
+        for name, config in configs.items():
+            infos = _read(config, root, f"DATA.{name.upper()}")
+            self.counts[name] = len(infos)
+            self.frames[name] = {_frame_of(info) for info in infos}
+            self.digests[name] = hashlib.sha256(pickle.dumps(infos)).hexdigest()[:16]
+            self.files[name] = _files(config, infos, root, folder / f"{name}.pkl")
+        for name in ("train", "teacher_train", "search"):
+            if both := self.frames[name] & self.frames["report"]:
+                raise ConfigError(
+                    f"DATA.REPORT: {len(both)} of its frames, such as {sorted(both)[0]}, are in DATA.{name.upper()} "
+                    "too; what is reported must come from frames that nothing was trained on or chosen by"
+                )
+
+
+def _read(config: SplitConfig, root: Path, path: str) -> list[Any]:
+    infos: list[Any] = []
+    for name in config.infos:
+        file = root / name
+        if not file.is_file():
+            raise ConfigError(f"{path}.INFOS: {file} does not exist; make the data set's info files first")
+        content = read_pickle(file)
+        if not isinstance(content, list):
+            raise ConfigError(f"{path}.INFOS: {file} holds no list of frames, but {type(content).__name__}")
+        infos += content
+    end = len(infos) if config.frames is None else config.first + config.frames
+    if end > len(infos) or config.first >= len(infos):
+        raise ConfigError(f"{path}: frames {config.first} to {end} are asked for; the files hold {len(infos)}")
+    return infos[config.first : end]
+
+
+def _files(config: SplitConfig, infos: Sequence[Any], root: Path, part: Path) -> list[str]:
+    """Names of the split's info files from the data folder; writes ``part`` where it is a part of them."""
+    if config.first == 0 and config.frames is None:
+        return list(config.infos)
+    content = pickle.dumps(infos)
+    if not part.is_file() or part.read_bytes() != content:  # an unchanged file keeps its time
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(part) as stream:
+            stream.write(content)
+    return [os.path.relpath(part, root)]
+
+
+def _frame_of(info: dict) -> str:
+    """A frame's name in the info files of KITTI, and of data sets in its manner; nuScenes' have a token."""
+    if "point_cloud" in info:
+        return str(info["point_cloud"]["lidar_idx"])
+    return str(info["token"])

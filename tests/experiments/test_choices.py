@@ -1,0 +1,37 @@
+"""What a plan decides from its numbers, against decisions made by hand."""
+
+import pytest
+
+from pcdet.experiments import choices
+
+
+@pytest.mark.parametrize(
+    "cost, length, expected",
+    [(1.0, 1.0, 1.0), (1.01, 1.0, 1.25), (1.25, 1.0, 1.25), (1.6, 1.0, 1.75), (1.6, 2.0, 3.25), (0.7, 1.0, 1.0)],
+)
+def test_a_control_at_equal_compute_is_never_shorter_than_its_share_of_the_cost(cost, length, expected):
+    assert choices.equal_length(cost, length) == expected
+
+
+@pytest.mark.parametrize(
+    "length, epochs, expected", [(1, 4, 4), (1.25, 4, 5), (1.25, 2, 3), (0.25, 1, 1), (1.75, 6, 11)]
+)
+def test_a_length_is_whole_epochs_and_half_ones_are_rounded_up(length, epochs, expected):
+    assert choices.epochs_of(length, epochs) == expected
+
+
+def test_a_training_has_stopped_improving_when_the_longest_gains_less_than_a_point():
+    assert choices.stopped_improving([10.0, 20.0, 20.9])
+    assert choices.stopped_improving([10.0, 20.0, 18.0])
+    assert not choices.stopped_improving([10.0, 20.0, 21.0])
+    assert not choices.stopped_improving([10.0])
+
+
+def test_of_equal_values_the_first_is_best():
+    assert choices.best({1.0: 20.0, 2.0: 25.0, 4.0: 25.0}) == 2.0
+
+
+def test_finalists_are_the_best_and_those_that_always_go_on_in_the_order_of_the_table():
+    means = {"fitnet": 3.0, "pkd": 9.0, "cwd": 5.0, "mgd": 7.0, "pointdistiller": 1.0}
+    assert choices.finalists(means, 2, ["pointdistiller"]) == ["pkd", "mgd", "pointdistiller"]
+    assert choices.finalists(means, 2, ["pkd"]) == ["pkd", "mgd"]

@@ -1,0 +1,97 @@
+"""Plans of experiments: what is accepted, what is named when it is wrong, and what a rehearsal leaves."""
+
+import copy
+
+import pytest
+import yaml
+
+from pcdet.experiments.plan import load_plan, rehearsal
+from pcdet.registry import ConfigError
+
+SMALL = {
+    "NAME": "small",
+    "DATA": {
+        "PATH": "../data/small",
+        "TRAIN": {"INFOS": ["train.pkl"]},
+        "SEARCH": {"INFOS": ["val.pkl"], "FRAMES": 10},
+        "REPORT": {"INFOS": ["val.pkl"], "FIRST": 10},
+    },
+    "TEACHERS": {"full": {"CFG": "teacher.yaml", "EPOCHS": [4, 8]}},
+    "STUDENTS": {"4x": {"CFG": "student.yaml", "TEACHER": "full", "EPOCHS": 4}},
+    "METHODS": {
+        "fitnet": {"LOSSES": [{"NAME": "FitNet", "FEATURE": "spatial_features_2d"}]},
+        "slices+logits": {"INIT": {"NAME": "slice"}, "LOSSES": [{"NAME": "PivotalLogit"}]},
+        "l1": {"INIT": {"NAME": "l1"}, "LOSSES": []},
+    },
+    "SEARCH": {"EPOCHS": 2, "WARM_STEPS": 50},
+    "LENGTHS": [1, 2, 4],
+}
+
+
+def plan_of(tmp_path, *changes):
+    """The small plan, each change a path of keys and a value."""
+    content = copy.deepcopy(SMALL)
+    for *keys, last, value in changes:
+        node = content
+        for key in keys:
+            node = node[key]
+        node[last] = value
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return load_plan(file)[0]
+
+
+def test_a_plan_knows_which_methods_have_a_weight_and_which_begin_with_weights(tmp_path):
+    plan = plan_of(tmp_path)
+    assert [plan.has_losses(m) for m in ("plain", "slices", "fitnet", "slices+logits", "l1")] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+    assert [plan.begins_with_weights(m) for m in ("plain", "slices", "fitnet", "slices+logits", "l1")] == [
+        False, True, False, True, True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("NAME", "a/b"), r"plan.yaml: NAME: becomes part of a folder's name.*'a/b'"),
+        (("STUDENTS", "4x", "TEACHER", "ful"), r"STUDENTS.4x.TEACHER: TEACHERS has no 'ful'; did you mean full\?"),
+        (("METHODS", "plain", {}), "METHODS.plain: the plan makes this row itself; use another name"),
+        (("METHODS", "fitnet", "WEIGHT", 2), "METHODS.fitnet.WEIGHT: the plan writes this itself; remove it"),
+        (("LENGTHS", [2, 4]), r"LENGTHS: must rise and have 1 among them, got \[2.0, 4.0\]"),
+        (("LENGTHS", [2, 1]), r"LENGTHS: must rise"),
+        (("TEACHERS", "full", {"CFG": "t.yaml"}), "TEACHERS.full.EPOCHS: give lengths to train it, or CKPT"),
+        (("TEACHERS", "full", "EPOCHS", [8, 4]), r"TEACHERS.full.EPOCHS: must rise, got \[8, 4\]"),
+        (("FINALISTS", {"ALWAYS": ["fitnets"]}), r"FINALISTS.ALWAYS: METHODS has no 'fitnets'; did you mean fitnet\?"),
+        (("TITLES", {"pkd": "PKD"}), "TITLES: METHODS has no 'pkd'"),
+        (("SEARCH", {"EPOCHS": 2, "FACTORS": [1, 1]}), "SEARCH.FACTORS: must be different numbers"),
+        (("DATA", "TRAIN", {"INFOS": []}), "DATA.TRAIN.INFOS: must name at least one info file"),
+        (("SEEDS", {"FINALS": 0}), "SEEDS.FINALS: must be at least 1, got 0"),
+        (("SEEDZ", {}), "SEEDZ: Plan has no such key; did you mean SEEDS?"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_key_rule_and_value(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_of(tmp_path, change)
+
+
+def test_all_problems_of_names_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        plan_of(tmp_path, ("METHODS", "teacher", {}), ("LENGTHS", [2]), ("STUDENTS", "4x", "TEACHER", "x"))
+    assert len(error.value.problems) == 3
+
+
+def test_a_rehearsal_keeps_every_row_and_stage_at_the_least_length(tmp_path):
+    plan = plan_of(tmp_path)
+    short = rehearsal(plan)
+    assert short.name == "small_rehearsal"
+    assert list(short.methods) == list(plan.methods)
+    assert (short.teachers["full"].epochs, short.students["4x"].epochs, short.lengths) == ([1, 2], 1, [1.0, 2.0])
+    assert (short.search.epochs, short.search.factors) == (1, plan.search.factors)
+    assert [short.data.train.frames, short.data.search.frames, short.data.report.frames] == [4, 4, 4]
+    assert short.data.report.first == 10, "the splits stay apart"
+
+
+def test_a_rehearsal_takes_a_teacher_that_is_given(tmp_path):
+    short = rehearsal(plan_of(tmp_path, ("TEACHERS", "full", {"CFG": "t.yaml", "CKPT": "t.pth"})))
+    assert (short.teachers["full"].ckpt, short.teachers["full"].epochs) == ("t.pth", [])

@@ -1,0 +1,55 @@
+"""Splits of a plan: parts of info files, and frames that must not be shared."""
+
+import pickle
+
+import pytest
+
+from pcdet.experiments.plan import DataConfig, SplitConfig
+from pcdet.experiments.splits import Splits
+from pcdet.registry import ConfigError
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    for name, first, count in (("train", 0, 20), ("val", 100, 10)):
+        infos = [{"point_cloud": {"lidar_idx": f"{first + i:06d}"}} for i in range(count)]
+        (root / f"{name}.pkl").write_bytes(pickle.dumps(infos))
+    return root
+
+
+def splits(root, **changes):
+    parts = {
+        "train": SplitConfig(infos=["train.pkl"]),
+        "search": SplitConfig(infos=["val.pkl"], frames=4),
+        "report": SplitConfig(infos=["val.pkl"], first=4),
+    }
+    return Splits(DataConfig(path="unused", **{**parts, **changes}), root, root.parent / "splits")
+
+
+def test_whole_files_are_named_as_they_are_and_parts_get_files_of_their_own(root):
+    made = splits(root)
+    assert made.files["train"] == made.files["teacher_train"] == ["train.pkl"]
+    assert made.files["search"] == ["../splits/search.pkl"]
+    part = pickle.loads((root / made.files["report"][0]).read_bytes())
+    assert [info["point_cloud"]["lidar_idx"] for info in part] == [f"{i:06d}" for i in range(104, 110)]
+    assert made.counts == {"train": 20, "search": 4, "report": 6, "teacher_train": 20}
+    assert sorted(path.name for path in root.iterdir()) == ["train.pkl", "val.pkl"], "the data folder stays as it is"
+
+
+def test_a_reported_frame_that_is_trained_on_or_chosen_by_is_refused_with_its_name(root):
+    with pytest.raises(ConfigError, match="DATA.REPORT: 2 of its frames, such as 000018, are in DATA.TRAIN too"):
+        splits(root, report=SplitConfig(infos=["train.pkl"], first=18))
+    with pytest.raises(ConfigError, match="such as 000102, are in DATA.SEARCH too"):
+        splits(root, report=SplitConfig(infos=["val.pkl"], first=2))
+
+
+def test_frames_beyond_the_end_are_refused_with_both_numbers(root):
+    with pytest.raises(ConfigError, match="DATA.SEARCH: frames 8 to 12 are asked for; the files hold 10"):
+        splits(root, search=SplitConfig(infos=["val.pkl"], first=8, frames=4))
+
+
+def test_a_missing_info_file_is_named(root):
+    with pytest.raises(ConfigError, match=r"DATA.TRAIN.INFOS: .*none.pkl does not exist"):
+        splits(root, train=SplitConfig(infos=["none.pkl"]))

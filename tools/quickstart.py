@@ -17,11 +17,13 @@ from pathlib import Path
 
 import _init_path  # noqa: F401
 
-from pcdet.experiments.jobs import clock, run_jobs
 from pcdet.experiments.meaning import LONGER, SLICES, STUDENT, TEACHER, what_it_means
+from pcdet.experiments.places import core_places
+from pcdet.experiments.pool import run_jobs
 from pcdet.experiments.scenes import prepare_scenes
 from pcdet.experiments.trainings import ROWS, Setting, trainings
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
+from pcdet.utils.tables import clock
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
@@ -129,7 +131,7 @@ def run(detector, seeds, parallel):
     print(f"  {'scenes and info files':<44} {clock(time.monotonic() - begin):>8}")
     jobs, models = trainings(Setting(TOOLS, DATA, OUTPUT, SCENES), detector, seeds)
     print(f"2/3 {len(jobs)} trainings of {detector}, {parallel} at a time; logs: output/quickstart", flush=True)
-    run_jobs(jobs, parallel)
+    run_jobs(jobs, core_places(parallel))
     print(f"3/3 {len(models)} models on the {SCENES['val-frames']} scenes that nobody trained on\n", flush=True)
     measured, plot = compare(detector, models)
     print(f"\n{what_it_means(measured['rows'])}\n{NOTE}\n\nPictures:", flush=True)

@@ -63,7 +63,7 @@ def training(setting: Setting, detector: str, row: str, seed: int, work: float, 
     distils = "KD" in cfg
     command = [sys.executable, "train_kd.py" if distils else "train.py", "--cfg_file", str(model_file(detector, row))]
     command += ["--output_dir", str(folder), "--seed", str(seed), *TRAINING_FLAGS]
-    command += ["--teacher_ckpt", str(teacher.checkpoint)] if distils else []
+    command += ["--teacher_ckpt", str(teacher.product)] if distils else []
     # All that changes the result. The same seed in another precision gives another one: what --use_amp is on this CPU.
     precision = mixed_precision(read_processor()).name
     facts = {"model": cfg, "scenes": setting.scenes, "seed": seed, "cpu_precision": precision}
@@ -74,7 +74,7 @@ def training(setting: Setting, detector: str, row: str, seed: int, work: float, 
         command=[*command, "--set", "DATA_CONFIG.DATA_PATH", str(setting.data)],
         cwd=setting.tools,
         folder=folder,
-        checkpoint=folder / "ckpt" / f"checkpoint_epoch_{cfg.OPTIMIZATION.NUM_EPOCHS}.pth",
+        product=folder / "ckpt" / f"checkpoint_epoch_{cfg.OPTIMIZATION.NUM_EPOCHS}.pth",
         facts=facts,
         work=work,
         needs=[teacher] if distils else [],
@@ -84,10 +84,10 @@ def training(setting: Setting, detector: str, row: str, seed: int, work: float, 
 def trainings(setting: Setting, detector: str, seeds: int) -> tuple[list[Job], list[tuple[str, Path, Path]]]:
     """(jobs in the order in which they start, what the table compares: row, model file, checkpoint)."""
     teacher = training(setting, detector, TEACHER, 0, 1.0)
-    jobs, models = [teacher], [(TEACHER, model_file(detector, TEACHER), teacher.checkpoint)]
+    jobs, models = [teacher], [(TEACHER, model_file(detector, TEACHER), teacher.product)]
     for seed in range(seeds):
         students = {row: training(setting, detector, row, seed, work, teacher) for row, work in ROWS[detector].items()}
         # The long ones first, so that the last to end is a short one.
         jobs += sorted(students.values(), key=lambda job: -job.work)
-        models += [(row, model_file(detector, row), job.checkpoint) for row, job in students.items()]
+        models += [(row, model_file(detector, row), job.product) for row, job in students.items()]
     return jobs, models

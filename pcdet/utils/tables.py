@@ -1,4 +1,4 @@
-"""Aligned plain-text tables for terminals and logs."""
+"""Aligned plain-text tables, counts and times for terminals and logs."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ def human_count(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.2f} {unit}"
     return f"{value:.0f}"
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -60,13 +60,13 @@ def test_slices_alone_have_no_loss_to_run_a_teacher_for(tools, detector):
 def test_a_distilled_student_is_told_its_teacher_and_waits_for_it(trainings):
     jobs, models = trainings("pointpillar", seeds=2)
     teacher, students = jobs[0], jobs[1:]
-    assert teacher.needs == [] and "seed0" in teacher.checkpoint.parts
+    assert teacher.needs == [] and "seed0" in teacher.product.parts
     assert len(students) == len(models) - 1 == 10
     assert len({job.folder for job in jobs}) == len(jobs)
     for job in students:
         distilled = "train_kd.py" in job.command
         assert job.needs == ([teacher] if distilled else [])
-        assert (str(teacher.checkpoint) in job.command) == distilled
+        assert (str(teacher.product) in job.command) == distilled
     assert sum(not job.needs for job in students) == 4  # the student and the longer one, of two seeds
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pcdet.utils.tables import format_table, human_count, mean_and_spread
+from pcdet.utils.tables import clock, format_table, human_count, mean_and_spread
 
 
 def test_columns_line_up_names_left_and_numbers_right():
@@ -27,3 +27,8 @@ def test_spread_is_the_sample_standard_deviation():
 )
 def test_counts_are_shown_by_thousands(value, text):
     assert human_count(value) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")])
+def test_a_clock_reads_minutes_and_seconds(seconds, text):
+    assert clock(seconds) == text

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from gpu_check.tasks import Task
-from pcdet.experiments.jobs import clock
+from pcdet.utils.tables import clock
 
 TOO_EARLY = 0.05  # share of a task below which its own speed says little
 LIVE_S = 1.0

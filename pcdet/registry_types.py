@@ -133,10 +133,11 @@ def bind(
         else:
             values[name], found = convert(value, parameters[name].annotation, where)
             wrong += found
+    in_lower_case = bool(node) and all(str(key).islower() for key in node)
     for key, name in by_key.items():
         if parameters[name].default is MISSING and name not in values:
-            wanted = type_name(parameters[name].annotation)
-            wrong.append(f"{join_path(path, key.upper())}: missing; {cls.__name__} needs it ({wanted})")
+            wanted, key = type_name(parameters[name].annotation), key if in_lower_case else key.upper()
+            wrong.append(f"{join_path(path, key)}: missing; {cls.__name__} needs it ({wanted})")
     return Bound(values, unknown, wrong)
 
 

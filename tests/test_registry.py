@@ -189,7 +189,7 @@ def test_a_schema_is_filled_recursively():
 @pytest.mark.parametrize(
     ("node", "problem"),
     [
-        ({"ANCHORS": [{"class_name": "Car"}]}, "S.ANCHORS[0].SIZES: missing; Anchor needs it (list[list[float]])"),
+        ({"ANCHORS": [{"class_name": "Car"}]}, "S.ANCHORS[0].sizes: missing; Anchor needs it (list[list[float]])"),
         (
             {"ANCHORS": [{"class_name": "Car", "sizes": [[1, "x"]]}]},
             "S.ANCHORS[0].sizes[0][1]: expected float, got 'x' (str)",

@@ -16,10 +16,6 @@ def test_entries_of_several_files_add_up_by_name(tmp_path):
     assert run_counts.sums(entries, "name", ["n"]) == {"a": {"n": 4}, "b": {"n": 1}}
 
 
-def test_a_table_has_its_text_to_the_left_and_its_numbers_to_the_right():
-    assert run_counts.markdown(("x", "y"), [("a", "1")]) == "| x | y |\n| --- | ---: |\n| a | 1 |"
-
-
 @pytest.mark.parametrize("line", ["{}", "[]", "x", '{"name": "a"}', '{"name": "a", "n": "2"}', '{"name": [], "n": 2}'])
 def test_a_line_that_is_no_count_is_named(tmp_path, line):
     file = tmp_path / "counts.jsonl"

@@ -1,8 +1,8 @@
-"""Aligned plain-text tables, counts and times for terminals and logs."""
+"""Tables as aligned text for terminals and logs, and as Markdown; numbers and times as their cells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -27,6 +27,22 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
     return "\n".join([join(lines[0]), rule, *map(join, lines[1:])])
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> str:
+    """A Markdown table whose first ``text`` columns are text, to the left, and whose others are numbers, to the right.
+
+    Args:
+        header: one title per column.
+        rows: cells are turned into text by ``str``; a row of another length than the header is a ``ValueError``.
+        text: how many columns are text.
+    """
+    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"every row must have {len(header)} cells, got {len(line)}: {line}")
+    rule = ["---"] * text + ["---:"] * (len(header) - text)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
     """``mean`` of one value, or ``mean +-s`` with the sample standard deviation of several."""
     mean = sum(values) / len(values)
@@ -37,8 +53,8 @@ def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def human_count(value: float) -> str:
-    """``1.22 M``-like text of a large count (k, M, G by powers of a thousand)."""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    """``1.22 M``-like text of a large count (k, M, G, T, P, E by powers of a thousand)."""
+    for factor, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.2f} {unit}"
     return f"{value:.0f}"

@@ -10,7 +10,7 @@ from support import run_counts
 
 from fuzz.campaign import Kept, Row, versions
 from fuzz.outcome import KINDS
-from pcdet.utils.tables import format_table, human_count
+from pcdet.utils.tables import format_table, human_count, markdown_table
 
 HEADER = ("target", "engine", "inputs", "ok", "refused", "wrong", "crashes", "hangs", "memory", "inputs/s")
 
@@ -62,4 +62,4 @@ def summary(files: Sequence[Path]) -> str:
         (f"`{name}`", ", ".join(sorted(engines[name])), *map(human_count, counts.values()))
         for name, counts in run_counts.sums(entries, "target", ("inputs", *KINDS)).items()
     ]
-    return run_counts.markdown(("target", "engines", *HEADER[2:-1]), rows, text=2)
+    return markdown_table(("target", "engines", *HEADER[2:-1]), rows, text=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support import run_counts
 
-from pcdet.utils.tables import format_table
+from pcdet.utils.tables import format_table, markdown_table
 from soak.trial import Tally
 
 COLUMNS = ("runs", "kills", "resumes", "wrong", "hangs", "seconds")
@@ -80,4 +80,4 @@ def summary(files: Sequence[Path]) -> str:
     """
     found = run_counts.sums(run_counts.read(files, ("scenario",), COLUMNS), "scenario", COLUMNS)
     rows = [(name, *(f"{value:,.0f}" for value in counts.values())) for name, counts in found.items()]
-    return run_counts.markdown(("scenario", *COLUMNS), rows)
+    return markdown_table(("scenario", *COLUMNS), rows)

@@ -1,4 +1,4 @@
-"""Counts of many runs in one file, a JSON object a line, and their sums as a Markdown table; for fuzz and soak."""
+"""Counts of many runs in one file, a JSON object a line, and their sums; for fuzz and soak."""
 
 from __future__ import annotations
 
@@ -59,9 +59,3 @@ def sums(entries: Iterable[Mapping], by: str, numbers: Sequence[str]) -> dict[st
         for key in numbers:
             row[key] += entry[key]
     return found
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> str:
-    """A Markdown table whose first ``text`` columns are text and whose others are numbers."""
-    rule = ["---"] * text + ["---:"] * (len(header) - text)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))

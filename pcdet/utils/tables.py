@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table with its columns lined up: the first column to the left, the others to the right, two spaces between.
+def format_table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int = 1) -> str:
+    """A table with its columns lined up: the first ``text`` to the left, the others to the right, two spaces between.
 
     Args:
         header: one title per column.
         rows: cells are turned into text by ``str``; a row of another length than the header is a ``ValueError``.
+        text: how many columns are text.
     """
     lines = [[str(cell) for cell in row] for row in (header, *rows)]
     for line in lines:
@@ -19,9 +21,9 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 
     def join(line: Sequence[str]) -> str:
-        first = line[0].ljust(widths[0])
-        others = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        return "  ".join((first, *others)).rstrip()
+        names = (cell.ljust(width) for cell, width in zip(line[:text], widths[:text], strict=True))
+        numbers = (cell.rjust(width) for cell, width in zip(line[text:], widths[text:], strict=True))
+        return "  ".join((*names, *numbers)).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join([join(lines[0]), rule, *map(join, lines[1:])])
@@ -65,3 +67,33 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its heading.
+
+    Attributes:
+        heading: one line.
+        header: one title a column.
+        rows: of cells.
+        text_columns: how many columns, from the left, are text.
+        note: a paragraph below; empty for none.
+    """
+
+    heading: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 1
+    note: str = ""
+
+    def as_text(self) -> str:
+        """The table for a terminal."""
+        return "\n".join(
+            filter(None, [self.heading, format_table(self.header, self.rows, self.text_columns), self.note])
+        )
+
+    def as_markdown(self) -> str:
+        """The table for a page."""
+        table = markdown_table(self.header, self.rows, self.text_columns)
+        return "\n\n".join(filter(None, [f"## {self.heading}", table, self.note]))

@@ -12,6 +12,13 @@ def test_columns_line_up_names_left_and_numbers_right():
     ]
 
 
+def test_several_columns_of_text_stand_to_the_left():
+    assert format_table("abc", [["long", "text", 1234], ["x", "y", 5]], text=2).splitlines()[2:] == [
+        "long  text  1234",
+        "x     y        5",
+    ]
+
+
 def test_a_row_of_the_wrong_length_is_named():
     with pytest.raises(ValueError, match=r"2 cells, got 1: \['teacher'\]"):
         format_table(["model", "AP"], [["teacher"]])

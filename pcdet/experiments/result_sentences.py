@@ -1,0 +1,62 @@
+"""Claims of a plan's results in sentences: gain, interval, control and cost, or that no gain is shown."""
+
+from __future__ import annotations
+
+from pcdet.experiments.result_groups import Reported
+from pcdet.experiments.results import Comparison, TeacherChoice
+
+
+def claims(reported: Reported) -> list[str]:
+    """A paragraph a method, student and length: a sentence for each control, on 3D mAP of the report split.
+
+    The teachers come first: a gain under a teacher that is not much better than the plain student says little.
+    """
+    found = [teacher_sentence(reported, name, c) for name, c in reported.results.choices.teachers.items()]
+    paragraphs: dict[tuple, list[str]] = {}
+    for comparison in reported.results.comparisons:
+        if comparison.metric == "3d":
+            key = comparison.student, comparison.method, comparison.length
+            paragraphs.setdefault(key, []).append(claim(reported, comparison))
+    for (student, _, length), sentences in paragraphs.items():
+        times = "" if length == 1 else f", {length:.3g} times the length"
+        found.append(f"{reported.title(student)}{times}: {' '.join(sentences)}")
+    return found
+
+
+def claim(reported: Reported, comparison: Comparison) -> str:
+    """One comparison as a sentence."""
+    name, control = reported.title(comparison.method), comparison.control
+    points = f"{abs(comparison.mean):.1f} points of {comparison.metric.upper()} mAP"
+    if comparison.shown:
+        verb = "gains" if comparison.mean > 0 else "loses"
+        text = f"Over {control}, {name} {verb} {points}"
+    else:
+        text = f"Over {control}, a gain of {name} is not shown: {'-' if comparison.mean < 0 else '+'}{points}"
+    return f"{text} ({_intervals(comparison)}), at {comparison.cost:.2f} times that control's training cost."
+
+
+def _intervals(comparison: Comparison) -> str:
+    if comparison.interval is None:
+        return "one seed, so no interval" if comparison.seeds == 1 else f"{comparison.seeds} seeds, no interval"
+    low, high = comparison.interval
+    text = f"95 % interval {low:+.1f} to {high:+.1f} over {comparison.seeds} seeds"
+    if comparison.bootstrap is not None:
+        text += ", {:+.1f} to {:+.1f} over seeds and frames".format(*comparison.bootstrap)
+    return text
+
+
+def teacher_sentence(reported: Reported, name: str, choice: TeacherChoice) -> str:
+    """How long a teacher was trained, whether that was enough, and how far it stands above its student."""
+    text = f"The teacher {reported.title(name)} "
+    if choice.lengths:
+        end = "it had stopped improving" if choice.stopped_improving else "it had not stopped improving"
+        text += f"was trained for {choice.chosen} epochs; {end}"
+    else:
+        text += "was given"
+    if choice.above_student is None:
+        return f"{text}. How far it stands above the plain student is not known."
+    side = "above" if choice.above_student >= 0 else "below"
+    text += f". It stands {abs(choice.above_student):.1f} points {side} the plain student at its best length"
+    if choice.enough is None:
+        return f"{text}."
+    return f"{text}, {'as far as' if choice.enough else 'not as far as'} the plan asks for."

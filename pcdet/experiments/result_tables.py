@@ -1,0 +1,237 @@
+"""Tables of a plan's results, in the form that the plan asks for: as aligned text and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pcdet.experiments.comparison import DIFFICULTIES, METRICS
+from pcdet.experiments.result_choices import choice_tables
+from pcdet.experiments.result_groups import Group, Reported
+from pcdet.experiments.results import PLAIN, SLICES, TEACHER, Comparison
+from pcdet.utils.tables import Table, human_count, mean_and_spread
+
+NOT_THERE = "-"
+NOTE = (
+    "Gains are points of mAP over the control of the same seeds: the mean and its 95 % interval over seeds. A gain is "
+    "'not shown' where an interval, over seeds or over seeds and frames, holds zero, and where there is one seed. Cost "
+    "is that of the training, in MACs, over the plain student's of length 1."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: what stands in its leading columns, and whose numbers follow."""
+
+    leading: Sequence[str]
+    student: str | None
+    method: str
+    group: Group | None
+    length: float = 1.0
+
+
+def tables(reported: Reported) -> list[Table]:
+    """All tables of the results: those of the plan's ``TABLE``, then lengths, choices and every comparison.
+
+    Args:
+        reported: the results.
+
+    Raises:
+        ValueError: ``TABLE`` is none of the forms, or the plan lacks what its form needs.
+    """
+    form = reported.setting("TABLE", "overview")
+    if form not in FORMS:
+        raise ValueError(f"TABLE: must be one of {', '.join(FORMS)}, got {form!r}; correct it in the plan")
+    found = [*FORMS[form](reported), *_length_tables(reported), *choice_tables(reported)]
+    return [*found, *_comparison_tables(reported)]
+
+
+def gain_cell(comparison: Comparison | None) -> str:
+    """``+1.2 [+0.3, +2.1]``, followed by ``not shown`` where it is not; a dash for no comparison."""
+    if comparison is None:
+        return NOT_THERE
+    interval = "(one seed)" if comparison.interval is None else interval_text(comparison.interval)
+    return f"{comparison.mean:+.1f} {interval}{'' if comparison.shown else ' not shown'}"
+
+
+def interval_text(interval: Sequence[float] | None) -> str:
+    """``[+0.3, +2.1]``; a dash for none."""
+    return NOT_THERE if interval is None else f"[{interval[0]:+.1f}, {interval[1]:+.1f}]"
+
+
+# -------------------------------------------------------------------------------------------------------------- forms
+
+
+def _overview(reported: Reported) -> list[Table]:
+    """A row a method, without classes."""
+    return [
+        _table(reported, heading(reported, student, metric), ["method"], _lines_of(reported, student), metric, False)
+        for student in reported.students()
+        for metric in METRICS
+    ]
+
+
+def _methods(reported: Reported) -> list[Table]:
+    """The paper's table 3: methods side by side, AP by class and difficulty."""
+    return [
+        _table(reported, heading(reported, student, metric), ["method"], _lines_of(reported, student), metric)
+        for metric in reversed(METRICS)
+        for student in reported.students()
+    ]
+
+
+def _detectors(reported: Reported) -> list[Table]:
+    """The paper's tables 1 and 2: detectors and their students, with and without distillation."""
+    lines = []
+    for teacher in reported.teachers():
+        group = reported.group_of_teacher(teacher)
+        lines.append(Line([reported.title(teacher), *_size(group), "(teacher)"], None, TEACHER, group))
+        for student in reported.students():
+            if reported.teacher_of(student) != teacher:
+                continue
+            for method in _ordered(reported, student):
+                group = reported.group(student, method)
+                distilled = NOT_THERE if method == PLAIN else reported.title(method)
+                lines.append(Line([reported.title(student), *_size(group), distilled], student, method, group))
+    leading = ["detector", "params", "MACs", "distilled with"]
+    return [_table(reported, heading(reported, None, metric), leading, lines, metric) for metric in reversed(METRICS)]
+
+
+def _ablation(reported: Reported) -> list[Table]:
+    """The paper's table 5: which part of a method is on, and what it brings."""
+    example = "PARTS: {my_method: [local distillation, reweighting], my_method_without: [reweighting]}"
+    parts = {PLAIN: [], **reported.of_plan("PARTS", example)}
+    names = list(dict.fromkeys(name for on in parts.values() for name in on))
+    return _by_setting(reported, parts, names, lambda on: ["yes" if name in on else "no" for name in names])
+
+
+def _sensitivity(reported: Reported) -> list[Table]:
+    """The paper's figure 5 as a table: each setting and what it brings."""
+    settings = reported.settings()
+    names = list(dict.fromkeys(name for values in settings.values() for name in values))
+    rows = {PLAIN: {}, **settings}
+    return _by_setting(reported, rows, names, lambda values: [str(values.get(name, NOT_THERE)) for name in names])
+
+
+def _by_setting(reported: Reported, rows: dict, names: list[str], cells: Callable) -> list[Table]:
+    found = []
+    for student in reported.students():
+        lines = [
+            Line([reported.title(method), *cells(value)], student, method, reported.group(student, method))
+            for method, value in rows.items()
+        ]
+        for metric in reversed(METRICS):
+            found.append(_table(reported, heading(reported, student, metric), ["method", *names], lines, metric))
+    return found
+
+
+FORMS = {
+    "overview": _overview,
+    "detectors": _detectors,
+    "methods": _methods,
+    "ablation": _ablation,
+    "sensitivity": _sensitivity,
+}
+
+
+# ----------------------------------------------------------------------------------------------------- parts of tables
+
+
+def heading(reported: Reported, student: str | None, metric: str) -> str:
+    """``3D AP of 4x (R40, %), 200 frames of the report split``."""
+    of = f" of {reported.title(student)}" if student else ""
+    return f"{metric_text(metric)} AP{of} (R40, %), {reported.results.frames.report} frames of the report split"
+
+
+def metric_text(metric: str) -> str:
+    """The metric as a reader knows it."""
+    return metric.upper()
+
+
+def _lines_of(reported: Reported, student: str) -> list[Line]:
+    teacher = reported.teacher_of(student)
+    lines = [Line([f"teacher ({reported.title(teacher)})"], None, TEACHER, reported.group_of_teacher(teacher))]
+    for method in _ordered(reported, student):
+        lines.append(Line([reported.title(method)], student, method, reported.group(student, method)))
+    return lines
+
+
+def _ordered(reported: Reported, student: str) -> list[str]:
+    """Methods with a report at length 1."""
+    return [m for m in reported.methods(student) if reported.group(student, m) is not None]
+
+
+def _table(
+    reported: Reported,
+    text: str,
+    leading: Sequence[str],
+    lines: Sequence[Line],
+    metric: str,
+    by_class: bool = True,
+) -> Table:
+    """Leading columns, seeds, cost, AP of each class, mAP, and the gain over each control."""
+    controls = reported.controls({line.student for line in lines if line.student})
+    classes = reported.results.classes if by_class else []
+    header = [*leading, "seeds", "cost", *(f"{name} easy/mod./hard" for name in classes), "mAP mod."]
+    rows = []
+    for line in lines:
+        cost = reported.cost(line.student, line.method, line.length) if line.student else None
+        gains = [reported.comparison(line.student, line.method, line.length, metric, c) for c in controls]
+        rows.append([*line.leading, *_scores(line.group, metric, classes, cost), *map(gain_cell, gains)])
+    return Table(text, [*header, *(f"over {c}" for c in controls)], rows, len(leading))
+
+
+def _scores(group: Group | None, metric: str, classes: Iterable[str], cost: float | None) -> list[str]:
+    """Seeds, cost, a cell a class, and mAP."""
+    if group is None:
+        return [NOT_THERE] * (3 + len(list(classes)))
+    means = [[_mean(group.row.per_class[name][metric][d]) for d in DIFFICULTIES] for name in classes]
+    cells = ["/".join(f"{value:.1f}" for value in values) for values in means]
+    cost_cell = NOT_THERE if cost is None else f"{cost:.2f}"
+    return [str(len(group.runs)), cost_cell, *cells, mean_and_spread(group.maps(metric))]
+
+
+def _size(group: Group | None) -> list[str]:
+    if group is None:
+        return [NOT_THERE, NOT_THERE]
+    return [human_count(group.row.params), human_count(group.row.macs)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _length_tables(reported: Reported) -> list[Table]:
+    """Every training of another length than 1, and those of length 1 beside it; a table a student."""
+    found = []
+    for student in reported.students():
+        lines = []
+        for method in reported.methods(student):
+            wanted = reported.compared_lengths(student, method)
+            lengths = reported.lengths(student, method) if method in (PLAIN, SLICES) else wanted
+            if lengths not in ([], [1.0]):
+                for length in lengths:
+                    group = reported.group(student, method, length)
+                    lines.append(Line([reported.title(method), f"x{length:.3g}"], student, method, group, length))
+        if lines:
+            text = f"Lengths of training: {heading(reported, student, '3d')}"
+            found.append(_table(reported, text, ["method", "length"], lines, "3d", by_class=False))
+    return found
+
+
+def _comparison_tables(reported: Reported) -> list[Table]:
+    """Every comparison with both its intervals and its p-values."""
+    rows = [
+        [
+            reported.title(c.student), reported.title(c.method), f"x{c.length:.3g}",
+            f"{c.control} x{c.control_length:.3g}", metric_text(c.metric), str(c.seeds), f"{c.mean:+.1f}",
+            interval_text(c.interval), interval_text(c.bootstrap), f"{c.p:.3f}",
+            NOT_THERE if c.p_holm is None else f"{c.p_holm:.3f}",
+            f"{c.p_least:.3f}", f"{c.cost:.2f}", "yes" if c.shown else "no",
+        ]
+        for c in reported.results.comparisons
+    ]  # fmt: skip
+    header = ["student", "method", "length", "control", "metric", "seeds", "gain", "over seeds"]
+    header += ["over seeds and frames", "p", "p (Holm)", "least p", "cost", "shown"]
+    note = "Cost: training MACs over the control's. Least p: what so many seeds can reach at best."
+    return [Table("Every comparison, points of moderate mAP", header, rows, 5, note)] if rows else []

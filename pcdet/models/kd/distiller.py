@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,22 @@ from pcdet.models.kd.teacher_labels import LabelsConfig, final_boxes_of, with_te
 from pcdet.models.kd.training_state import TrainingState
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class Term(NamedTuple):
+    """One loss of a step.
+
+    Attributes:
+        label: of the loss.
+        weight: its factor in the sum, that of its schedule in this epoch included.
+        value: the loss before its weight, with its graph.
+        details: what it logs beside.
+    """
+
+    label: str
+    weight: float
+    value: Tensor
+    details: Mapping[str, Tensor]
 
 
 class Distiller(TrainingState, nn.Module):
@@ -126,19 +142,41 @@ class Distiller(TrainingState, nn.Module):
         """
         if not self.training:
             return self.student(batch_dict)
-        active = self._active()
-        teacher = self._run_teacher(batch_dict, active)
-        student_batch, label_logs = self._student_batch(batch_dict, teacher)
-        with Taps(self.student, self._taps("student", active)) as taps:
-            ret_dict, tb_dict, disp_dict = self.student(student_batch)
-        student = ModelOutputs(self.student, student_batch, taps.complete(student_batch), self.geometry)
+        (ret_dict, tb_dict, disp_dict), step, label_logs = self.run_models(batch_dict)
         with torch.autocast(ret_dict["loss"].device.type, enabled=False):
-            kd_loss, logs = self._kd_losses(active, Step(student, teacher, batch_dict))
+            kd_loss, logs = self._kd_losses(self._active(), step)
         logs |= {**label_logs, "kd/total": kd_loss.detach()}
         logs = _to_floats(logs)
         self._watch(logs)
         ret_dict = {**ret_dict, "loss": ret_dict["loss"] + kd_loss}
         return ret_dict, {**tb_dict, **logs}, {**disp_dict, "kd": logs["kd/total"]}
+
+    def run_models(self, batch_dict: dict[str, Any]) -> tuple[Any, Step, dict[str, Any]]:
+        """Teacher, then student in training mode, on one batch: all of a step but the losses of the distillation.
+
+        Returns:
+            What the student returns (its own loss alone), what the losses read, and what to log of the labels.
+        """
+        active = self._active()
+        teacher = self._run_teacher(batch_dict, active)
+        student_batch, label_logs = self._student_batch(batch_dict, teacher)
+        with Taps(self.student, self._taps("student", active)) as taps:
+            returned = self.student(student_batch)
+        student = ModelOutputs(self.student, student_batch, taps.complete(student_batch), self.geometry)
+        return returned, Step(student, teacher, batch_dict), label_logs
+
+    def terms(self, step: Step, labels: Sequence[str] | None = None, *, diagnose: bool = False) -> Iterator[Term]:
+        """The losses of a step, one after the other: the next is computed when it is asked for.
+
+        Args:
+            step: of ``run_models``. Call this with autocast off.
+            labels: which losses, of those that count in this epoch; None: all these.
+            diagnose: also compute the diagnostics that cost time.
+        """
+        for label in self._active() if labels is None else labels:
+            loss = self.losses[label]
+            value, details = loss(step, diagnose=diagnose)
+            yield Term(label, loss.weight * loss.schedule.at(*self._epoch), value, details)
 
     def _active(self) -> list[str]:
         """Labels of the losses that count in this epoch."""
@@ -184,16 +222,13 @@ class Distiller(TrainingState, nn.Module):
         # Adapters of a loss that does not run still belong to the graph: DDP waits for every parameter's gradient.
         total = sum((p.sum() for p in self.losses.parameters() if p.requires_grad), torch.zeros(())) * 0
         logs: dict[str, Any] = {f"kd/{label}": 0.0 for label in self.losses}
-        for label in labels:
-            loss = self.losses[label]
-            factor = loss.schedule.at(*self._epoch)
-            weight = loss.weight * factor
-            value, details = loss(step, diagnose=diagnose)
+        for label, weight, value, details in self.terms(step, labels, diagnose=diagnose):
             total = total + weight * value
             logs[f"kd/{label}"] = weight * value.detach()
             logs.update({f"kd/{label}/{key}": detail for key, detail in details.items()})
-            if loss.schedule.name != "constant":
-                logs[f"kd/{label}/schedule"] = factor
+            schedule = self.losses[label].schedule
+            if schedule.name != "constant":
+                logs[f"kd/{label}/schedule"] = schedule.at(*self._epoch)
         return total, logs
 
     def _watch(self, logs: dict[str, float]) -> None:

@@ -76,6 +76,17 @@ def test_importance_is_the_teachers_where_the_matched_rows_stand():
         Step(student, teacher, {}).importance(*taps, "foreground")
 
 
+def test_the_students_loss_and_the_weighted_terms_of_a_step_are_the_loss_of_a_forward(batch):
+    distiller = distil(FIT | {"WEIGHT": 3.0, "SCHEDULE": {"NAME": "ramp", "EPOCHS": 4}}, MAP)
+    distiller.set_epoch(1, 10)
+    returned, step, _ = distiller.run_models(batch)
+    terms = list(distiller.terms(step))
+    assert [(term.label, term.weight) for term in terms] == [("FitNet", 1.5), ("PointDistiller", 1.0)]
+    whole = returned[0]["loss"] + sum(term.weight * term.value for term in terms)
+    assert distiller(batch)[0]["loss"].item() == pytest.approx(whole.item(), rel=1e-6)
+    assert [term.label for term in distiller.terms(step, ["PointDistiller"])] == ["PointDistiller"]
+
+
 # ----------------------------------------------------------------------------------------- what the bases provide
 
 

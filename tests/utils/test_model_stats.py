@@ -1,8 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from pcdet.utils.model_stats import Macs, count_macs, count_macs_by_part, count_pairs, count_parameters
+from pcdet.ops.knn import knn
+from pcdet.utils.model_stats import MacCounter, Macs, count_macs, count_macs_by_part, count_pairs, count_parameters
 from pcdet.utils.spconv_utils import load_spconv
 
 
@@ -90,3 +92,86 @@ def test_sparse_and_dense_parts_are_told_apart(spconv):
 def test_no_sites_are_no_macs(spconv):
     x = sparse_tensor(spconv, torch.zeros(0, 4, dtype=torch.int32), (4, 4, 4), 2)
     assert count_pairs(spconv.SubMConv3d(2, 2, 3), x, x) == 0
+
+
+def test_a_backward_pass_multiplies_once_for_each_gradient_that_is_asked_for():
+    x, forward = torch.zeros(11, 5), 11 * 5 * 7 + 11 * 7 * 2
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2))
+    with MacCounter(model) as counter:
+        out = model(x).sum()
+        assert counter.done == (forward, 0)
+        out.backward()
+    to_weights, to_input_of_the_second = forward, 11 * 7 * 2
+    assert counter.done == (forward + to_weights + to_input_of_the_second, 0)
+
+
+def test_a_convolution_multiplies_three_times_as_much_with_both_gradients():
+    layer, x = nn.Conv2d(3, 8, 3, padding=1), torch.zeros(2, 3, 10, 12, requires_grad=True)
+    with MacCounter(layer) as counter:
+        layer(x).sum().backward()
+    assert counter.done == (3 * 2 * 10 * 12 * 8 * 3 * 9, 0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_backward_a_sparse_convolution_multiplies_its_pairs_twice_and_dense_layers_keep_their_own(spconv, bias):
+    """A linear layer before and one behind: neither gets a product of spconv's, and none of theirs goes to it."""
+    x = sparse_tensor(spconv, sites((6, 6, 6), share=0.2), (6, 6, 6), 4)
+    before, sparse = nn.Linear(4, 4), spconv.SubMConv3d(4, 4, 3, bias=bias)
+    behind, rows = nn.Linear(4, 6), len(x.indices)
+    pairs = count_pairs(sparse, x, x)
+    with MacCounter(sparse) as counter:
+        out = behind(sparse(x.replace_feature(before(x.features))).features).sum()
+        out.backward()
+    assert counter.done == (rows * (2 * 4 * 4 + 3 * 4 * 6), 3 * pairs * 16)
+
+
+def test_every_backward_pass_of_a_sparse_convolution_counts_and_none_after_the_block(spconv):
+    x = sparse_tensor(spconv, sites((6, 6, 6), share=0.2), (6, 6, 6), 4)
+    layer = spconv.SubMConv3d(4, 2, 3, bias=False)
+    forward = count_pairs(layer, x, x) * 8
+    with MacCounter(layer) as counter:
+        out = layer(x).features.sum()
+        for passes in (1, 2):
+            torch.autograd.grad(out, list(layer.parameters()), retain_graph=True)
+            assert counter.done == (0, forward * (1 + 2 * passes))
+    out.backward()
+    layer(x)
+    assert counter.done == (0, 5 * forward)
+
+
+def distances_by_products(query, base):
+    """(Q, M) squared distances as |q|^2 + |b|^2 - 2 q b."""
+    return query.square().sum(1)[:, None] + base.square().sum(1)[None] - 2 * query @ base.T
+
+
+def test_neighbours_among_wide_rows_count_as_the_product_that_gives_all_distances_of_a_frame():
+    generator = torch.Generator().manual_seed(0)
+    query, base = torch.randn(7, 12, generator=generator), torch.randn(31, 12, generator=generator)
+    query_frame, base_frame = torch.tensor([0, 0, 2, 2, 2, 3, 3]), torch.arange(4).repeat_interleave(8)[1:]
+    with MacCounter() as counter:
+        idx = knn(query, base, 4, query_frame, base_frame)[1]
+    with FlopCounterMode(display=False) as plain:
+        for frame in range(4):
+            of_frame = base[base_frame == frame]
+            found = distances_by_products(query[query_frame == frame], of_frame)
+            nearest = found.argsort(dim=1)[:, :4] + int((base_frame < frame).sum())
+            assert torch.equal(nearest, idx[query_frame == frame])
+    assert counter.done == (plain.get_total_flops() // 2, 0) and plain.get_total_flops() > 0
+    with MacCounter() as counter:
+        knn(query, base, 4)
+    assert counter.done == (7 * 31 * 12, 0)
+
+
+def test_neighbours_in_space_are_searched_for_without_all_distances_and_not_counted():
+    with MacCounter() as counter:
+        knn(torch.rand(7, 3), torch.rand(31, 3), 4)
+    assert counter.done == (0, 0)
+
+
+def test_distances_between_wide_rows_count_forward_and_for_each_sides_gradient():
+    first, second = torch.rand(2, 5, 12, requires_grad=True), torch.rand(2, 9, 12, requires_grad=True)
+    with MacCounter() as counter:
+        table = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+        assert counter.done == (2 * 5 * 9 * 12, 0)
+        table.sum().backward()
+    assert counter.done == (3 * 2 * 5 * 9 * 12, 0)

@@ -9,7 +9,7 @@ from shapely.geometry import box as shapely_box
 from support.kitti_annos import SIZES, anno, run
 
 from pcdet.datasets.kitti.kitti_object_eval_python import rules
-from pcdet.datasets.kitti.kitti_object_eval_python.matching import score_thresholds
+from pcdet.datasets.kitti.kitti_object_eval_python.matching import score_thresholds, threshold_places
 from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import shared_area
 
 # ---- overlaps
@@ -85,6 +85,14 @@ def test_thresholds_equal_those_of_a_walk_over_all_scores(seed):
     num = int(rng.integers(1, 3000))
     scores = np.round(rng.random(int(rng.integers(0, num + 1))), int(rng.integers(1, 6)))
     assert score_thresholds(scores, num).tolist() == slow_thresholds(scores.tolist(), num)
+
+
+def test_threshold_places_of_many_sizes_at_once_equal_those_of_walks():
+    sizes = [(hits, objects) for objects in range(1, 90) for hits in range(objects + 1)]
+    found = threshold_places(*np.array(sizes).T)
+    for (hits, objects), places in zip(sizes, found, strict=True):
+        walk = slow_thresholds(range(hits), objects)  # the i-th highest score is hits - 1 - i
+        assert places.tolist() == [hits - 1 - score for score in walk] + [-1] * (41 - len(walk))
 
 
 def slow_overlap(metric, d, g, of_det=False):

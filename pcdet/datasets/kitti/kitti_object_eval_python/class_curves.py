@@ -68,18 +68,32 @@ class ClassTask:
         located = np.all(dt.location[mine][:, needed] != rules.NO_LOCATION, axis=1)
         return bool(np.any(located & np.all(dt.dimensions[mine][:, needed] > 0, axis=1)))
 
+    def problem(self, metric: str, overlap: float, difficulty: str) -> Problem:
+        """What is matched at a minimum overlap and a difficulty out of ``rules.DIFFICULTIES``."""
+        pairs, excused = self._candidates(metric, overlap)
+        return self._problem(pairs, excused, rules.DIFFICULTIES.index(difficulty))
+
     def _curves(self, metric: str, overlap: float) -> dict[str, Curve]:
         """The curve of each difficulty at a minimum overlap; those of ``bbox`` carry the orientation similarity."""
+        pairs, excused = self._candidates(metric, overlap)
+        with_similarity = metric == "bbox" and self._measured.has_alpha
+        curves = {}
+        for index, level in enumerate(rules.DIFFICULTIES):
+            problem = self._problem(pairs, excused, index)
+            curves[level] = recall_curve(problem, self._similarity(problem.pairs) if with_similarity else None)
+        return curves
+
+    def _candidates(self, metric: str, overlap: float) -> tuple[Pairs, np.ndarray]:
+        """Pairs that overlap enough, for every difficulty, and which detections (D,) lie in a DontCare area."""
         pairs = self._measured.pairs(metric)
         keep = (pairs.overlap > overlap) & np.isin(self._gt.label[pairs.row], self._gt_codes)
-        pairs = Pairs(*(part[keep] for part in pairs))
-        excused = self._measured.dont_care_share(metric) > overlap
-        return {
-            level: self._curve(pairs, excused, index, with_similarity=metric == "bbox" and self._measured.has_alpha)
-            for index, level in enumerate(rules.DIFFICULTIES)
-        }
+        return Pairs(*(part[keep] for part in pairs)), self._measured.dont_care_share(metric) > overlap
 
-    def _curve(self, pairs: Pairs, excused: np.ndarray, level: int, *, with_similarity: bool) -> Curve:
+    def _similarity(self, pairs: Pairs) -> np.ndarray:
+        # an angle that is no number is as wrong as the opposite one, and spoils no other pair's sum
+        return np.nan_to_num((1 + np.cos(self._gt.alpha[pairs.row] - self._dt.alpha[pairs.det])) / 2)
+
+    def _problem(self, pairs: Pairs, excused: np.ndarray, level: int) -> Problem:
         gt, dt = self._gt, self._dt
         height = gt.bbox[:, 3] - gt.bbox[:, 1]
         gt_counts = self._is_class_gt & ~(
@@ -93,18 +107,16 @@ class ClassTask:
 
         keep = (small | dt_counts)[pairs.det]
         pairs = Pairs(*(part[keep] for part in pairs))
-        similarity = None
-        if with_similarity:
-            # an angle that is no number is as wrong as the opposite one, and spoils no other pair's sum
-            similarity = np.nan_to_num((1 + np.cos(gt.alpha[pairs.row] - dt.alpha[pairs.det])) / 2)
-        problem = Problem(
+        rivals = np.flatnonzero(dt_counts & ~excused)
+        rivals = rivals[np.argsort(dt.score[rivals])]
+        return Problem(
             pairs=pairs,
             frame=gt.frame[pairs.row],
             scores=dt.score[pairs.det],
             gt_counts=gt_counts[pairs.row],
             det_counts=dt_counts[pairs.det],
             det_excused=excused[pairs.det],
-            num_gt=np.count_nonzero(gt_counts),
-            rival_scores=np.sort(dt.score[dt_counts & ~excused]),
+            objects=np.bincount(gt.frame[gt_counts], minlength=gt.num_frames),
+            rival_scores=dt.score[rivals],
+            rival_frame=dt.frame[rivals],
         )
-        return recall_curve(problem, similarity)

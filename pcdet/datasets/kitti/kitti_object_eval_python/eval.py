@@ -39,16 +39,24 @@ def get_official_eval_result(
     Raises:
         ValueError: an unknown class, frames that do not correspond, annotations without a needed key.
     """
+    classes = rules.resolve_classes(current_classes)
+    results = evaluate(*same_frames(gt_annos, dt_annos), classes)
+    if PR_detail_dict is not None:
+        PR_detail_dict.update(_stacked_curves(results, classes))
+    return format_table(results), flatten(results)
+
+
+def same_frames(gt_annos: Sequence[dict], dt_annos: Sequence[dict]) -> tuple[Objects, Objects]:
+    """Ground truth and detections of `get_official_eval_result` as tables.
+
+    Raises:
+        ValueError: their numbers of frames differ, or a frame lacks a needed key or has arrays that differ in length.
+    """
     if len(gt_annos) != len(dt_annos):
         raise ValueError(
             f"gt_annos and dt_annos must hold the same frames, got {len(gt_annos)} and {len(dt_annos)} of them"
         )
-    classes = rules.resolve_classes(current_classes)
-    gt, dt = Objects.from_annos(gt_annos, scored=False), Objects.from_annos(dt_annos, scored=True)
-    results = evaluate(gt, dt, classes)
-    if PR_detail_dict is not None:
-        PR_detail_dict.update(_stacked_curves(results, classes))
-    return format_table(results), flatten(results)
+    return Objects.from_annos(gt_annos, scored=False), Objects.from_annos(dt_annos, scored=True)
 
 
 def evaluate(gt: Objects, dt: Objects, classes: Sequence[str]) -> dict:

@@ -8,7 +8,6 @@ truth in every frame and for every score threshold, as one row operation on bool
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +30,9 @@ class Problem:
     gt_counts: np.ndarray  # (P,) whether the pair's ground truth counts
     det_counts: np.ndarray  # (P,) whether the pair's detection counts
     det_excused: np.ndarray  # (P,) whether the pair's detection lies in a DontCare area
-    num_gt: int  # ground truth that counts, matched or not
+    objects: np.ndarray  # (F,) ground truth that counts in each frame, matched or not
     rival_scores: np.ndarray  # (D,) ascending scores of all detections that count and lie in no DontCare area
+    rival_frame: np.ndarray  # (D,) their frames
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,13 @@ def recall_curve(problem: Problem, pair_similarity: np.ndarray | None = None) ->
         problem: what to match.
         pair_similarity: (P,) (1 + cos of the angle between the pair) / 2, to have the orientation similarity too.
     """
-    thresholds = score_thresholds(_unfiltered_hits(problem), problem.num_gt)
-    pairs, num = problem.pairs, len(thresholds)
-    # a detection that counts goes before one that is too small; then the larger overlap, the earlier one
-    small = ~problem.det_counts
-    preference = np.lexsort((pairs.det, np.where(small, 0, -pairs.overlap), small))
+    thresholds = score_thresholds(problem.scores[unfiltered_hits(problem)], int(problem.objects.sum()))
+    num = len(thresholds)
     kept = ~(problem.scores[:, None] < thresholds)  # not >=: a score that is no number stays, as in the devkit
-    taken = take_turns(pairs, problem.frame, preference, kept)
-
-    hits = taken & (problem.gt_counts & problem.det_counts)[:, None]
+    hits, rivals_taken = filtered_hits(problem, kept)
     num_hits = np.count_nonzero(hits, axis=0)
     rivals = len(problem.rival_scores) - np.searchsorted(problem.rival_scores, thresholds, side="left")
-    false_alarms = rivals - np.count_nonzero(taken & (problem.det_counts & ~problem.det_excused)[:, None], axis=0)
-    total = num_hits + false_alarms
+    total = num_hits + rivals - np.count_nonzero(rivals_taken, axis=0)  # hits and false alarms
 
     def falling(values: np.ndarray) -> np.ndarray:
         curve = np.zeros(NUM_RECALL_POINTS)
@@ -74,11 +68,30 @@ def recall_curve(problem: Problem, pair_similarity: np.ndarray | None = None) ->
     return Curve(falling(num_hits), similarity)
 
 
-def _unfiltered_hits(problem: Problem) -> np.ndarray:
-    """Scores of the true positives without a threshold; here the highest score is preferred, not the overlap."""
+def unfiltered_hits(problem: Problem) -> np.ndarray:
+    """Which pairs (P,) are true positives without a threshold; here the highest score is preferred, not the overlap."""
     preference = np.lexsort((problem.pairs.det, -problem.scores))
     taken = take_turns(problem.pairs, problem.frame, preference, (problem.scores > NO_SCORE)[:, None])[:, 0]
-    return problem.scores[taken & problem.gt_counts & problem.det_counts]
+    return taken & problem.gt_counts & problem.det_counts
+
+
+def filtered_hits(problem: Problem, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pairs are true positives, and which take a detection from the rivals, in T cases at once.
+
+    Args:
+        problem: what to match.
+        kept: (P, T) whether the pair's detection is above the threshold.
+
+    Returns:
+        Two (P, T) bool. A rival that is taken is no false alarm.
+    """
+    pairs = problem.pairs
+    # a detection that counts goes before one that is too small; then the larger overlap, the earlier one
+    small = ~problem.det_counts
+    preference = np.lexsort((pairs.det, np.where(small, 0, -pairs.overlap), small))
+    taken = take_turns(pairs, problem.frame, preference, kept)
+    hits = taken & (problem.gt_counts & problem.det_counts)[:, None]
+    return hits, taken & (problem.det_counts & ~problem.det_excused)[:, None]
 
 
 def take_turns(pairs: Pairs, frame: np.ndarray, preference: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -127,16 +140,34 @@ def score_thresholds(hit_scores: np.ndarray, num_gt: int) -> np.ndarray:
         hit_scores: (T,) scores of the true positives.
         num_gt: ground truth that counts.
     """
-    scores = np.sort(hit_scores)[::-1]
-    chosen, recall, index = [], 0.0, 0
-    last = len(scores) - 1
-    while index <= last:
-        left, right = (index + 1) / num_gt, (index + 2) / num_gt
-        if index < last and right - recall < recall - left:
-            # the wanted recall lies beyond; jump to just before it rather than walk there
-            index = min(last, max(index + 1, math.floor(recall * num_gt) - 3))
-            continue
-        chosen.append(scores[index])
-        recall += 1 / (NUM_RECALL_POINTS - 1)
-        index += 1
-    return np.array(chosen)
+    places = threshold_places(np.array([len(hit_scores)]), np.array([num_gt]))[0]
+    return np.sort(hit_scores)[::-1][places[places >= 0]]
+
+
+def threshold_places(num_hits: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
+    """Which true positives, counted from the highest score, give the thresholds; for R data sets at once.
+
+    The devkit walks down the scores. It takes the first at which the wanted recall is not nearer to the next score's
+    recall than to this one's, or the last score of all; then it wants 1/40 more. Which it takes depends on the numbers
+    of hits and objects alone.
+
+    Args:
+        num_hits: (R,) true positives without a threshold.
+        num_gt: (R,) ground truth that counts; at least ``num_hits``.
+
+    Returns:
+        (R, 41) rising places from 0, and -1 behind the last one.
+    """
+    steps = np.full(NUM_RECALL_POINTS - 1, 1 / (NUM_RECALL_POINTS - 1))
+    recall = np.concatenate([[0.0], np.cumsum(steps)])[:, None]  # with the rounding of the devkit's sum
+    objects = np.maximum(num_gt, 1)[:, None, None]
+    # all scores before the first of these five are passed over, and the fifth is not
+    nearby = np.maximum(np.floor(recall * objects).astype(np.int64) - 3, 0) + np.arange(5)  # (R, 41, 5)
+    passed = (nearby + 2) / objects - recall < recall - (nearby + 1) / objects
+    wanted = nearby[..., 0] + np.count_nonzero(passed, axis=-1)
+    # each place lies behind the one before it
+    number = np.arange(NUM_RECALL_POINTS)
+    places = np.maximum.accumulate(wanted - number, axis=1) + number
+    last = num_hits[:, None] - 1
+    ended = np.concatenate([last < 0, places[:, :-1] >= last], axis=1)
+    return np.where(ended, -1, np.minimum(places, last))

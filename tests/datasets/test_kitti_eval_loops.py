@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from shapely import affinity
 from shapely.geometry import box as shapely_box
-from support.kitti_annos import SIZES, anno, run
+from support.kitti_annos import random_frames, run
 
 from pcdet.datasets.kitti.kitti_object_eval_python import rules
 from pcdet.datasets.kitti.kitti_object_eval_python.matching import score_thresholds, threshold_places
@@ -189,40 +189,6 @@ def slow_curve(gt, dt, class_name, metric, limit, level, cache):
             )
         precision[point], similarity[point] = (tp / (tp + fp), angles / (tp + fp)) if tp + fp else (0, 0)
     return [np.maximum.accumulate(curve[::-1])[::-1] for curve in (precision, similarity)]
-
-
-def random_frames(seed, frames=60):
-    """Crowded frames: few places, many boxes at each, scores with ties, all classes, DontCare areas."""
-    rng = np.random.default_rng(seed)
-    names = ["Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "DontCare", "Tram"]
-
-    def frame(num, scored):
-        kinds = rng.choice(names[:6] if scored else names, num)
-        place = rng.integers(0, 2, num)
-        sizes = np.array([SIZES.get(name, (1.0, 1.7, 0.9)) for name in kinds]).reshape(num, 3)
-        boxes = np.column_stack(
-            [sizes * rng.uniform(0.9, 1.1, (num, 3)), 6.0 * place, np.full(num, 1.6), 20.0 + 0 * place, 0.4 * place]
-        )
-        boxes[:, 3:] += rng.normal(0, 0.15, (num, 4))
-        top = rng.choice([138.0, 150.0, 156.0], num)
-        bbox = np.column_stack([300.0 * place, top, 300.0 * place + 60, np.full(num, 180.0)]) + rng.integers(
-            -3, 4, (num, 4)
-        )
-        made = anno(
-            kinds,
-            boxes,
-            bbox=bbox,
-            alpha=rng.uniform(-3, 3, num),
-            scores=np.round(rng.random(num), 1) if scored else None,
-        )
-        if not scored:
-            made["occluded"] = rng.choice([0, 0, 1, 2, 3], num)
-            made["truncated"] = rng.choice([0, 0.15, 0.3, 0.5, 0.6], num)
-        return made
-
-    return [frame(rng.integers(0, 9), False) for _ in range(frames)], [
-        frame(rng.integers(0, 15), True) for _ in range(frames)
-    ]
 
 
 def as_objects(annos):

@@ -61,12 +61,16 @@ class ClassTask:
         """Whether one detection of the class has what the metric needs."""
         if metric == "aos":
             return self._measured.has_alpha and self.is_evaluated("bbox")
-        dt, mine = self._dt, self._is_class_dt
+        return bool(np.any(self.complete(metric)))
+
+    def complete(self, metric: str) -> np.ndarray:
+        """Which detections (D,) of the class have what ``bbox``, ``bev`` or ``3d`` needs."""
+        dt = self._dt
         if metric == "bbox":
-            return bool(np.any(dt.bbox[mine, 0] >= 0))
+            return self._is_class_dt & (dt.bbox[:, 0] >= 0)
         needed = [0, 2] if metric == "bev" else [0, 1, 2]  # both of x, y, z and of length, height, width
-        located = np.all(dt.location[mine][:, needed] != rules.NO_LOCATION, axis=1)
-        return bool(np.any(located & np.all(dt.dimensions[mine][:, needed] > 0, axis=1)))
+        located = np.all(dt.location[:, needed] != rules.NO_LOCATION, axis=1)
+        return self._is_class_dt & located & np.all(dt.dimensions[:, needed] > 0, axis=1)
 
     def problem(self, metric: str, overlap: float, difficulty: str) -> Problem:
         """What is matched at a minimum overlap and a difficulty out of ``rules.DIFFICULTIES``."""

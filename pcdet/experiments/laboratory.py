@@ -10,11 +10,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pcdet.experiments import choices
+from tqdm import tqdm
+
+from pcdet.experiments import choices, forecast
 from pcdet.experiments.choices import epochs_of, mean
-from pcdet.experiments.jobs import Job, run_jobs
+from pcdet.experiments.jobs import Job
 from pcdet.experiments.measures import Measures
 from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
+from pcdet.experiments.pool import Places, run_jobs
+from pcdet.experiments.progress import PlanProgress
 from pcdet.experiments.runs import Run, Runs
 from pcdet.experiments.scores import Scorer, mean_ap
 from pcdet.experiments.splits import Splits
@@ -29,7 +33,8 @@ class Laboratory:
         plan: what is asked for.
         tools: folder of the commands.
         output: the plan's folder.
-        places: where jobs run; see ``jobs.run_jobs``.
+        places: where jobs run.
+        progress: the bar over the whole plan.
         on_cores: whether these are cores rather than GPUs.
         say: gets a line for people.
 
@@ -43,12 +48,13 @@ class Laboratory:
         plan: Plan,
         tools: Path,
         output: Path,
-        places,
+        places: Places,
+        progress: PlanProgress,
         *,
         on_cores: bool = True,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = tqdm.write,
     ):
-        self.plan, self.output, self.places, self.say = plan, output, places, say
+        self.plan, self.output, self.places, self.progress, self.say = plan, output, places, progress, say
         self.splits = Splits(plan.data, tools / plan.data.path, output / "splits")
         self.runs = Runs(plan, self.splits, tools, output, on_cores=on_cores)
         self.measures = Measures(self.runs)
@@ -60,30 +66,37 @@ class Laboratory:
 
     def carry_out(self) -> None:
         """All stages, one after the other."""
+        self.measure_alone()
         self.train_teachers()
-        self.measure()
+        self.measure_methods()
         self.search_weights()
         self.screen()
         self.finish()
 
     # ---------------------------------------------------------------------------------------------------------- stages
 
+    def measure_alone(self) -> None:
+        """What a training step of every teacher and every plain student costs."""
+        jobs = [self.measures.teacher_job(name) for name in self.plan.teachers]
+        jobs += [self.measures.job(student, PLAIN, None) for student in self.plan.students]
+        self._run("costs", jobs)
+
     def train_teachers(self) -> None:
         """Every teacher at its lengths, and every plain student's learning curve."""
         teachers = [run for name in self.plan.teachers for run in self.teacher_runs(name)]
         curves = [run for name in self.plan.students for run in self.curve(name, PLAIN)]
-        self.train("teachers and plain students", [*teachers, *curves])
+        self.train("teachers", [*teachers, *curves])
         for name in self.plan.students:
             self.choices["best_length"][name] = self._best_length(name, PLAIN)
         for name in self.plan.teachers:
             self.choices["teachers"][name] = self._choose_teacher(name)
 
-    def measure(self) -> None:
-        """What a training step of every method costs and how strong its losses are."""
-        jobs = [self.measures.teacher_job(name) for name in self.plan.teachers]
+    def measure_methods(self) -> None:
+        """What a training step of every method costs, and how strong its losses are."""
+        jobs = []
         for student in self.plan.students:
             teacher = self.teacher_job(student)
-            jobs += [self.measures.job(student, method, teacher) for method in self.methods(student)]
+            jobs += [self.measures.job(student, method, teacher) for method in self.methods(student)[1:]]
         self._run("costs of the methods", jobs)
 
     def search_weights(self) -> None:
@@ -132,7 +145,7 @@ class Laboratory:
                     for length in lengths
                     for seed in range(self.plan.seeds.finals)
                 ]
-        self.train("finals and learning curves", runs)
+        self.train("finals", runs)
 
     # ------------------------------------------------------------------------------------------------------------ runs
 
@@ -200,12 +213,14 @@ class Laboratory:
     def _job(self, run: Run) -> Job:
         distils = run.method not in (TEACHER, PLAIN)
         teacher = self.teacher_job(run.subject) if distils else None
-        return self.runs.job(run, teacher, work=self.measures.work(run))
+        return self.runs.job(run, teacher, work=self.measures.training_macs(run))
 
     def _run(self, stage: str, jobs: Sequence[Job]) -> None:
         self._check_budget(stage)
-        self.say(f"{stage}: {len(jobs)} jobs")
-        run_jobs(jobs, self.places)
+        if jobs:
+            self.say(f"{stage}: {len(jobs)} jobs")
+            self.progress.label, self.progress.later_work = stage, forecast.work_after(stage, self)
+            run_jobs(jobs, self.places, self.progress, self.say)
 
     def _check_budget(self, stage: str) -> None:
         """ConfigError where the budget is spent."""

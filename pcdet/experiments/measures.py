@@ -12,6 +12,7 @@ from pcdet.experiments.jobs import Job
 from pcdet.experiments.plan import PLAIN, TEACHER
 from pcdet.experiments.runs import Run, Runs
 
+WORK = 3e11  # of a measurement, in multiply-accumulates of a training that takes as long
 SEED = 0  # of the batches that are measured, the same for every method
 
 
@@ -48,7 +49,7 @@ class Measures:
         return self.of(subject, method)["training_macs_per_sample"]["total"]
 
     def training_macs(self, run: Run) -> float:
-        """Those of a whole training."""
+        """Those of a whole training, which also tell how long it takes against others."""
         split = "teacher_train" if run.method == TEACHER else "train"
         return self.macs_per_sample(run.subject, run.method) * run.epochs * self.runs.splits.counts[split]
 
@@ -59,15 +60,6 @@ class Measures:
         """
         found = self.of(student, method)["total"]["share_of_gradient"]
         return float(f"{share / found:.4g}") if found else 1.0
-
-    def work(self, run: Run) -> float:
-        """How long a training takes against others: its cost where that is known, else its epochs."""
-        known = self._file(run.subject, run.method).is_file()
-        return self.training_macs(run) if known else self._guess(run)
-
-    def _guess(self, run: Run) -> float:
-        """Before anything is measured: a teacher's step costs about three of its student's."""
-        return run.epochs * self.runs.splits.counts["train"] * (3.0 if run.method == TEACHER else 1.0) * 1e9
 
     def _file(self, subject: str, method: str):
         kind = "teachers" if method == TEACHER else subject
@@ -85,5 +77,5 @@ class Measures:
             facts["teacher"] = digest(teacher.facts)
         return Job(
             name=f"cost of {run.subject}/{run.method}", command=command, cwd=self.runs.tools, folder=file.parent,
-            product=file, facts=facts, work=1.0, needs=[teacher] if teacher is not None else [],
+            product=file, facts=facts, work=WORK, needs=[teacher] if teacher is not None else [],
         )  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from easydict import EasyDict
+
 from pcdet.config.files import find_config_file
-from pcdet.config.yaml_files import read_yaml
-from pcdet.registry import ConfigError
+from pcdet.config.load import cfg_from_yaml_file
+from pcdet.registry import BASE_KEY, ConfigError
 from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, parse_node
 
 # Methods that every plan has, since they are controls. A plan's own methods have other names.
@@ -243,21 +246,29 @@ def load_plan(path: str | Path) -> tuple[Plan, dict[str, Any]]:
     """A plan from its file.
 
     Args:
-        path: a YAML file; a relative one counts from the working directory, else from the repository's ``tools/``.
+        path: a YAML file, which may have a ``_BASE_CONFIG_`` as model files do; a relative path counts from the working
+            directory, else from the repository's ``tools/``.
 
     Returns:
-        The plan, and the file's content.
+        The plan, and the content of the file laid over its bases.
 
     Raises:
         FileNotFoundError: there is no such file.
         ConfigError: with everything that is wrong with it.
     """
     file = find_config_file(path)
-    content = read_yaml(file)
+    content = _plain(cfg_from_yaml_file(file, EasyDict()))
     try:
         return parse_node(content, Plan), content
     except ConfigError as error:
         raise ConfigError([f"{file.name}: {problem}" for problem in error.problems]) from error
+
+
+def _plain(node: Any) -> Any:
+    """Plain mappings and lists, without the names of bases."""
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items() if key != BASE_KEY}
+    return [_plain(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 def rehearsal(plan: Plan) -> Plan:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcdet.datasets import build_dataset
+from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
 from pcdet.datasets.pickles import read_pickle
 from pcdet.experiments.splits import Splits
 from pcdet.utils.safe_files import replacing, sha256_of
@@ -50,6 +51,10 @@ class Scorer:
         with replacing(kept) as stream:
             stream.write((json.dumps({"made_of": made_of, "scores": result}, indent=1) + "\n").encode())
         return result
+
+    def frame_scores(self, result_file: Path, metric: str = "3d") -> FrameScores:
+        """What each frame adds to the moderate mAP, for resamples of frames."""
+        return self.dataset.frame_scores(self.detections(result_file), self.classes, metric)
 
     def detections(self, result_file: Path) -> list[dict]:
         """Those of the split's frames."""

@@ -9,7 +9,8 @@ from pathlib import Path
 class WeightSearch:
     """One study for each method, all in one journal.
 
-    Every factor of the plan is tried once, so that all methods get the same search. What a killed plan had begun is taken up again.
+    Every factor of the plan is tried once, so that all methods get the same search. What a killed plan had begun is
+    taken up again.
 
     Args:
         journal: the file.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from pcdet.utils.box_utils import (
     boxes3d_lidar_to_kitti_camera,
 )
 from pcdet.utils.calibration_kitti import Calibration
+
+if TYPE_CHECKING:
+    from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
 
 __all__ = ["KittiDataset", "create_kitti_infos"]
 
@@ -238,20 +241,39 @@ class KittiDataset(DatasetTemplate):
         Raises:
             DataError: results are missing, repeated or of other frames, or some frames have no labels; all are named.
         """
-        unlabelled = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "annos" not in info]
-        if len(unlabelled) == len(self.kitti_infos):
+        if not any("annos" in info for info in self.kitti_infos):
             return None, {}
+        from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
+
+        return get_official_eval_result(*self._to_evaluate(det_annos, class_names))
+
+    def frame_scores(self, det_annos: list[dict], class_names: Sequence[str], metric: str = "3d") -> FrameScores:
+        """What each frame adds to the moderate AP of ``evaluation``, so that resamples of frames can be scored.
+
+        Args:
+            det_annos: of all frames of the split.
+            class_names: in the order of the labels.
+            metric: "3d" or "bev".
+
+        Raises:
+            DataError: results are missing, repeated or of other frames, or some frames have no labels; all are named.
+        """
+        from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import frame_scores
+
+        return frame_scores(*self._to_evaluate(det_annos, class_names), metric=metric)
+
+    def _to_evaluate(self, det_annos: list[dict], class_names: Sequence[str]) -> tuple[list, list, list[str]]:
+        """(labels, detections in the order of the frames, classes), all by KITTI's names."""
+        unlabelled = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "annos" not in info]
         if unlabelled:
             raise DataError(
                 f"{len(unlabelled)} of {len(self.kitti_infos)} frames have no labels, such as {unlabelled[0]}"
             )
-        from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
-
         mapping = self.config.map_class_to_kitti
         frames = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos]
         det_annos = in_kitti_classes(copy.deepcopy(in_frame_order(det_annos, frames)), mapping)
         gt_annos = in_kitti_classes([copy.deepcopy(info["annos"]) for info in self.kitti_infos], mapping)
-        return get_official_eval_result(gt_annos, det_annos, kitti_classes(class_names, mapping))
+        return gt_annos, det_annos, kitti_classes(class_names, mapping)
 
 
 def fov_shape(image_info: dict) -> tuple[int, int]:

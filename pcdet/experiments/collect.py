@@ -43,7 +43,8 @@ def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapp
 
 def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
     record, measured = laboratory.runs.record(run), laboratory.measures.of(run.subject, run.method)
-    is_teacher, reported = run.method == TEACHER, run.stage != "search"
+    is_teacher = run.method == TEACHER
+    reported = run.epochs == laboratory.choices["teachers"][run.subject]["chosen"] if is_teacher else run.factor is None
     file = laboratory.runs.result_file(run)
     scores = laboratory.report.scores(file) if reported else None
     return {
@@ -123,7 +124,7 @@ class Comparisons:
             if method == PLAIN:
                 continue
             for control in (PLAIN, SLICES):
-                if control == method or (control == SLICES and not self.plan.begins_with_weights(method)):
+                if control == method or (control == SLICES and not self.plan.begins_with_weights(student, method)):
                     continue
                 yield student, method, length, control, control, length
                 if equal := self.laboratory.choices["equal_length"][student].get(method, {}).get(control):

@@ -29,7 +29,7 @@ def _search(laboratory: Laboratory, student: str) -> float:
     plan = laboratory.plan
     if plan.search is None:
         return 0.0
-    methods = sum(map(plan.has_losses, plan.methods))
+    methods = sum(plan.has_losses(student, method) for method in plan.methods)
     return methods * len(plan.search.factors) * plan.search.epochs * _epoch(laboratory, student) * DISTILLED
 
 

@@ -107,7 +107,9 @@ class Laboratory:
         search = WeightSearch(self.output / "weight_search.journal", config.factors)
         trials = {}
         for student in self.plan.students:
-            for method in filter(self.plan.has_losses, self.plan.methods):
+            for method in self.plan.methods:
+                if not self.plan.has_losses(student, method):
+                    continue
                 base = self.measures.base_weight(student, method, config.share)
                 search.ask(f"{student}/{method}")
                 trials[student, method] = base, {f: self._trial(student, method, base * f, f) for f in config.factors}
@@ -164,7 +166,7 @@ class Laboratory:
 
     def weight(self, student: str, method: str) -> float | None:
         """``KD.WEIGHT`` of a method; None where it has no losses."""
-        if method in (PLAIN, SLICES) or not self.plan.has_losses(method):
+        if method in (PLAIN, SLICES) or not self.plan.has_losses(student, method):
             return None
         entry = self.choices["weights"].get(student, {}).get(method)
         return 1.0 if entry is None else entry["base"] * entry["chosen"]
@@ -247,9 +249,8 @@ class Laboratory:
         return [(s, m, seed) for s in self.plan.students for m in self.methods(s) for seed in seeds]
 
     def _with_slices(self) -> list[str]:
-        """Students whose controls are slices too: all, where some method begins with the teacher's weights."""
-        begins = any(map(self.plan.begins_with_weights, self.plan.methods))
-        return list(self.plan.students) if begins else []
+        """Students whose controls are slices too: where some method begins with the teacher's weights."""
+        return [s for s in self.plan.students if any(self.plan.begins_with_weights(s, m) for m in self.plan.methods)]
 
     def _best_length(self, student: str, method: str) -> dict:
         seeds = range(self.plan.seeds.curves)
@@ -287,6 +288,6 @@ class Laboratory:
 
     def _equal_length(self, student: str, method: str) -> dict[str, float]:
         """Control -> the length at which it costs what the method costs at length 1."""
-        controls = [PLAIN, *([SLICES] if self.plan.begins_with_weights(method) else [])]
+        controls = [PLAIN, *([SLICES] if self.plan.begins_with_weights(student, method) else [])]
         own = self.measures.macs_per_sample(student, method)
         return {c: choices.equal_length(own / self.measures.macs_per_sample(student, c)) for c in controls}

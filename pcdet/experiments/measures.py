@@ -29,7 +29,7 @@ class Measures:
 
     def job(self, student: str, method: str, teacher: Job | None) -> Job:
         """Measures a method at ``KD.WEIGHT`` 1."""
-        weight = 1.0 if method != PLAIN and self.plan.has_losses(method) else None
+        weight = 1.0 if method != PLAIN and self.plan.has_losses(student, method) else None
         run = Run(student, method, 1.0, 1, SEED, weight)
         return self._new_job(run, teacher, [] if method == PLAIN else self.runs.teacher_flags(student, teacher))
 

@@ -111,11 +111,13 @@ class StudentConfig:
         cfg: its model file; a ``KD`` block in it is replaced by that of each method.
         teacher: name of its teacher under ``TEACHERS``.
         epochs: of a training of length 1.
+        methods: this student's own blocks of the plan's methods, such as those whose taps it does not have.
     """
 
     cfg: str
     teacher: str
     epochs: Count
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +197,9 @@ class Plan:
         teachers: name -> ``TeacherConfig``.
         students: name -> ``StudentConfig``.
         methods: name -> a ``KD`` block without its TEACHER.
-        titles: method -> its name in tables, where it is another one.
+        titles: method, student or teacher -> its name in tables, where it is another one.
+        parts: method -> what of it is on, for ``table: ablation``.
+        settings: method -> name -> value, for ``table: sensitivity``.
         seeds: see ``SeedsConfig``.
         search: see ``SearchConfig``; None: the weights are those of the methods' blocks.
         finalists: see ``FinalistsConfig``.
@@ -214,6 +218,8 @@ class Plan:
     students: dict[str, StudentConfig]
     methods: dict[str, dict[str, Any]]
     titles: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: SeedsConfig = SeedsConfig()
     search: SearchConfig | None = None
     finalists: FinalistsConfig = FinalistsConfig()
@@ -229,17 +235,20 @@ class Plan:
         if problems:
             raise ConfigError(problems)
 
-    def block(self, method: str) -> dict[str, Any]:
-        """The ``KD`` block of a method, without its TEACHER and its weight, keys in upper case."""
-        return SLICES_BLOCK if method == SLICES else {key.upper(): value for key, value in self.methods[method].items()}
+    def block(self, student: str, method: str) -> dict[str, Any]:
+        """The ``KD`` block of a student's method, without its TEACHER and its weight, keys in upper case."""
+        if method == SLICES:
+            return SLICES_BLOCK
+        block = self.students[student].methods.get(method, self.methods[method])
+        return {key.upper(): value for key, value in block.items()}
 
-    def has_losses(self, method: str) -> bool:
+    def has_losses(self, student: str, method: str) -> bool:
         """Whether there is a weight to search for."""
-        return method != PLAIN and bool(self.block(method).get("LOSSES"))
+        return method != PLAIN and bool(self.block(student, method).get("LOSSES"))
 
-    def begins_with_weights(self, method: str) -> bool:
+    def begins_with_weights(self, student: str, method: str) -> bool:
         """Whether the student takes its first weights from the teacher, so that slices alone are a control."""
-        return method != PLAIN and (self.block(method).get("INIT") or {}).get("NAME", "none") != "none"
+        return method != PLAIN and (self.block(student, method).get("INIT") or {}).get("NAME", "none") != "none"
 
 
 def load_plan(path: str | Path) -> tuple[Plan, dict[str, Any]]:
@@ -316,11 +325,21 @@ def _reference_problems(plan: Plan) -> list[str]:
         for name, student in plan.students.items()
         if student.teacher not in plan.teachers
     ]
-    for key, names in (("FINALISTS.ALWAYS", plan.finalists.always), ("TITLES", plan.titles)):
-        known = [*plan.methods, TEACHER, PLAIN, SLICES] if key == "TITLES" else plan.methods
+    everything = [TEACHER, PLAIN, SLICES, *plan.methods, *plan.students, *plan.teachers]
+    groups = {
+        "FINALISTS.ALWAYS": (plan.finalists.always, plan.methods),
+        "TITLES": (plan.titles, everything),
+        "PARTS": (plan.parts, plan.methods),
+        "SETTINGS": (plan.settings, plan.methods),
+        **{f"STUDENTS.{name}.METHODS": (student.methods, plan.methods) for name, student in plan.students.items()},
+    }
+    for key, (names, known) in groups.items():
         unknown = [name for name in names if name not in known]
         problems += [f"{key}: METHODS has no {name!r}; {nearest_name(name, known)}" for name in unknown]
-    for name, block in plan.methods.items():
+    blocks = {f"METHODS.{name}": block for name, block in plan.methods.items()}
+    for name, student in plan.students.items():
+        blocks |= {f"STUDENTS.{name}.METHODS.{method}": block for method, block in student.methods.items()}
+    for path, block in blocks.items():
         written = [k for k in block if k.upper() in ("TEACHER", "WEIGHT")]
-        problems += [f"METHODS.{name}.{key}: the plan writes this itself; remove it" for key in written]
+        problems += [f"{path}.{key}: the plan writes this itself; remove it" for key in written]
     return problems

@@ -151,7 +151,7 @@ class Runs:
     def _block(self, run: Run) -> dict[str, Any]:
         """The ``KD`` block of a run."""
         teacher = self.plan.teachers[self.plan.students[run.subject].teacher]
-        block = {**EMPTY_BLOCK, **self.plan.block(run.method)}
+        block = {**EMPTY_BLOCK, **self.plan.block(run.subject, run.method)}
         if run.weight is not None:
             block["WEIGHT"] = float(f"{run.weight:.4g}")  # as the file's name says it
         return {"TEACHER": {"CFG": teacher.cfg, "CKPT": None, "MODE": None}, **block}

@@ -43,10 +43,10 @@ def plan_of(tmp_path, *changes):
 
 def test_a_plan_knows_which_methods_have_a_weight_and_which_begin_with_weights(tmp_path):
     plan = plan_of(tmp_path)
-    assert [plan.has_losses(m) for m in ("plain", "slices", "fitnet", "slices+logits", "l1")] == [
+    assert [plan.has_losses("4x", m) for m in ("plain", "slices", "fitnet", "slices+logits", "l1")] == [
         False, False, True, True, False,
     ]  # fmt: skip
-    assert [plan.begins_with_weights(m) for m in ("plain", "slices", "fitnet", "slices+logits", "l1")] == [
+    assert [plan.begins_with_weights("4x", m) for m in ("plain", "slices", "fitnet", "slices+logits", "l1")] == [
         False, True, False, True, True,
     ]  # fmt: skip
 
@@ -73,6 +73,14 @@ def test_a_plan_knows_which_methods_have_a_weight_and_which_begin_with_weights(t
 def test_what_is_wrong_is_named_with_its_key_rule_and_value(tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
         plan_of(tmp_path, change)
+
+
+def test_a_student_may_have_its_own_block_of_a_method(tmp_path):
+    own = {"LOSSES": [], "LABELS": {}}
+    plan = plan_of(tmp_path, ("STUDENTS", "4x", "METHODS", {"fitnet": own}))
+    assert plan.block("4x", "fitnet") == own
+    with pytest.raises(ConfigError, match=r"STUDENTS.4x.METHODS: METHODS has no 'fitnets'; did you mean fitnet\?"):
+        plan_of(tmp_path, ("STUDENTS", "4x", "METHODS", {"fitnets": own}))
 
 
 def test_all_problems_of_names_are_told_at_once(tmp_path):

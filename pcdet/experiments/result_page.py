@@ -1,4 +1,4 @@
-"""A plan's results as a text for the terminal and as a page: facts, claims in sentences, tables."""
+"""A plan's results as a text for the terminal, and as a page with pictures: facts, claims in sentences, tables."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcdet.experiments.result_groups import Reported
+from pcdet.experiments.result_plots import draw_curves, draw_gains
+from pcdet.experiments.result_sensitivity import draw_sensitivity
 from pcdet.experiments.result_sentences import claims
 from pcdet.experiments.result_tables import NOTE, tables
 from pcdet.experiments.results import Results
+from pcdet.utils.figures import save_figure
 from pcdet.utils.safe_files import replacing
 
 
@@ -47,7 +50,29 @@ def results_markdown(results: Results, pictures: Sequence[str] = ()) -> str:
     return "\n\n".join(filter(None, [*parts, NOTE, *(table.as_markdown() for table in tables(reported))])) + "\n"
 
 
-def write_page(results: Results, path: str | Path, pictures: Sequence[str] = ()) -> None:
-    """Writes the Markdown page, whole or not at all; see :func:`results_markdown`."""
-    with replacing(path) as stream:
-        stream.write(results_markdown(results, pictures).encode())
+def write_report(results: Results, folder: str | Path) -> list[Path]:
+    """Writes the page and its pictures, each file whole or not at all.
+
+    Args:
+        results: that were checked.
+        folder: where they go; made if need be.
+
+    Returns:
+        The files: ``results.md``, ``gains.png`` where anything was compared, ``curves.png`` where a student was trained
+        to the end, and ``sensitivity.png`` where the plan's ``TABLE`` asks for it.
+
+    Raises:
+        ValueError: the plan lacks what its ``TABLE`` needs.
+        ImportError: matplotlib is not installed.
+    """
+    reported, folder = Reported(results), Path(folder)
+    figures = {"gains.png": draw_gains(reported), "curves.png": draw_curves(reported)}
+    if reported.setting("TABLE", "overview") == "sensitivity":
+        figures["sensitivity.png"] = draw_sensitivity(reported)
+    pictures = [save_figure(figure, folder / name) for name, figure in figures.items() if figure is not None]
+    page = folder / "results.md"
+    text = results_markdown(results, [picture.name for picture in pictures])
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(page) as stream:
+        stream.write(text.encode())
+    return [page, *pictures]

@@ -19,6 +19,7 @@ from pcdet.utils.box_utils import (
     boxes3d_to_corners3d_kitti_camera,
     boxes_to_corners_3d,
 )
+from pcdet.utils.figures import new_figure, save_figure
 
 GT_COLOUR = "#1a9850"
 CLASS_COLOURS = {"Car": "#d73027", "Pedestrian": "#e08214", "Cyclist": "#4575b4", "": "#d73027"}
@@ -117,7 +118,8 @@ def draw_bev(
     low, high = _limits(points, gt, pred, limits)
     width, height = high[1] - low[1], high[0] - low[0]
     scale = 11.0 / max(width, height)
-    figure, axes = _figure(max(width * scale, 3.0), max(height * scale, 3.0))
+    figure = new_figure(max(width * scale, 3.0), max(height * scale, 3.0))
+    axes = figure.add_subplot()
     points = points[:: max(1, len(points) // POINTS_DRAWN)]
     shade = np.clip(points[:, 2], -2.5, 1.5)
     axes.scatter(points[:, 1], points[:, 0], c=shade, s=0.6, cmap="Greys", vmin=-5.0, vmax=1.5, linewidths=0)
@@ -130,7 +132,7 @@ def draw_bev(
     axes.set_xlabel("y [m]")
     axes.set_ylabel("x [m]")
     axes.set_title(title)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_image(
@@ -154,7 +156,8 @@ def draw_image(
     """
     gt, pred = Boxes.of(gt_boxes), Boxes.of(pred_boxes)
     height, width = image.shape[:2]
-    figure, axes = _figure(width / 100, height / 100)
+    figure = new_figure(width / 100, height / 100)
+    axes = figure.add_subplot()
     axes.set_position([0, 0, 1, 1])
     axes.imshow(image, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     for boxes, style in ((gt, "--"), (pred, "-")):
@@ -170,7 +173,7 @@ def draw_image(
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     axes.axis("off")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _checked_points(points: np.ndarray) -> np.ndarray:
@@ -188,24 +191,6 @@ def _limits(points, gt: Boxes, pred: Boxes, limits) -> tuple[np.ndarray, np.ndar
     if not len(spots):
         spots = np.zeros((1, 2))
     return spots.min(axis=0) - 1.0, spots.max(axis=0) + 1.0
-
-
-def _figure(width: float, height: float):
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("drawing needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _save(figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
 
 
 def _colours(boxes: Boxes, style: str) -> list[str]:

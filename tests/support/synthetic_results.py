@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from random import Random
 
 CLASSES = ("Car", "Cyclist")
 PLAIN_MACS = 1_000_000_000_000  # of the plain student's training of length 1
 PLAIN_EPOCHS = 8
 SLICES = "slices"
+CONTROL_LENGTHS = {
+    "plain": 1.0, "plain at equal compute": 1.5, "plain at its best length": 4.0, "slices": 1.0,
+    "slices at equal compute": 1.5,
+}  # fmt: skip
 
 
 def report(map_3d: float) -> dict[str, float]:
@@ -104,3 +109,39 @@ def small_results() -> dict:
     }  # fmt: skip
     plan = {"NAME": "small", "TABLE": "overview", "TITLES": {"fitnet": "FitNets [26]"}}
     return results(runs, comparisons, choices=choices, plan=plan)
+
+
+def large_results(methods: int = 12, seeds: int = 8) -> dict:
+    """Two students of one teacher, ``methods`` methods with long titles, every control, three lengths; seeded numbers.
+
+    Plans of this size fill tables and pictures.
+    """
+    names = [f"method{i}" for i in range(methods)]
+    runs, comparisons = [teacher()], []
+    for student in ("quarter", "sixteenth"):
+        levels = {"plain": 50.0, SLICES: 53.0} | {name: 51.0 + index / 3 for index, name in enumerate(names)}
+        random, scores = Random(0), {}
+        for method, level in levels.items():
+            cost = 1.0 if method in ("plain", SLICES) else 1.5
+            for length in (1.0, 1.5, 2.0, 4.0) if cost == 1.0 else (1.0, 2.0, 4.0) if method in names[:4] else (1.0,):
+                count = seeds if length <= 1.5 else 3
+                scores[method, length] = [round(level + 2 * length + random.gauss(0, 1.5), 2) for _ in range(count)]
+                runs += [
+                    run(method, score, student=student, length=length, seed=seed,
+                        training_macs=round(PLAIN_MACS * cost * length))
+                    for seed, score in enumerate(scores[method, length])
+                ]  # fmt: skip
+        comparisons += [_paired(student, name, control, scores) for name in names for control in CONTROL_LENGTHS]
+    titles = {name: f"A method with a long title [{index}]" for index, name in enumerate(names)}
+    best = {"lengths": [{"length": x, "search": 50.0 + x} for x in (1.0, 2.0, 4.0)], "chosen": 4.0}
+    choices = {"teachers": {}, "weights": {}, "finalists": {}, "best_length": {"quarter": best, "sixteenth": best}}
+    return results(runs, comparisons, choices=choices, plan={"TABLE": "overview", "TITLES": titles})
+
+
+def _paired(student: str, method: str, control: str, scores: Mapping[tuple, Sequence[float]]) -> dict:
+    base, length = (SLICES if control.startswith(SLICES) else "plain"), CONTROL_LENGTHS[control]
+    gains = [a - b for a, b in zip(scores[method, 1.0], scores[base, length], strict=False)]
+    mean, half = sum(gains) / len(gains), (max(gains) - min(gains)) / 2
+    return comparison(
+        method, control, gains, (mean - half, mean + half), student=student, control_length=length, cost=1.5 / length
+    )

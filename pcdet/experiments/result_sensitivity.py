@@ -1,0 +1,74 @@
+"""The picture of a sensitivity plan: the gain over the plain student for each value of each setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pcdet.experiments.result_groups import Reported
+from pcdet.experiments.result_plots import DPI, METHOD_COLOURS, METHOD_MARKERS, heading
+from pcdet.experiments.results import PLAIN, Comparison
+from pcdet.utils.figures import new_figure
+
+
+def draw_sensitivity(reported: Reported):
+    """A panel a student and setting; a line joins methods that share the values of all other settings.
+
+    Each point is the mean gain in 3D mAP over the plain student of length 1, with its 95 % interval. None where no
+    method of the plan's ``SETTINGS`` was compared with it.
+
+    Raises:
+        ValueError: the plan has no ``SETTINGS``, or more lines in a panel than there are colours.
+    """
+    settings = reported.settings()
+    names = list(dict.fromkeys(name for values in settings.values() for name in values))
+    compared = {
+        student: {m: c for m in settings if (c := reported.comparison(student, m, 1.0, "3d", PLAIN)) is not None}
+        for student in reported.students()
+    }
+    compared = {student: found for student, found in compared.items() if found}
+    if not compared:
+        return None
+    figure = new_figure(1.0 + 4.5 * len(names), 0.4 + 4.0 * len(compared), DPI, layout="constrained")
+    panels = figure.subplots(len(compared), len(names), squeeze=False, sharey="row")
+    for line, (student, found) in zip(panels, compared.items(), strict=True):
+        for axis, name in zip(line, names, strict=True):
+            _draw_panel(axis, name, settings, found)
+            axis.set_title(reported.title(student), fontsize=10, loc="left")
+        line[0].set_ylabel("gain in 3D mAP over plain (points)")
+    heading(figure, reported)
+    return figure
+
+
+def _draw_panel(axis, name: str, settings: Mapping[str, Mapping[str, Any]], found: Mapping[str, Comparison]) -> None:
+    """The gains by the values of one setting, which stand evenly."""
+    values = sorted({settings[method][name] for method in found if name in settings[method]})
+    lines: dict[str, list[tuple[int, Comparison]]] = {}
+    for method, comparison in found.items():
+        if name in settings[method]:
+            others = ", ".join(f"{key} = {value}" for key, value in settings[method].items() if key != name)
+            lines.setdefault(others, []).append((values.index(settings[method][name]), comparison))
+    if len(lines) > len(METHOD_COLOURS):
+        raise ValueError(
+            f"SETTINGS: at most {len(METHOD_COLOURS)} lines fit a picture, {name} has {len(lines)}; vary fewer"
+        )
+    for (others, points), colour, marker in zip(lines.items(), METHOD_COLOURS, METHOD_MARKERS, strict=False):
+        _draw_line(axis, sorted(points, key=lambda point: point[0]), others, colour, marker)
+    axis.axhline(0.0, color="#000000", linewidth=1.0, zorder=0)
+    axis.set_xticks(range(len(values)), [str(value) for value in values])
+    axis.margins(x=0.15)
+    axis.set_xlabel(name)
+    axis.spines[["top", "right"]].set_visible(False)
+    if any(lines):
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.05), frameon=False, fontsize=8, ncols=2)
+
+
+def _draw_line(axis, points: list[tuple[int, Comparison]], others: str, colour: str, marker: str) -> None:
+    """Means joined by a line; hollow where a gain is not shown."""
+    at, means = [x for x, _ in points], [comparison.mean for _, comparison in points]
+    axis.plot(at, means, "-", color=colour, linewidth=1.2, marker=marker, markersize=6, label=others or None)
+    for x, comparison in points:
+        if comparison.interval is not None:
+            axis.plot([x, x], comparison.interval, "-", color=colour, linewidth=0.9)
+        if not comparison.shown:
+            axis.plot([x], [comparison.mean], marker, color=colour, markerfacecolor="white", markersize=6)

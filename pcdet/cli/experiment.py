@@ -27,9 +27,17 @@ from pcdet.cli.place_flags import add_place_flags, places_from_flags
 from pcdet.experiments.collect import collect
 from pcdet.experiments.laboratory import Laboratory
 from pcdet.experiments.plan import Plan, load_plan, rehearsal
+from pcdet.experiments.progress import PlanProgress
+from pcdet.experiments.result_files import parse_results, write_results
+from pcdet.experiments.result_groups import Reported
+from pcdet.experiments.result_page import results_text, write_page
+from pcdet.experiments.result_plots import draw_curves, draw_gains
+from pcdet.experiments.result_sensitivity import draw_sensitivity
+from pcdet.experiments.results import Results
 from pcdet.experiments.scenes import prepare_scenes
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import mixed_precision, read_processor
+from pcdet.utils.figures import save_figure
 from pcdet.utils.folder_lock import FolderLock
 from pcdet.utils.places import INSTALLED, ROOT
 
@@ -85,11 +93,13 @@ def carry_out(plan: Plan, content: Mapping[str, Any], output: Path, args: argpar
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     torch.set_num_threads(1)
     prepare_data(plan)
-    places = places_from_flags(args, output)
-    laboratory = Laboratory(plan, TOOLS, output, places, on_cores=places.on_cores)
-    laboratory.carry_out()
-    results = collect(laboratory, content, facts_of())
-    show(results, output)
+    on_cores = args.gpus is None and args.slurm is None
+    with PlanProgress() as progress:
+        laboratory = Laboratory(plan, TOOLS, output, places_from_flags(args, output), progress, on_cores=on_cores)
+        laboratory.carry_out()
+    results = parse_results(collect(laboratory, content, facts_of()))
+    for path in write_all(results, output):
+        print(os.path.relpath(path))
 
 
 def prepare_data(plan: Plan) -> None:
@@ -109,5 +119,12 @@ def facts_of() -> dict[str, Any]:
     }
 
 
-def show(results: Mapping[str, Any], output: Path) -> None:
-    """Writes results.json, tables and pictures, and prints the tables."""
+def write_all(results: Results, output: Path) -> list[Path]:
+    """Prints the tables, and writes results.json, the pictures and the page that shows both; returns their paths."""
+    print(results_text(results))
+    reported = Reported(results)
+    drawn = {"gains": draw_gains(reported), "curves": draw_curves(reported), "sensitivity": draw_sensitivity(reported)}
+    pictures = [save_figure(figure, output / f"{name}.png") for name, figure in drawn.items() if figure is not None]
+    write_results(output / "results.json", results)
+    write_page(results, output / "results.md", [path.name for path in pictures])
+    return [output / "results.json", output / "results.md", *pictures]

@@ -36,7 +36,7 @@ def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapp
         "metric": "3d moderate R40 mAP",
         "frames": {name: counts[name] for name in ("train", "search", "report")},
         "runs": [_run_entry(laboratory, run) for run in laboratory.wanted.values()],
-        "choices": _choices(laboratory),
+        "choices": laboratory.choices,
         "comparisons": Comparisons(laboratory).entries(),
     }
 
@@ -83,12 +83,6 @@ def _numbers(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, f
     return {key: scores[key] for key in keys}
 
 
-def _choices(laboratory: Laboratory) -> dict[str, Any]:
-    """What was decided, the lengths of the plain students under ``best_length`` and those of slices beside them."""
-    found = laboratory.choices
-    return {key: found[key] for key in ("teachers", "weights", "finalists", "best_length", "equal_length")}
-
-
 class Comparisons:
     """Paired gains of every method over its controls.
 
@@ -130,8 +124,8 @@ class Comparisons:
                 if equal := self.laboratory.choices["equal_length"][student].get(method, {}).get(control):
                     if length == 1:
                         yield student, method, length, f"{control} at equal compute", control, equal
-                key = student if control == PLAIN else f"{student}/{SLICES}"
-                best = self.laboratory.choices["best_length"][key]["chosen"]
+                kind = "best_length" if control == PLAIN else "slices_best_length"
+                best = self.laboratory.choices[kind][student]["chosen"]
                 yield student, method, length, f"{control} at its best length", control, best
 
     def _entry(

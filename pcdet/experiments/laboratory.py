@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from pcdet.experiments.measures import Measures
 from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
 from pcdet.experiments.pool import Places, run_jobs
 from pcdet.experiments.progress import PlanProgress
+from pcdet.experiments.results import Choices
 from pcdet.experiments.runs import Run, Runs
 from pcdet.experiments.scores import Scorer, mean_ap
 from pcdet.experiments.splits import Splits
@@ -61,7 +63,7 @@ class Laboratory:
         first = self.runs.config(self.runs.model_file(self.plain(next(iter(plan.students)), 1.0, 0)))
         self.search, self.report = (Scorer(first, self.splits, name, tools) for name in ("search", "report"))
         self.classes = self.report.classes
-        self.choices: dict = {"teachers": {}, "weights": {}, "finalists": {}, "best_length": {}, "equal_length": {}}
+        self.choices: dict = {field.name: {} for field in fields(Choices)}
         self.wanted: dict[str, Run] = {}
 
     def carry_out(self) -> None:
@@ -88,8 +90,9 @@ class Laboratory:
         self.train("teachers", [*teachers, *curves])
         for name in self.plan.students:
             self.choices["best_length"][name] = self._best_length(name, PLAIN)
-        for name in self.plan.teachers:
-            self.choices["teachers"][name] = self._choose_teacher(name)
+        for name, config in self.plan.teachers.items():
+            if config.ckpt is None:
+                self.choices["teachers"][name] = self._choose_teacher(name)
 
     def measure_methods(self) -> None:
         """What a training step of every method costs, and how strong its losses are."""
@@ -126,7 +129,7 @@ class Laboratory:
         runs += [run for student in self._with_slices() for run in self.curve(student, SLICES)]
         self.train("screening", runs)
         for student in self._with_slices():
-            self.choices["best_length"][f"{student}/{SLICES}"] = self._best_length(student, SLICES)
+            self.choices["slices_best_length"][student] = self._best_length(student, SLICES)
         for student in self.plan.students:
             seeds = range(self.plan.seeds.screening)
             means = {m: mean([self.found(self.run(student, m, 1.0, s)) for s in seeds]) for m in self.plan.methods}
@@ -182,7 +185,7 @@ class Laboratory:
         lengths = {PLAIN: {1.0, self.choices["best_length"][student]["chosen"]}}
         lengths[PLAIN] |= {equal[method][PLAIN] for method in chosen}
         if student in self._with_slices():
-            lengths[SLICES] = {1.0, self.choices["best_length"][f"{student}/{SLICES}"]["chosen"]}
+            lengths[SLICES] = {1.0, self.choices["slices_best_length"][student]["chosen"]}
             lengths[SLICES] |= {equal[method][SLICES] for method in chosen if SLICES in equal[method]}
         return {control: sorted(values) for control, values in lengths.items()}
 
@@ -262,10 +265,7 @@ class Laboratory:
         return {"lengths": lengths, "chosen": choices.best(found)}
 
     def _choose_teacher(self, name: str) -> dict:
-        runs = self.teacher_runs(name)
-        if not runs:
-            return {"lengths": [], "chosen": None, "stopped_improving": None, "above_student": None, "enough": None}
-        found = {run.epochs: self.found(run) for run in runs}
+        found = {run.epochs: self.found(run) for run in self.teacher_runs(name)}
         chosen = choices.best(found)
         plain = [
             max(entry["search"] for entry in self.choices["best_length"][student]["lengths"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pcdet.experiments.result_groups import Reported
+from pcdet.experiments.results import PLAIN, SLICES
 from pcdet.utils.tables import Table, mean_and_spread
 
 
@@ -15,9 +16,10 @@ def choice_tables(reported: Reported) -> list[Table]:
     for name, choice in chosen.teachers.items():
         tried = _tried((f"{t.epochs} epochs", t.search) for t in choice.lengths)
         lengths.append([f"{reported.title(name)} (teacher)", tried, f"{choice.chosen} epochs"])
-    for name, choice in chosen.best_length.items():
-        tried = _tried((f"x{t.length:.3g}", t.search) for t in choice.lengths)
-        lengths.append([f"{reported.title(name)} (plain)", tried, f"x{choice.chosen:.3g}"])
+    for method, by_student in ((PLAIN, chosen.best_length), (SLICES, chosen.slices_best_length)):
+        for name, choice in by_student.items():
+            tried = _tried((f"x{t.length:.3g}", t.search) for t in choice.lengths)
+            lengths.append([f"{reported.title(name)} ({reported.title(method)})", tried, f"x{choice.chosen:.3g}"])
     weights = [
         [
             reported.title(student), reported.title(method), str(choice.base),

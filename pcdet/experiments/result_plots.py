@@ -23,6 +23,7 @@ CONTROL_STYLES = {  # colour (Okabe and Ito) and marker
     "plain at its best length": ("#0072B2", "D"),
     "slices": ("#009E73", "^"),
     "slices at equal compute": ("#CC79A7", "v"),
+    "slices at its best length": ("#D55E00", "P"),
 }
 METHOD_COLOURS = (  # Paul Tol's muted palette
     "#332288", "#88CCEE", "#117733", "#CC6677", "#AA4499", "#DDCC77", "#44AA99", "#882255", "#999933",

@@ -80,14 +80,15 @@ def _runs(results: Results) -> Iterator[str]:
 def _choices(results: Results) -> Iterator[str]:
     chosen, runs = results.choices, results.runs
     methods, students = {run.method for run in runs}, {run.student for run in runs}
-    for kind in ("weights", "finalists", "best_length"):
+    for kind in ("weights", "finalists", "best_length", "slices_best_length", "equal_length"):
         for student in getattr(chosen, kind):
             if student not in students:
                 yield f"choices.{kind}.{student}: must be a student with runs, got {sorted(filter(None, students))}"
     for name, choice in chosen.teachers.items():
         yield from _tried(f"choices.teachers.{name}", choice.chosen, [tried.epochs for tried in choice.lengths])
-    for student, choice in chosen.best_length.items():
-        yield from _tried(f"choices.best_length.{student}", choice.chosen, [tried.length for tried in choice.lengths])
+    for kind in ("best_length", "slices_best_length"):
+        for student, choice in getattr(chosen, kind).items():
+            yield from _tried(f"choices.{kind}.{student}", choice.chosen, [tried.length for tried in choice.lengths])
     for student, weights in chosen.weights.items():
         for method, choice in weights.items():
             path = f"choices.weights.{student}.{method}"

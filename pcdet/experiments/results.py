@@ -11,7 +11,8 @@ from pcdet.registry import AtLeast, Count, CountOrZero, Positive
 
 SCHEMA = 1
 TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"  # methods that every plan has
-CONTROLS = ("plain", "plain at equal compute", "plain at its best length", "slices", "slices at equal compute")
+CONTROLS = ("plain", "plain at equal compute", "plain at its best length")
+CONTROLS += ("slices", "slices at equal compute", "slices at its best length")
 Metric = Literal["3d", "bev"]
 Seconds = Annotated[float, AtLeast(0)]
 
@@ -160,7 +161,7 @@ class WeightChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthChoice:
-    """The plain student's best length: those that were tried, and the one chosen."""
+    """The best length of a control: those that were tried, and the one chosen."""
 
     lengths: list[LengthTried]
     chosen: Positive
@@ -175,12 +176,16 @@ class Choices:
         weights: student -> method -> its weight.
         finalists: student -> methods that went on after the screening.
         best_length: student -> the length after which the plain student gains no more.
+        slices_best_length: the same of slices alone.
+        equal_length: student -> finalist -> control -> the length at which the control costs as much.
     """
 
     teachers: dict[str, TeacherChoice]
     weights: dict[str, dict[str, WeightChoice]]
     finalists: dict[str, list[str]]
     best_length: dict[str, LengthChoice]
+    slices_best_length: dict[str, LengthChoice]
+    equal_length: dict[str, dict[str, dict[str, Positive]]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from random import Random
+
+from pcdet.experiments.results import Choices
+
+CHOICES = [field.name for field in fields(Choices)]
 
 CLASSES = ("Car", "Cyclist")
 PLAIN_MACS = 1_000_000_000_000  # of the plain student's training of length 1
@@ -73,7 +78,7 @@ def results(runs: Sequence[Mapping], comparisons: Sequence[Mapping] = (), **chan
         "schema": 1, "name": "small", "title": "A small plan", "plan": {"NAME": "small", "TABLE": "overview"},
         "facts": {"torch": "2", "threads": 1}, "classes": list(CLASSES), "metric": "3d moderate R40 mAP",
         "frames": {"train": 400, "search": 100, "report": 200}, "runs": list(runs),
-        "choices": {"teachers": {}, "weights": {}, "finalists": {}, "best_length": {}},
+        "choices": dict.fromkeys(CHOICES, {}),
         "comparisons": list(comparisons),
     }  # fmt: skip
     return content | changes
@@ -106,6 +111,8 @@ def small_results() -> dict:
         "weights": {"4x": {"fitnet": {"base": 10.0, "trials": [{"factor": 3.0, "search": 50.0}], "chosen": 3.0}}},
         "finalists": {"4x": ["fitnet"]},
         "best_length": {"4x": {"lengths": [{"length": 1.0, "search": 52.2}], "chosen": 1.0}},
+        "slices_best_length": {},
+        "equal_length": {},
     }  # fmt: skip
     plan = {"NAME": "small", "TABLE": "overview", "TITLES": {"fitnet": "FitNets [26]"}}
     return results(runs, comparisons, choices=choices, plan=plan)
@@ -134,7 +141,7 @@ def large_results(methods: int = 12, seeds: int = 8) -> dict:
         comparisons += [_paired(student, name, control, scores) for name in names for control in CONTROL_LENGTHS]
     titles = {name: f"A method with a long title [{index}]" for index, name in enumerate(names)}
     best = {"lengths": [{"length": x, "search": 50.0 + x} for x in (1.0, 2.0, 4.0)], "chosen": 4.0}
-    choices = {"teachers": {}, "weights": {}, "finalists": {}, "best_length": {"quarter": best, "sixteenth": best}}
+    choices = {**dict.fromkeys(CHOICES, {}), "best_length": {"quarter": best, "sixteenth": best}}
     return results(runs, comparisons, choices=choices, plan={"TABLE": "overview", "TITLES": titles})
 
 

@@ -29,15 +29,11 @@ from pcdet.experiments.laboratory import Laboratory
 from pcdet.experiments.plan import Plan, load_plan, rehearsal
 from pcdet.experiments.progress import PlanProgress
 from pcdet.experiments.result_files import parse_results, write_results
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_page import results_text, write_page
-from pcdet.experiments.result_plots import draw_curves, draw_gains
-from pcdet.experiments.result_sensitivity import draw_sensitivity
+from pcdet.experiments.result_page import results_text, write_report
 from pcdet.experiments.results import Results
 from pcdet.experiments.scenes import prepare_scenes
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import mixed_precision, read_processor
-from pcdet.utils.figures import save_figure
 from pcdet.utils.folder_lock import FolderLock
 from pcdet.utils.places import INSTALLED, ROOT
 
@@ -122,9 +118,6 @@ def facts_of() -> dict[str, Any]:
 def write_all(results: Results, output: Path) -> list[Path]:
     """Prints the tables, and writes results.json, the pictures and the page that shows both; returns their paths."""
     print(results_text(results))
-    reported = Reported(results)
-    drawn = {"gains": draw_gains(reported), "curves": draw_curves(reported), "sensitivity": draw_sensitivity(reported)}
-    pictures = [save_figure(figure, output / f"{name}.png") for name, figure in drawn.items() if figure is not None]
-    write_results(output / "results.json", results)
-    write_page(results, output / "results.md", [path.name for path in pictures])
-    return [output / "results.json", output / "results.md", *pictures]
+    file = output / "results.json"
+    write_results(file, results)
+    return [file, *write_report(results, output)]

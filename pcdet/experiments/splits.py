@@ -82,7 +82,7 @@ def _files(config: SplitConfig, infos: Sequence[Any], root: Path, part: Path) ->
         part.parent.mkdir(parents=True, exist_ok=True)
         with replacing(part) as stream:
             stream.write(content)
-    return [os.path.relpath(part, root)]
+    return [os.path.relpath(part.resolve(), root.resolve())]  # a data folder is often a link
 
 
 def _frame_of(info: dict) -> str:

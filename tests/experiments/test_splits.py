@@ -20,6 +20,7 @@ def root(tmp_path):
 
 
 def splits(root, **changes):
+    """Those of a small plan, with other parts in place of its own."""
     parts = {
         "train": SplitConfig(infos=["train.pkl"]),
         "search": SplitConfig(infos=["val.pkl"], frames=4),
@@ -36,6 +37,14 @@ def test_whole_files_are_named_as_they_are_and_parts_get_files_of_their_own(root
     assert [info["point_cloud"]["lidar_idx"] for info in part] == [f"{i:06d}" for i in range(104, 110)]
     assert made.counts == {"train": 20, "search": 4, "report": 6, "teacher_train": 20}
     assert sorted(path.name for path in root.iterdir()) == ["train.pkl", "val.pkl"], "the data folder stays as it is"
+
+
+def test_parts_are_found_from_a_data_folder_that_is_a_link(root, tmp_path):
+    link = tmp_path / "deeper" / "down" / "linked"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(root)
+    made = splits(link)
+    assert len(pickle.loads((link / made.files["search"][0]).read_bytes())) == 4
 
 
 def test_a_reported_frame_that_is_trained_on_or_chosen_by_is_refused_with_its_name(root):

@@ -74,7 +74,7 @@ def write_results(path: str | Path, results: Results | Mapping[str, Any]) -> Non
         ResultsError: with everything that is wrong with the results.
         OSError: the file cannot be written; an old one stays.
     """
-    checked = parse_results(results_content(results) if isinstance(results, Results) else results)
+    checked = parse_results(asdict(results) if isinstance(results, Results) else results)
     text = json.dumps(results_content(checked), indent=2, allow_nan=False) + "\n"
     with replacing(path) as stream:
         stream.write(text.encode())

@@ -30,7 +30,9 @@ METHOD_COLOURS = (  # Paul Tol's muted palette
 )  # fmt: skip
 METHOD_MARKERS = "sD^vPX<>p"
 PLAIN_COLOUR = "#000000"
-BETWEEN_METHODS = 1.0  # empty lines of the forest plot between two methods
+BETWEEN_METHODS = 0.7  # empty lines of the forest plot between two methods
+SEEDS_BELOW = 0.3  # of a line: the dots of single seeds stand below their mean
+DODGE = 0.06  # by which lines of the sensitivity plot stand beside each other
 DPI = 130
 
 
@@ -50,8 +52,8 @@ def draw_gains(reported: Reported):
     controls = [c for c in CONTROL_STYLES if any(own.control == c for own in comparisons)]
     places = _places(rows, comparisons, controls)
     lines = max(places.values()) + 1
-    figure = new_figure(3.5 + 3.5 * len(metrics), 1.9 + 0.2 * lines, DPI, layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    figure = new_figure(3.5 + 3.5 * len(metrics), 1.9 + 0.17 * lines, DPI, layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharex=True, sharey=True, squeeze=False)[0]
     for axis, metric in zip(panels, metrics, strict=True):
         for comparison in comparisons:
             if comparison.metric == metric:
@@ -59,11 +61,11 @@ def draw_gains(reported: Reported):
                 _draw_gain(axis, comparison, place)
         axis.axvline(0.0, color="#888888", linewidth=1.0, zorder=0)
         axis.set_xlabel(f"gain in {metric.upper()} mAP, moderate (points)")
+        axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right"]].set_visible(False)
     several = len({student for student, _, _ in rows}) > 1
     centres = [statistics.mean(places[k] for k in places if k[:3] == row) for row in rows]
     panels[0].set_yticks(centres, [_row_name(reported, *row, several) for row in rows], fontsize=9)
-    panels[0].tick_params(axis="y", length=0)
     panels[0].set_ylim(lines - 0.3, -0.7)  # the first row at the top
     _gain_legend(figure, controls)
     heading(figure, reported)
@@ -85,12 +87,12 @@ def _places(rows: Sequence[tuple], comparisons: Sequence[Comparison], controls: 
 
 def _draw_gain(axis, comparison: Comparison, place: float) -> None:
     colour, marker = CONTROL_STYLES[comparison.control]
-    gains = comparison.gains
-    axis.plot(gains, [place] * len(gains), "o", color=colour, alpha=0.25, markersize=3.5, markeredgewidth=0, zorder=1)
+    gains, below = comparison.gains, [place + SEEDS_BELOW] * len(comparison.gains)
+    axis.plot(gains, below, "o", color=colour, alpha=0.4, markersize=3, markeredgewidth=0, zorder=1)
     if comparison.interval is not None:
         axis.plot(comparison.interval, [place, place], "-", color=colour, linewidth=1.4, zorder=2)
     face = colour if comparison.shown else "white"
-    axis.plot([comparison.mean], [place], marker, color=colour, markerfacecolor=face, markersize=6, zorder=3)
+    axis.plot([comparison.mean], [place], marker, color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
 
 
 def _row_name(reported: Reported, student: str, method: str, length: float, several: bool) -> str:
@@ -106,7 +108,7 @@ def _gain_legend(figure, controls: Sequence[str]) -> None:
 
     entries = [entry(*CONTROL_STYLES[control], f"over {control}") for control in controls]
     entries.append(entry("#666666", "o", "hollow: not shown", markerfacecolor="white"))
-    entries.append(entry("#666666", "o", "one seed", alpha=0.4, markersize=3.5))
+    entries.append(entry("#666666", "o", "one seed", alpha=0.4, markersize=3))
     figure.legend(handles=entries, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
@@ -135,7 +137,8 @@ def draw_curves(reported: Reported):
         _cost_axis(axis, reported, student, methods)
         axis.set_title(reported.title(student), fontsize=10, loc="left")
         axis.set_ylabel("3D mAP, moderate (%)")
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+        handles = [*axis.containers, *(line for line in axis.lines if not line.get_label().startswith("_"))]
+        axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     heading(figure, reported)
     return figure

@@ -10,6 +10,7 @@ from typing import Any
 from pcdet.experiments.comparison import DIFFICULTIES, METRICS
 from pcdet.experiments.result_groups import Key, groups_of_runs
 from pcdet.experiments.results import PLAIN, SLICES, TEACHER, Comparison, Results, Run
+from pcdet.registry import nearest_name
 
 ROUNDING = 1e-6  # points of mAP by which two ways to add up the same numbers may differ
 COST_TOLERANCE = 0.01  # share by which a stated cost may differ from that of the runs
@@ -79,11 +80,11 @@ def _runs(results: Results) -> Iterator[str]:
 
 def _choices(results: Results) -> Iterator[str]:
     chosen, runs = results.choices, results.runs
-    methods, students = {run.method for run in runs}, {run.student for run in runs}
+    methods, students = {run.method for run in runs}, {run.student for run in runs if run.student}
     for kind in ("weights", "finalists", "best_length", "slices_best_length", "equal_length"):
         for student in getattr(chosen, kind):
             if student not in students:
-                yield f"choices.{kind}.{student}: must be a student with runs, got {sorted(filter(None, students))}"
+                yield f"choices.{kind}.{student}: no run has this student; {nearest_name(student, students)}"
     for name, choice in chosen.teachers.items():
         yield from _tried(f"choices.teachers.{name}", choice.chosen, [tried.epochs for tried in choice.lengths])
     for kind in ("best_length", "slices_best_length"):
@@ -96,7 +97,7 @@ def _choices(results: Results) -> Iterator[str]:
     for student, names in chosen.finalists.items():
         for name in names:
             if name not in methods:
-                yield f"choices.finalists.{student}: must name methods with runs, got {name!r}; {sorted(methods)} have"
+                yield f"choices.finalists.{student}: no run has the method {name!r}; {nearest_name(name, methods)}"
 
 
 def _tried(path: str, chosen: float, tried: Sequence[float]) -> Iterator[str]:

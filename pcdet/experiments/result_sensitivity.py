@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_plots import DPI, METHOD_COLOURS, METHOD_MARKERS, heading
+from pcdet.experiments.result_plots import DODGE, DPI, METHOD_COLOURS, METHOD_MARKERS, heading
 from pcdet.experiments.results import PLAIN, Comparison
 from pcdet.utils.figures import new_figure
 
@@ -52,8 +52,10 @@ def _draw_panel(axis, name: str, settings: Mapping[str, Mapping[str, Any]], foun
         raise ValueError(
             f"SETTINGS: at most {len(METHOD_COLOURS)} lines fit a picture, {name} has {len(lines)}; vary fewer"
         )
-    for (others, points), colour, marker in zip(lines.items(), METHOD_COLOURS, METHOD_MARKERS, strict=False):
-        _draw_line(axis, sorted(points, key=lambda point: point[0]), others, colour, marker)
+    styles = zip(METHOD_COLOURS, METHOD_MARKERS, strict=True)
+    for index, ((others, points), style) in enumerate(zip(lines.items(), styles, strict=False)):
+        aside = DODGE * (index - (len(lines) - 1) / 2)
+        _draw_line(axis, sorted((x + aside, comparison) for x, comparison in points), others, *style)
     axis.axhline(0.0, color="#000000", linewidth=1.0, zorder=0)
     axis.set_xticks(range(len(values)), [str(value) for value in values])
     axis.margins(x=0.15)
@@ -63,7 +65,7 @@ def _draw_panel(axis, name: str, settings: Mapping[str, Mapping[str, Any]], foun
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.05), frameon=False, fontsize=8, ncols=2)
 
 
-def _draw_line(axis, points: list[tuple[int, Comparison]], others: str, colour: str, marker: str) -> None:
+def _draw_line(axis, points: list[tuple[float, Comparison]], others: str, colour: str, marker: str) -> None:
     """Means joined by a line; hollow where a gain is not shown."""
     at, means = [x for x, _ in points], [comparison.mean for _, comparison in points]
     axis.plot(at, means, "-", color=colour, linewidth=1.2, marker=marker, markersize=6, label=others or None)

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -44,6 +45,14 @@ def test_keys_have_a_fixed_order_whatever_that_of_the_writer(tmp_path):
     keys = list(json.loads((tmp_path / "b.json").read_text()))
     assert keys == ["schema", "name", "title", "plan", "facts", "classes", "metric", "frames", "runs", "choices",
                     "comparisons"]  # fmt: skip
+
+
+def test_results_as_objects_are_checked_like_those_from_a_file(tmp_path):
+    checked = parse_results(small_results())
+    write_results(tmp_path / "r.json", checked)
+    assert read_results(tmp_path / "r.json") == checked
+    with pytest.raises(ResultsError, match=r"^facts\.folder: must be null, a number, .*got PosixPath; convert it$"):
+        write_results(tmp_path / "r.json", dataclasses.replace(checked, facts={"folder": tmp_path}))
 
 
 def test_floats_keep_every_digit(tmp_path):
@@ -98,8 +107,9 @@ def test_a_wrong_key_is_named_with_what_it_must_be_and_what_it_is(path, value, s
          "(12, 24), got 36; choose again"),
         (["choices", "weights", "4x", "fitnet", "chosen"], 1.0, "choices.weights.4x.fitnet.chosen: must be one that "
          "was tried (3.0), got 1.0; choose again"),
-        (["choices", "finalists", "4x"], ["kd"], "choices.finalists.4x: must name methods with runs, got 'kd'; "
-         "['fitnet', 'plain', 'slices', 'teacher'] have"),
+        (["choices", "finalists", "4x"], ["kd"], "choices.finalists.4x: no run has the method 'kd'; known: "
+         "fitnet, plain, slices, teacher"),
+        (["choices", "finalists", "4"], [], "choices.finalists.4: no run has this student; did you mean 4x?"),
         (["comparisons", 0, "gains"], [2.4], "comparisons[0].gains: must hold one number a seed (2), got 1; compare "
          "again"),
         (["comparisons", 0, "mean"], 3.0, "comparisons[0].mean: must be that of the gains (2.5), got 3.0; compare "

@@ -1,3 +1,4 @@
+import functools
 import struct
 from itertools import combinations
 
@@ -7,7 +8,7 @@ from support.synthetic_results import comparison, large_results, results, run, s
 from pcdet.experiments.result_files import parse_results
 from pcdet.experiments.result_groups import Reported
 from pcdet.experiments.result_page import write_report
-from pcdet.experiments.result_plots import CONTROL_STYLES, DPI, METHOD_COLOURS, draw_curves, draw_gains
+from pcdet.experiments.result_plots import CONTROL_STYLES, METHOD_COLOURS, draw_curves, draw_gains
 from pcdet.experiments.result_sensitivity import draw_sensitivity
 
 pytest.importorskip("matplotlib")
@@ -60,17 +61,21 @@ def clashes(figure):
     return found
 
 
-DRAWINGS = {
-    "gains, small": (draw_gains, small_results), "gains, large": (draw_gains, large_results),
-    "curves, small": (draw_curves, small_results), "curves, large": (draw_curves, large_results),
-    "sensitivity": (draw_sensitivity, grid),
-}  # fmt: skip
+@functools.cache
+def drawn(draw, content):
+    """A figure that tests look at and leave as it is."""
+    return draw(reported(content()))
 
 
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_no_label_runs_into_another_or_into_points(name):
-    draw, content = DRAWINGS[name]
-    figure = draw(reported(content()))
+@pytest.mark.parametrize(
+    ("draw", "content"),
+    [
+        (draw_gains, small_results), (draw_gains, large_results), (draw_curves, small_results),
+        (draw_curves, large_results), (draw_sensitivity, grid),
+    ],
+)  # fmt: skip
+def test_no_label_runs_into_another_or_into_points(draw, content):
+    figure = drawn(draw, content)
     assert len(texts(figure)) > 5
     assert not clashes(figure)
 
@@ -97,9 +102,7 @@ def test_the_report_is_written_without_a_display(tmp_path, monkeypatch):
 
 
 def test_the_forest_plot_grows_with_its_rows():
-    small, large = (
-        draw_gains(reported(content)).get_size_inches()[1] for content in (small_results(), large_results())
-    )
+    small, large = (drawn(draw_gains, content).get_size_inches()[1] for content in (small_results, large_results))
     assert large > 3 * small
 
 
@@ -108,7 +111,7 @@ def points(axes, label=None):
 
 
 def test_each_gain_is_drawn_with_mean_interval_and_seeds_and_hollow_where_not_shown():
-    figure = draw_gains(reported(small_results()))
+    figure = drawn(draw_gains, small_results)
     axes = figure.axes[0]
     orange = [line for line in axes.lines if line.get_color() == CONTROL_STYLES["plain at equal compute"][0]]
     seeds, interval, mean = orange
@@ -122,7 +125,7 @@ def test_each_gain_is_drawn_with_mean_interval_and_seeds_and_hollow_where_not_sh
 
 
 def test_curves_have_the_mean_over_the_macs_of_the_training_and_mark_the_best_length():
-    axes = draw_curves(reported(small_results())).axes[0]
+    axes = drawn(draw_curves, small_results).axes[0]
     plain = axes.containers[0]
     line = plain.lines[0]
     assert list(line.get_xdata()) == [1e12, 1.5e12] and list(line.get_ydata()) == [51.0, 54.0]
@@ -136,7 +139,7 @@ def test_curves_have_the_mean_over_the_macs_of_the_training_and_mark_the_best_le
 
 
 def test_no_two_methods_of_a_panel_have_one_colour():
-    figure = draw_curves(reported(large_results()))
+    figure = drawn(draw_curves, large_results)
     assert len(figure.axes) == 4  # 13 methods in two panels, for two students
     for axes in figure.axes:
         colours = [c.lines[0].get_color() for c in axes.containers]
@@ -144,7 +147,7 @@ def test_no_two_methods_of_a_panel_have_one_colour():
 
 
 def test_sensitivity_has_a_panel_a_setting_and_a_line_for_what_is_held():
-    by_k, by_n = draw_sensitivity(reported(grid())).axes
+    by_k, by_n = drawn(draw_sensitivity, grid).axes
     assert by_k.get_xlabel() == "K" and [t.get_text() for t in by_k.get_xticklabels()] == ["32", "64", "128"]
     held = [t.get_text() for t in by_k.get_legend().get_texts()]
     assert held == ["N = 1000", "N = 6000"]
@@ -160,4 +163,3 @@ def test_nothing_is_drawn_of_nothing():
 
 def test_palettes_share_no_colour():
     assert not {colour for colour, _ in CONTROL_STYLES.values()} & set(METHOD_COLOURS)
-    assert DPI >= 100

@@ -127,7 +127,7 @@ def large_results(methods: int = 12, seeds: int = 8) -> dict:
     runs, comparisons = [teacher()], []
     for student in ("quarter", "sixteenth"):
         levels = {"plain": 50.0, SLICES: 53.0} | {name: 51.0 + index / 3 for index, name in enumerate(names)}
-        random, scores = Random(0), {}
+        random, scores = Random(student), {}
         for method, level in levels.items():
             cost = 1.0 if method in ("plain", SLICES) else 1.5
             for length in (1.0, 1.5, 2.0, 4.0) if cost == 1.0 else (1.0, 2.0, 4.0) if method in names[:4] else (1.0,):

@@ -123,7 +123,8 @@ def _comparison(own: Comparison, results: Results, groups: Mapping[Key, Sequence
     for name, pair in (("interval", own.interval), ("bootstrap", own.bootstrap)):
         if pair is not None and not pair[0] <= pair[1]:
             yield f"{name}: must rise, got {list(pair)}; compare again"
-    shown = own.interval is not None and all(low > 0 or high < 0 for low, high in bounds)
+    same_side = all(low > 0 for low, _ in bounds) or all(high < 0 for _, high in bounds)
+    shown = own.interval is not None and same_side
     if own.shown != shown:
         intervals = " and ".join(str(list(pair)) for pair in bounds) or "no interval"
         yield f"shown: must be {shown} with {intervals}, got {own.shown}; correct it"

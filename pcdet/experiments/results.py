@@ -207,7 +207,7 @@ class Comparison:
         p: of the two-sided permutation test.
         p_holm: the same after Holm's correction for many comparisons; None where there was none.
         p_least: the smallest that so many seeds can reach.
-        shown: whether every interval that exists leaves zero out, and there is one.
+        shown: whether there is an interval over seeds, and all that exist leave zero out on the same side.
         cost: the method's training MACs over the control's.
     """
 

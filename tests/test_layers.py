@@ -37,8 +37,8 @@ RUN_AS_PROGRAMS = (
     "pcdet.datasets.simulated.__main__",
     "pcdet.doctor",
 )
-# What may be absent: importing any module must do without. spconv is imported by one file only.
-OPTIONAL = ("spconv", "cumm", "tensorboardX", "matplotlib", "shapely", "onnx", "nuscenes")
+# What may be absent, or takes long to import: importing any module must do without. One file imports spconv.
+OPTIONAL = ("spconv", "cumm", "tensorboardX", "matplotlib", "shapely", "onnx", "nuscenes", "optuna", "submitit")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -252,7 +252,7 @@ sys.exit(bool(failed))
 
 def test_every_module_imports_without_optional_packages_and_without_a_gpu():
     names = [name for name, _ in modules() if not name.endswith("__main__")]
-    blocked = ("spconv", "cumm", "tensorboardX", "matplotlib")
+    blocked = ("spconv", "cumm", "tensorboardX", "matplotlib", "optuna", "submitit")
     code = IMPORT_ALL.format(optional=blocked, names=names)
     environment = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPO_ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pcdet.engine import eager_optim
 from pcdet.registry import OPTIMIZERS, ConfigError, parse_node
 
 WARMUP_START = 1 / 3  # adam_cosineanneal: share of LR at iteration 0
@@ -161,7 +162,7 @@ class AdamOneCycle:
         """AdamW in one fused pass over the parameters."""
         groups = parameter_groups(model)
         betas = tuple(cfg.betas or (0.9, 0.99))
-        return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas, weight_decay=cfg.weight_decay, fused=True)
+        return eager_optim.AdamW(groups, lr=cfg.lr, betas=betas, weight_decay=cfg.weight_decay, fused=True)
 
     @staticmethod
     def schedule(cfg: OptimizationConfig, iters_per_epoch: int, epochs: int) -> Schedule:
@@ -207,7 +208,7 @@ class Adam:
     def build(model: nn.Module, cfg: OptimizationConfig) -> torch.optim.Optimizer:
         """Adam in one fused pass over the parameters."""
         betas = tuple(cfg.betas or (0.9, 0.999))
-        return torch.optim.Adam(
+        return eager_optim.Adam(
             trainable_parameters(model), lr=cfg.lr, betas=betas, weight_decay=cfg.weight_decay, fused=True
         )
 
@@ -234,7 +235,7 @@ class SGD(Adam):
     @staticmethod
     def build(model: nn.Module, cfg: OptimizationConfig) -> torch.optim.Optimizer:
         """SGD in one fused pass over the parameters."""
-        return torch.optim.SGD(
+        return eager_optim.SGD(
             trainable_parameters(model), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay, fused=True
         )
 

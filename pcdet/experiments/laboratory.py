@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pcdet.experiments import choices, forecast
 from pcdet.experiments.choices import epochs_of, mean
 from pcdet.experiments.jobs import Job
-from pcdet.experiments.measures import Measures
+from pcdet.experiments.measures import OVERHEAD, Measures
 from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
 from pcdet.experiments.pool import Places, run_jobs
 from pcdet.experiments.progress import PlanProgress
@@ -218,7 +218,7 @@ class Laboratory:
     def _job(self, run: Run) -> Job:
         distils = run.method not in (TEACHER, PLAIN)
         teacher = self.teacher_job(run.subject) if distils else None
-        return self.runs.job(run, teacher, work=self.measures.training_macs(run))
+        return self.runs.job(run, teacher, work=self.measures.training_macs(run) + OVERHEAD)
 
     def _run(self, stage: str, jobs: Sequence[Job]) -> None:
         self._check_budget(stage)

@@ -12,7 +12,7 @@ from pcdet.experiments.jobs import Job
 from pcdet.experiments.plan import PLAIN, TEACHER
 from pcdet.experiments.runs import Run, Runs
 
-WORK = 3e11  # of a measurement, in multiply-accumulates of a training that takes as long
+OVERHEAD = 2e11  # multiply-accumulates of a training that takes as long as a process needs to begin and to evaluate
 SEED = 0  # of the batches that are measured, the same for every method
 
 
@@ -77,5 +77,5 @@ class Measures:
             facts["teacher"] = digest(teacher.facts)
         return Job(
             name=f"cost of {run.subject}/{run.method}", command=command, cwd=self.runs.tools, folder=file.parent,
-            product=file, facts=facts, work=WORK, needs=[teacher] if teacher is not None else [],
+            product=file, facts=facts, work=OVERHEAD, needs=[teacher] if teacher is not None else [],
         )  # fmt: skip

@@ -81,7 +81,8 @@ def test_wrong_results_leave_the_old_file_as_it_is(tmp_path):
         (["runs", 1, "run", "started"], "now", "runs[1].run.started: RunFacts has no such key; known: command, "
          "config_digest, dataset, device, git_commit, seed, versions"),
         (["comparisons", 0, "control"], "student", "comparisons[0].control: must be one of 'plain', 'plain at equal "
-         "compute', 'plain at its best length', 'slices', 'slices at equal compute', 'slices at its best length'; got 'student' (str)"),
+         "compute', 'plain at its best length', 'slices', 'slices at equal compute', 'slices at "
+         "its best length'; got 'student' (str)"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_is_named_with_what_it_must_be_and_what_it_is(path, value, sentence):

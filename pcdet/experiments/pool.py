@@ -49,10 +49,13 @@ def run_jobs(
         say: takes a line about a job that is there already, is done anew, or has ended.
 
     Raises:
-        SystemExit: a job failed, or one can never begin; the others are told to end, and save their state.
+        SystemExit: a job failed, cannot be started or can never begin; the others are told to end, and save their
+            state.
     """
     bar = whole or PlanProgress()
     running = places.adopt(jobs)
+    if running:
+        say(f"  {len(running)} jobs go on from an earlier call")
     for job in jobs:
         reason = None if job in running else claim(job.folder, job.facts)
         if reason:

@@ -102,15 +102,19 @@ class SlurmPlaces:
         A task of other facts, and one whose submission was cut short, is cancelled first.
 
         Raises:
-            RuntimeError: Slurm does not answer, or a cancelled task does not leave: nothing may be submitted then.
+            SystemExit: the record cannot be read, Slurm does not answer, or a cancelled task does not leave; nothing
+                may be submitted then.
         """
-        entries = self._record.read()
+        try:
+            entries = self._record.read()
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
         if not entries:
             return []
         self._ask(must_answer=True)
         adopted, cancelled = [], []
         for job in jobs:
-            entry = entries.get(str(job.folder))
+            entry = entries.get(_key(job))
             task = entry and self._find(entry)
             if task is None:
                 continue
@@ -124,7 +128,7 @@ class SlurmPlaces:
         for run in cancelled:
             run.wait()
             if self.state(run.task):
-                raise RuntimeError(f"task {run.task} of {run.job.name} was cancelled and is still there; wait for it")
+                raise SystemExit(f"task {run.task} of {run.job.name} was cancelled and is still there; wait for it")
         return adopted
 
     def start(self, ready: Sequence[Job], running: Sequence[Job]) -> list[Job]:
@@ -138,7 +142,7 @@ class SlurmPlaces:
         if not batch or time.monotonic() < self._try_at:
             return []
         try:
-            self.submit(batch)
+            tasks = self.submit(batch)
         except RuntimeError as error:  # of submitit: what sbatch said
             self._failures += 1
             if not running or self._failures >= SUBMISSION_TRIES:
@@ -147,10 +151,12 @@ class SlurmPlaces:
             self._try_at = time.monotonic() + TRY_AGAIN_S
             return []
         self._failures = 0
+        for job, task in zip(batch, tasks, strict=True):
+            job.process, job.queued = SlurmRun(self, job, task), True
         return batch
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Submits jobs as one array, and gives each its task.
+    def submit(self, jobs: Sequence[Job]) -> list[str]:
+        """Submits jobs as one array; returns the task of each.
 
         The record names them before and has their tasks after: a kill between the two leaves a name to look for.
 
@@ -159,21 +165,16 @@ class SlurmPlaces:
         """
         name = f"{Path(self.folder).name}-{secrets.token_hex(4)}"
         entries = [Entry(name, index if len(jobs) > 1 else None, digest(job.facts)) for index, job in enumerate(jobs)]
-        self._record.add({str(job.folder): entry for job, entry in zip(jobs, entries, strict=True)})
+        self._record.add({_key(job): entry for job, entry in zip(jobs, entries, strict=True)})
         for job in jobs:
             job.begin()
         tasks = [CommandTask([*map(str, job.command)], str(job.cwd), str(job.log.absolute())) for job in jobs]
         submitted = [task.job_id for task in self._executor(name).submit_array(tasks)]
         for entry, task in zip(entries, submitted, strict=True):
             entry.task = task
-        self._record.add({str(job.folder): entry for job, entry in zip(jobs, entries, strict=True)})
-        for job, task in zip(jobs, submitted, strict=True):
-            if isinstance(job.process, SlurmRun):
-                job.process.task = task
-            else:
-                job.process = SlurmRun(self, job, task)
-            job.queued = True
+        self._record.add({_key(job): entry for job, entry in zip(jobs, entries, strict=True)})
         self._asked = float("-inf")  # what Slurm said before does not hold them
+        return submitted
 
     def _executor(self, name: str):
         import submitit  # here: other commands do without
@@ -237,12 +238,17 @@ class SlurmPlaces:
         if done.returncode:
             said = f"{shlex.join(command)} failed (exit {done.returncode}): {done.stderr.strip()}"
             if must_answer:
-                raise RuntimeError(f"{said}; nothing is submitted before Slurm says what runs already")
+                raise SystemExit(f"{said}; nothing is submitted before Slurm says what runs already")
             logger.warning(f"{said}; its last answer is taken to hold")
             return
         lines = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
         self._queue = {task.strip(): state for task, state, _ in lines}
         self._names = {task.strip(): name for task, _, name in lines}
+
+
+def _key(job: Job) -> str:
+    """Of a job in the record: its folder, from wherever the command is called."""
+    return str(Path(job.folder).absolute())
 
 
 @dataclass(eq=False)
@@ -294,7 +300,8 @@ class SlurmRun:
         if state in LOST and self.resubmissions < RESUBMISSIONS:
             self.resubmissions += 1
             try:
-                self.places.submit([self.job])
+                (self.task,) = self.places.submit([self.job])
+                self.job.queued = True
             except RuntimeError as error:  # of sbatch
                 logger.warning(f"{self.job.name} was lost ({state}), cannot be submitted and is tried again: {error}")
             return None

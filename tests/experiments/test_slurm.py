@@ -118,10 +118,11 @@ def test_no_more_tasks_run_at_once_than_may_with_several_arrays_too(stub, places
     assert stub.most_at_once() == 2
 
 
-def test_a_preempted_task_saves_its_state_and_ends_with_its_product(stub, places, tmp_path, repo_root):
+@pytest.mark.parametrize("signals", [["SIGTERM", "SIGUSR2"], ["SIGUSR2"]], ids=["preempted", "at its time limit"])
+def test_a_task_taken_away_saves_its_state_and_ends_with_its_product(stub, places, tmp_path, repo_root, signals):
     pool = pool_process(repo_root, tmp_path, ["a", "b"])
     wait_until(lambda: starts(tmp_path, "a") and starts(tmp_path, "b"))
-    stub.preempt("1_0")
+    stub.signal("1_0", *signals)
     wait_until(lambda: starts(tmp_path, "a") == 2)
     assert (tmp_path / "a.state").read_text() == "half"
     (tmp_path / "go").touch()
@@ -135,14 +136,15 @@ def test_a_preempted_task_saves_its_state_and_ends_with_its_product(stub, places
 def test_a_killed_pool_that_is_started_again_submits_nothing_twice(stub, places, tmp_path, repo_root):
     pool = pool_process(repo_root, tmp_path, ["a", "b"])
     wait_until(lambda: starts(tmp_path, "a") and starts(tmp_path, "b"))
-    (tmp_path / "c.state").write_text("half")
     pool.kill()
     pool.wait()
-    (tmp_path / "go").touch()
-    jobs = [resuming_job(tmp_path, name) for name in "abc"]
-    run_jobs(jobs, places())
-    assert all(job.product.is_file() for job in jobs)
-    assert [starts(tmp_path, name) for name in "abc"] == [1, 1, 1]
+    old = [resuming_job(tmp_path, name) for name in "ab"]
+    new = python_job(tmp_path, "new", "open('go', 'w')")  # a and b wait for it
+    said = []
+    run_jobs([*old, new], places(), say=said.append)
+    assert "2 jobs go on from an earlier call" in said[0]
+    assert all(job.product.is_file() for job in [*old, new])
+    assert [starts(tmp_path, name) for name in "ab"] == [1, 1]
     assert stub.history("sbatch") == ["1 2", "2 1"]
 
 
@@ -153,9 +155,11 @@ def test_a_task_that_waits_in_the_queue_is_not_submitted_twice_either(stub, plac
     wait_until(lambda: record.is_file() and '"task": "1"' in record.read_text())
     pool.kill()
     pool.wait()
-    (stub.root / "full").unlink()
     (tmp_path / "go").touch()
-    run_jobs([resuming_job(tmp_path, "a")], places())
+    job, plan = resuming_job(tmp_path, "a"), places()
+    assert plan.adopt([job]) == [job] and job.queued
+    (stub.root / "full").unlink()
+    run_jobs([job], plan)
     assert stub.history("sbatch") == ["1 1"] and starts(tmp_path, "a") == 1
 
 
@@ -241,7 +245,7 @@ def test_a_silent_controller_stops_nothing_that_runs(stub, places, tmp_path):
 def test_nothing_is_submitted_before_slurm_says_what_runs_already(stub, places, tmp_path):
     run_jobs([python_job(tmp_path, "a")], places())
     (stub.root / "down").touch()
-    with pytest.raises(RuntimeError, match="Unable to contact.*nothing is submitted before"):
+    with pytest.raises(SystemExit, match="Unable to contact.*nothing is submitted before"):
         run_jobs([python_job(tmp_path, "b")], places())
     assert stub.history("sbatch") == ["1 1"]
 
@@ -250,7 +254,7 @@ def test_a_job_in_the_queue_is_not_timed(stub, places, tmp_path):
     job, plan = python_job(tmp_path, "a"), places()
     plan.poll_s = 0.05
     (stub.root / "full").touch()
-    plan.submit([job])
+    assert plan.start([job], []) == [job]
     time.sleep(0.5)
     assert job.queued and job.process.poll() is None
     (stub.root / "full").unlink()
@@ -278,5 +282,5 @@ def test_a_damaged_record_says_what_to_do(stub, places, tmp_path):
     path = Path(plan.files) / "submitted.json"
     path.parent.mkdir(parents=True)
     path.write_text("[")
-    with pytest.raises(ValueError, match="cannot be read.*delete the file"):
+    with pytest.raises(SystemExit, match="cannot be read.*delete the file"):
         run_jobs([python_job(tmp_path, "a")], plan)

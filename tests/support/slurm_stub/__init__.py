@@ -45,9 +45,9 @@ class SlurmStub:
         number, _, index = task.partition("_")
         (self.root / number / f"{index or 'single'}.{name}").write_text(text)
 
-    def preempt(self, task: str) -> None:
-        """Takes a task away as Slurm does: SIGTERM, then the signal that was asked for."""
-        for name in ("SIGTERM", "SIGUSR2"):
+    def signal(self, task: str, *names: str) -> None:
+        """Sends signals to all processes of a task, one after the other."""
+        for name in names:
             subprocess.run([BIN / "scancel", task, "--signal", name], check=True)
 
     def stop(self) -> None:

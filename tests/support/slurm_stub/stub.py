@@ -20,7 +20,8 @@ HERE = Path(__file__).resolve()
 ROOT = Path(os.environ["SLURM_STUB"])
 KILL_WAIT_S = 3.0
 LOOK_S = 0.03
-FINAL = ("COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
+LIFE_S = 180.0  # of a submission; tasks that a test has lost do not run on
+FINAL = ("COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "TIMEOUT")
 
 
 def tell(text: str) -> None:
@@ -138,14 +139,18 @@ class Task:
 
 
 def controller(number: str, parallel: str) -> int:
-    """Runs a submission's tasks until all are over, or until ``stop`` lies in the stub's folder."""
-    folder = ROOT / number
+    """Runs a submission's tasks until all are over, ``stop`` lies in the stub's folder, or it has lived too long."""
+    folder, end = ROOT / number, time.monotonic() + LIFE_S
     (folder / "controller").write_text(str(os.getpid()))
     tasks = [Task(folder, path.stem) for path in sorted(folder.glob("*.state"))]
     while any(task.state not in FINAL for task in tasks):
-        if (ROOT / "stop").exists():
+        if (ROOT / "stop").exists() or not ROOT.exists() or time.monotonic() > end:
             for task in tasks:
-                task.signal(signal.SIGKILL)
+                if task.process is not None:
+                    task.signal(signal.SIGKILL)
+                    task.process.wait()
+                if ROOT.exists() and task.state not in FINAL:
+                    task.become("TIMEOUT")
             return 1
         for task in tasks:
             running = sum(task.process is not None for task in tasks)

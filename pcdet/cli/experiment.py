@@ -109,7 +109,7 @@ def prepare_data(plan: Plan) -> None:
 def facts_of() -> dict[str, Any]:
     """What the numbers depend on beside the plan."""
     return {
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
         "processor": read_processor().name,
         "precision": mixed_precision(read_processor()).name,
     }

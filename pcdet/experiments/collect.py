@@ -63,7 +63,7 @@ def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
         "train_cpu_s": record.get("train_cpu_s"),
         "train_wall_s": record.get("train_wall_s"),
         "params": measured["params"]["student"],
-        "macs": measured["macs_per_frame"],
+        "macs": round(sum(measured["macs_by_pass"]["student_forward"].values())),
         "search": {"mAP": laboratory.found(run)},
         "report": scores and _numbers(scores, laboratory.classes),
     }

@@ -59,7 +59,7 @@ class Measures:
         1, the file's own weights, where there is no gradient to measure before the training.
         """
         found = self.of(student, method)["total"]["share_of_gradient"]
-        return float(f"{share / found:.4g}") if found else 1.0
+        return float(f"{share / found:.4g}") if found else 1.0  # as the name of its model file has it
 
     def _file(self, subject: str, method: str):
         kind = "teachers" if method == TEACHER else subject

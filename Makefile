@@ -1,5 +1,7 @@
 # make quickstart   the main job on simulated data: teacher, student, distilled students, one table;
 #                   DETECTOR=second or pointrcnn, SEEDS=3 for three seeds of each student
+# make lab          the laboratory: which distillation helps, by how much and over which controls; hours of CPU time, goes on
+#                   after a kill; DETECTOR=second, JOBS=8 for eight at a time (docs/EXPERIMENTS.md)
 # make test         every test that needs no GPU and no downloads
 # make lint         ruff, ruff format, clang-format
 # make bench        the benchmarks of tools/benchmarks; figures in output/bench, and a table of them and the goals
@@ -95,7 +97,7 @@ BUILT_FOR := build/ops_built_for
 # $(call record,LINES): the target holds these lines, and is written, hence newer, only if it did not hold them before.
 record = @mkdir -p $(@D); printf '%s\n' $(1) | cmp -s - $@ || printf '%s\n' $(1) >$@
 
-.PHONY: setup quickstart test lint cuda-compiles bench gpu-check sanitize cuda-emulated cuda-watch soak fuzz sbom \
+.PHONY: setup quickstart lab test lint cuda-compiles bench gpu-check sanitize cuda-emulated cuda-watch soak fuzz sbom \
   lock-versions clean FORCE
 
 setup: $(RUNTIME) $(LIBRARY)
@@ -150,6 +152,9 @@ $(LIBRARY): $(OPS_SOURCES) $(RUNTIME) $(BUILT_FOR)
 
 quickstart: setup
 	@cd tools && "$(PY)" quickstart.py --detector $(DETECTOR) --seeds $(SEEDS) --jobs $(JOBS)
+
+lab: setup
+	@cd tools && "$(PY)" experiment.py --plan cfgs/experiments/lab_$(DETECTOR).yaml --jobs $(JOBS)
 
 test: setup $(DEV)
 	$(PYTEST) -n $(JOBS) --dist loadscope --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"

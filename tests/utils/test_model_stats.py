@@ -112,6 +112,27 @@ def test_a_convolution_multiplies_three_times_as_much_with_both_gradients():
     assert counter.done == (3 * 2 * 10 * 12 * 8 * 3 * 9, 0)
 
 
+def test_dense_products_are_those_of_pytorchs_counter_forward_and_backward():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, stride=2),
+        nn.Flatten(2), nn.Linear(256, 5), nn.MultiheadAttention(5, 1, batch_first=True),
+    )  # fmt: skip
+    x = torch.randn(2, 3, 17, 17)
+
+    def step():
+        rows = model[:-1](x)
+        model[-1](rows, rows, rows)[0].sum().backward()
+
+    with MacCounter(model) as ours:
+        step()
+    with FlopCounterMode(display=False) as theirs:
+        step()
+    assert ours.done.dense == theirs.get_total_flops() // 2 > 0
+    with torch.no_grad(), MacCounter(model) as ours, FlopCounterMode(display=False) as theirs:
+        model[:-1](x)
+    assert ours.done.dense == theirs.get_total_flops() // 2 > 0
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_backward_a_sparse_convolution_multiplies_its_pairs_twice_and_dense_layers_keep_their_own(spconv, bias):
     """A linear layer before and one behind: neither gets a product of spconv's, and none of theirs goes to it."""

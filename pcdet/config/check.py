@@ -239,4 +239,15 @@ def _teacher_file_exists(config: Mapping) -> Iterator[str]:
             yield f"{path}: {error}"
 
 
-RULES = (_data_fits, _modules_fit, _overlapping_boxes_are_suppressed, _teacher_file_exists)
+def _somebody_labels_the_frames(config: Mapping) -> Iterator[str]:
+    path = "DATA_CONFIG.INFO_PATH.unlabelled"
+    if get(config, path) and get(config, "KD.LABELS") is None:
+        yield (
+            f"{path}: these frames get their labels from a teacher; set KD.LABELS (LABELS: {{}}), or remove them from "
+            "the file"
+        )
+
+
+RULES = (
+    _data_fits, _modules_fit, _overlapping_boxes_are_suppressed, _teacher_file_exists, _somebody_labels_the_frames,
+)  # fmt: skip

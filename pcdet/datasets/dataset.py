@@ -176,7 +176,8 @@ class DatasetTemplate(Dataset):
         if data_dict.get("points") is not None:
             data_dict = self.point_feature_encoder.forward(data_dict)
         data_dict = self.data_processor.forward(data_dict, rng)
-        data_dict.pop("gt_names", None)
+        for key in ("gt_names", "unlabelled"):  # for the augmentors alone
+            data_dict.pop(key, None)
         return data_dict
 
     def _number_labels(self, sample: dict) -> dict:

@@ -32,9 +32,9 @@ def equal_length(cost: float, length: float = 1.0) -> float:
     return max(length, math.ceil(round(cost * length / STEP, 6)) * STEP)
 
 
-def epochs_of(length: float, epochs: int) -> int:
-    """Whole epochs of a length, at least one: half ones are rounded up."""
-    return max(1, math.floor(length * epochs + 0.5))
+def whole_epochs(epochs: float) -> int:
+    """At least one; half ones are rounded up."""
+    return max(1, math.floor(epochs + 0.5))
 
 
 def finalists(means: Mapping[str, float], number: int, always: Sequence[str]) -> list[str]:

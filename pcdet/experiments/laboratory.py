@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pcdet.experiments import choices, forecast
-from pcdet.experiments.choices import epochs_of, mean
+from pcdet.experiments.choices import mean, whole_epochs
 from pcdet.experiments.jobs import Job
 from pcdet.experiments.measures import OVERHEAD, Measures
 from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
@@ -160,12 +160,17 @@ class Laboratory:
 
     def run(self, student: str, method: str, length: float, seed: int, stage: str = "finals") -> Run:
         """A student's run with the weight that was chosen for its method."""
-        epochs = epochs_of(length, self.plan.students[student].epochs)
+        epochs = self.epochs(method, length * self.plan.students[student].epochs)
         return Run(student, method, length, epochs, seed, self.weight(student, method), stage)
 
     def plain(self, student: str, length: float, seed: int) -> Run:
         """The plain student's."""
         return self.run(student, PLAIN, length, seed)
+
+    def epochs(self, method: str, epochs: float) -> int:
+        """Whole epochs of a method that have as many samples as these on the labelled frames."""
+        more = method in self.plan.unlabelled
+        return whole_epochs(epochs * self.splits.samples("train") / self.splits.samples("train", unlabelled=more))
 
     def weight(self, student: str, method: str) -> float | None:
         """``KD.WEIGHT`` of a method; None where it has no losses."""
@@ -245,7 +250,8 @@ class Laboratory:
     def _trial(self, student: str, method: str, weight: float, factor: float) -> Run:
         config = self.plan.search
         length = config.epochs / self.plan.students[student].epochs
-        return Run(student, method, length, config.epochs, config.seed, weight, "search", factor)
+        epochs = self.epochs(method, config.epochs)
+        return Run(student, method, length, epochs, config.seed, weight, "search", factor)
 
     def _screening(self) -> list[tuple[str, str, int]]:
         seeds = range(self.plan.seeds.screening)

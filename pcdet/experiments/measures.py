@@ -50,8 +50,9 @@ class Measures:
 
     def training_macs(self, run: Run) -> float:
         """Those of a whole training, which also tell how long it takes against others."""
-        split = "teacher_train" if run.method == TEACHER else "train"
-        return self.macs_per_sample(run.subject, run.method) * run.epochs * self.runs.splits.counts[split]
+        split, more = "teacher_train" if run.method == TEACHER else "train", run.method in self.plan.unlabelled
+        samples = run.epochs * self.runs.splits.samples(split, unlabelled=more)
+        return self.macs_per_sample(run.subject, run.method) * samples
 
     def base_weight(self, student: str, method: str, share: float) -> float:
         """``KD.WEIGHT`` at which the gradient of the losses has this share of the detection loss's norm.

@@ -68,6 +68,7 @@ class DataConfig:
         search: what every choice is made on: weights, lengths, finalists, the teacher.
         report: what every reported number is measured on. No frame of it may be in ``train`` or ``search``.
         teacher_train: what teachers train on; None: what students train on.
+        unlabelled: further frames for the methods under ``UNLABELLED``, whose labels, if any, are not looked at.
         simulated: makes the folder; None: it is there.
     """
 
@@ -76,6 +77,7 @@ class DataConfig:
     search: SplitConfig
     report: SplitConfig
     teacher_train: SplitConfig | None = None
+    unlabelled: SplitConfig | None = None
     simulated: SimulatedConfig | None = None
 
 
@@ -197,6 +199,8 @@ class Plan:
         teachers: name -> ``TeacherConfig``.
         students: name -> ``StudentConfig``.
         methods: name -> a ``KD`` block without its TEACHER.
+        unlabelled: methods that also train on ``DATA.UNLABELLED``, which their teacher labels (``LABELS``). A length
+            has as many samples as for all methods, hence fewer epochs.
         titles: method, student or teacher -> its name in tables, where it is another one.
         parts: method -> what of it is on, for ``table: ablation``.
         settings: method -> name -> value, for ``table: sensitivity``.
@@ -217,6 +221,7 @@ class Plan:
     teachers: dict[str, TeacherConfig]
     students: dict[str, StudentConfig]
     methods: dict[str, dict[str, Any]]
+    unlabelled: list[str] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -286,8 +291,9 @@ def rehearsal(plan: Plan) -> Plan:
     One epoch, one seed, four frames a split, two batches to measure costs; two lengths where the plan has several.
     """
     few = {name: replace(getattr(plan.data, name), frames=FEW) for name in ("train", "search", "report")}
-    if plan.data.teacher_train is not None:
-        few["teacher_train"] = replace(plan.data.teacher_train, frames=FEW)
+    for name in ("teacher_train", "unlabelled"):
+        if getattr(plan.data, name) is not None:
+            few[name] = replace(getattr(plan.data, name), frames=FEW)
     teachers = {name: replace(t, epochs=list(range(1, len(t.epochs[:2]) + 1))) for name, t in plan.teachers.items()}
     return replace(
         plan,
@@ -328,6 +334,7 @@ def _reference_problems(plan: Plan) -> list[str]:
     everything = [TEACHER, PLAIN, SLICES, *plan.methods, *plan.students, *plan.teachers]
     groups = {
         "FINALISTS.ALWAYS": (plan.finalists.always, plan.methods),
+        "UNLABELLED": (plan.unlabelled, plan.methods),
         "TITLES": (plan.titles, everything),
         "PARTS": (plan.parts, plan.methods),
         "SETTINGS": (plan.settings, plan.methods),
@@ -336,6 +343,12 @@ def _reference_problems(plan: Plan) -> list[str]:
     for key, (names, known) in groups.items():
         unknown = [name for name in names if name not in known]
         problems += [f"{key}: METHODS has no {name!r}; {nearest_name(name, known)}" for name in unknown]
+    if plan.unlabelled and plan.data.unlabelled is None:
+        problems.append("UNLABELLED: DATA.UNLABELLED is missing, the frames that these methods train on")
+    for student in plan.students:
+        for method in filter(plan.methods.__contains__, plan.unlabelled):
+            if plan.block(student, method).get("LABELS") is None:
+                problems.append(f"UNLABELLED: {method} needs LABELS, with which the teacher labels the frames")
     blocks = {f"METHODS.{name}": block for name, block in plan.methods.items()}
     for name, student in plan.students.items():
         blocks |= {f"STUDENTS.{name}.METHODS.{method}": block for method, block in student.methods.items()}

@@ -130,6 +130,8 @@ class Runs:
         is_teacher = run.method == TEACHER
         base = (self.plan.teachers if is_teacher else self.plan.students)[run.subject].cfg
         infos = {"train": self.splits.files["teacher_train" if is_teacher else "train"]}
+        if run.method in self.plan.unlabelled:
+            infos["unlabelled"] = self.splits.files["unlabelled"]
         infos["test"] = [*self.splits.files["search"], *self.splits.files["report"]]
         content = {
             "_BASE_CONFIG_": base,

@@ -26,7 +26,7 @@ class Splits:
         folder: for the files of parts.
 
     Attributes:
-        files: ``train``, ``search``, ``report`` and ``teacher_train`` -> info files.
+        files: ``train``, ``search``, ``report``, ``teacher_train`` and ``unlabelled``, if there -> info files.
         counts: the same -> number of frames.
         digests: the same -> a text that changes with their content.
         frames: the same -> the frames' names.
@@ -43,18 +43,24 @@ class Splits:
         self.frames: dict[str, set[str]] = {}
         configs = {"train": data.train, "search": data.search, "report": data.report}
         configs["teacher_train"] = data.teacher_train or data.train
+        if data.unlabelled is not None:
+            configs["unlabelled"] = data.unlabelled
         for name, config in configs.items():
             infos = _read(config, root, f"DATA.{name.upper()}")
             self.counts[name] = len(infos)
             self.frames[name] = {_frame_of(info) for info in infos}
             self.digests[name] = hashlib.sha256(pickle.dumps(infos)).hexdigest()[:16]
             self.files[name] = _files(config, infos, root, folder / f"{name}.pkl")
-        for name in ("train", "teacher_train", "search"):
+        for name in filter(lambda name: name != "report", configs):
             if both := self.frames[name] & self.frames["report"]:
                 raise ConfigError(
                     f"DATA.REPORT: {len(both)} of its frames, such as {sorted(both)[0]}, are in DATA.{name.upper()} "
                     "too; what is reported must come from frames that nothing was trained on or chosen by"
                 )
+
+    def samples(self, name: str, *, unlabelled: bool = False) -> int:
+        """Frames of an epoch on a split, with the unlabelled ones where a run trains on them too."""
+        return self.counts[name] + (self.counts["unlabelled"] if unlabelled else 0)
 
 
 def _read(config: SplitConfig, root: Path, path: str) -> list[Any]:

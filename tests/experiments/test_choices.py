@@ -13,11 +13,9 @@ def test_a_control_at_equal_compute_is_never_shorter_than_its_share_of_the_cost(
     assert choices.equal_length(cost, length) == expected
 
 
-@pytest.mark.parametrize(
-    "length, epochs, expected", [(1, 4, 4), (1.25, 4, 5), (1.25, 2, 3), (0.25, 1, 1), (1.75, 6, 11)]
-)
-def test_a_length_is_whole_epochs_and_half_ones_are_rounded_up(length, epochs, expected):
-    assert choices.epochs_of(length, epochs) == expected
+@pytest.mark.parametrize("epochs, expected", [(4, 4), (2.5, 3), (0.25, 1), (10.4, 10)])
+def test_a_training_has_whole_epochs_and_half_ones_are_rounded_up(epochs, expected):
+    assert choices.whole_epochs(epochs) == expected
 
 
 def test_a_training_has_stopped_improving_when_the_longest_gains_less_than_a_point():

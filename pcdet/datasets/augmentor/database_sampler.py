@@ -181,11 +181,14 @@ class DataBaseSampler:
     def __call__(self, sample: dict, rng: np.random.Generator) -> dict:
         """Required: ``points`` (N, C), ``gt_boxes`` (M, 7+), ``gt_names`` (M,); with a plane also ``calib``.
 
-        Modified: the same. Removed: ``road_plane`` (4,).
+        Modified: the same. Removed: ``road_plane`` (4,). A sample that is ``unlabelled`` stays as it is: an object
+        could be pasted into one that nobody has labelled.
         """
         plane = sample.pop("road_plane", None)
         if "gt_boxes2d" in sample:
             raise ConfigError("GET_ITEM_LIST: gt_boxes2d cannot be used with gt_sampling: pasted objects have none")
+        if sample.get("unlabelled"):
+            return sample
         picks = self._choose(sample["gt_boxes"], sample["gt_names"], rng)
         if not picks:
             return sample

@@ -63,16 +63,21 @@ class KittiDataset(DatasetTemplate):
         self.split = self.config.data_split[self.mode]
         self.root_split_path = self.root_path / ("testing" if self.split == "test" else "training")
         self._info_digests: list[str] = []
-        self.kitti_infos = self._read_infos()
+        self.kitti_infos = self._read_infos(self.config.info_path[self.mode])
+        if self.training:
+            for info in self._read_infos(self.config.info_path.get("unlabelled", [])):
+                info.pop("annos", None)  # what labels they have is not looked at
+                self.kitti_infos.append({**info, "unlabelled": True})
+        self._check_repeated()
         self.bad_frames: list[str] = []
         if self.config.skip_bad_frames:
             self._leave_out_bad_frames()
         self.logger.info(f"KITTI {self.split}: {len(self.kitti_infos)} frames")
         self._tell_missing_planes()
 
-    def _read_infos(self) -> list[dict]:
+    def _read_infos(self, names: Sequence[str]) -> list[dict]:
         infos: list[dict] = []
-        for name in self.config.info_path[self.mode]:
+        for name in names:
             path = self.root_path / name
             if not path.is_file():
                 raise DataError(
@@ -83,12 +88,15 @@ class KittiDataset(DatasetTemplate):
             content = read_pickle(path)
             check_infos(content, path)
             infos += content
-        repeated = repeated_frames(info["point_cloud"]["lidar_idx"] for info in infos)
+        return infos
+
+    def _check_repeated(self) -> None:
+        """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
+        repeated = repeated_frames(info["point_cloud"]["lidar_idx"] for info in self.kitti_infos)
         if repeated and not self.training:
             raise DataError(f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}")
         if repeated:
             self.logger.warning(f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}")
-        return infos
 
     def class_counts(self) -> dict[str, int] | None:
         """Labelled objects of each class, the most frequent first, without DontCare; None without labels."""
@@ -175,9 +183,10 @@ class KittiDataset(DatasetTemplate):
         sample: dict[str, Any] = {"frame_id": idx, "calib": calib}
         if "annos" in info:
             sample.update(self._labels(info["annos"], calib))
-            plane = self.get_road_plane(idx)
-            if plane is not None:
-                sample["road_plane"] = plane
+        elif info.get("unlabelled"):
+            sample.update(gt_boxes=np.zeros((0, 7), np.float32), gt_names=np.empty(0, dtype="<U1"), unlabelled=True)
+        if "gt_boxes" in sample and (plane := self.get_road_plane(idx)) is not None:
+            sample["road_plane"] = plane
         items = self.config.get_item_list
         if "points" in items:
             points = self.get_lidar(idx)

@@ -1,0 +1,87 @@
+"""Frames without labels in a training: which they are, what a sample of them holds, and who may train on them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import yaml
+from easydict import EasyDict
+
+from pcdet.config import ConfigError, cfg_from_yaml_file
+from pcdet.datasets import build_dataset
+from pcdet.datasets.kitti.kitti_dataset import create_kitti_infos
+from pcdet.testing import tiny_kitti
+
+CLASSES = ["Car", "Pedestrian", "Cyclist"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, repo_root):
+    """Six frames: the first three labelled, the fourth in an info file of its own."""
+    root = tiny_kitti(tmp_path_factory.mktemp("unlabelled") / "kitti", frames=6)
+    cfg = cfg_from_yaml_file(repo_root / "tools/cfgs/dataset_configs/simulated_kitti_dataset.yaml", EasyDict())
+    create_kitti_infos(cfg, CLASSES, root, root, workers=1)
+    infos = pickle.loads((root / "kitti_infos_train.pkl").read_bytes())
+    (root / "labelled.pkl").write_bytes(pickle.dumps(infos[:3]))
+    (root / "more.pkl").write_bytes(pickle.dumps(infos[3:]))
+    return root
+
+
+def data_cfg(repo_root, root):
+    cfg = cfg_from_yaml_file(repo_root / "tools/cfgs/dataset_configs/simulated_kitti_dataset.yaml", EasyDict())
+    cfg.DATA_PATH = str(root)
+    cfg.INFO_PATH = {"train": ["labelled.pkl"], "test": ["kitti_infos_val.pkl"], "unlabelled": ["more.pkl"]}
+    return cfg
+
+
+def test_a_training_has_the_unlabelled_frames_behind_the_labelled_ones_and_an_evaluation_has_none(repo_root, root):
+    training = build_dataset(data_cfg(repo_root, root), CLASSES, training=True)
+    testing = build_dataset(data_cfg(repo_root, root), CLASSES, training=False)
+    assert (len(training), len(testing)) == (4, 2)
+    boxes = [len(training[i]["gt_boxes"]) for i in range(4)]
+    assert min(boxes[:3]) > 0 and boxes[3] == 0, "the labels that the last frame has are not looked at"
+
+
+def test_a_sample_without_labels_has_the_form_of_the_others(repo_root, root):
+    training = build_dataset(data_cfg(repo_root, root), CLASSES, training=True)
+    labelled, unlabelled = training[0], training[3]
+    assert unlabelled.keys() == labelled.keys()
+    assert unlabelled["gt_boxes"].shape == (0, 8)
+    batch = training.collate_batch([labelled, unlabelled])
+    assert np.count_nonzero(batch["gt_boxes"][1]) == 0
+
+
+def test_nothing_is_pasted_into_a_frame_without_labels(repo_root, root):
+    cfg = data_cfg(repo_root, root)
+    paste = {
+        "NAME": "gt_sampling", "DB_INFO_PATH": ["kitti_dbinfos_train.pkl"], "SAMPLE_GROUPS": ["Car:20"],
+        "NUM_POINT_FEATURES": 4, "PREPARE": {"filter_by_min_points": ["Car:1"]},
+    }  # fmt: skip
+    cfg.DATA_AUGMENTOR.AUG_CONFIG_LIST = [paste, *cfg.DATA_AUGMENTOR.AUG_CONFIG_LIST]
+    training = build_dataset(cfg, CLASSES, training=True)
+    plain = build_dataset(data_cfg(repo_root, root), CLASSES, training=True)
+    assert len(training[0]["gt_boxes"]) > len(plain[0]["gt_boxes"]), "pasting works where there are labels"
+    assert len(training[3]["gt_boxes"]) == 0
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    """A student with unlabelled frames; keys of its KD block may be replaced."""
+
+    def write(**kd):
+        block = {"TEACHER": {"CFG": "cfgs/simulated_models/pointpillar.yaml"}, "INIT": {"NAME": "slice"}, **kd}
+        content = {
+            "_BASE_CONFIG_": "cfgs/simulated_models/kd/pointpillar_student.yaml",
+            "DATA_CONFIG": {"INFO_PATH": {"unlabelled": ["more.pkl"]}},
+            "KD": block,
+        }
+        (tmp_path / "student.yaml").write_text(yaml.safe_dump(content))
+        return tmp_path / "student.yaml"
+
+    return write
+
+
+def test_frames_that_nobody_labels_are_refused_with_the_way_out(model_file):
+    cfg_from_yaml_file(model_file(LABELS={}, LOSSES=[]), EasyDict())
+    with pytest.raises(ConfigError, match=r"DATA_CONFIG.INFO_PATH.unlabelled: .*set KD.LABELS \(LABELS: {}\)"):
+        cfg_from_yaml_file(model_file(LOSSES=[{"NAME": "PivotalLogit"}]), EasyDict())

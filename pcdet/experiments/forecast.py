@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from pcdet.experiments.choices import STEP
-from pcdet.experiments.plan import PLAIN
-
-if TYPE_CHECKING:
-    from pcdet.experiments.laboratory import Laboratory
+from pcdet.experiments.plan import Plan
 
 DISTILLED = 1.5  # cost of a distilled step against a plain one, until it is measured
 
 
-def work_after(stage: str, laboratory: Laboratory) -> float:
-    """Multiply-accumulates of the trainings in the stages after this one, about."""
+def work_after(stage: str, plan: Plan, epochs: Mapping[str, float]) -> float:
+    """Multiply-accumulates of the trainings in the stages after this one, about.
+
+    Args:
+        stage: that is about to begin.
+        plan: of all stages.
+        epochs: student -> multiply-accumulates of one epoch of the plain student.
+    """
     stages = list(FORECASTS)
-    later = stages[stages.index(stage) + 1 :] if stage in stages else []
-    return sum(FORECASTS[name](laboratory, student) for name in later for student in laboratory.plan.students)
+    later = stages[stages.index(stage) + 1 :] if stage in stages else stages
+    return sum(FORECASTS[name](plan, student) * macs for name in later for student, macs in epochs.items())
 
 
-def _costs(laboratory: Laboratory, student: str) -> float:
-    return 0.0  # seconds, beside hours
+def _no_trainings(plan: Plan, student: str) -> float:
+    return 0.0
 
 
-def _search(laboratory: Laboratory, student: str) -> float:
-    plan = laboratory.plan
+def _search(plan: Plan, student: str) -> float:
+    """Epochs of the weight search, in those of the plain student."""
     if plan.search is None:
         return 0.0
     methods = sum(plan.has_losses(student, method) for method in plan.methods)
-    return methods * len(plan.search.factors) * plan.search.epochs * _epoch(laboratory, student) * DISTILLED
+    return methods * len(plan.search.factors) * plan.search.epochs * DISTILLED
 
 
-def _screening(laboratory: Laboratory, student: str) -> float:
-    plan = laboratory.plan
+def _screening(plan: Plan, student: str) -> float:
     lengths = len(plan.methods) * plan.seeds.screening * DISTILLED + sum(plan.lengths) * plan.seeds.curves
-    return lengths * plan.students[student].epochs * _epoch(laboratory, student)
+    return lengths * plan.students[student].epochs
 
 
-def _finals(laboratory: Laboratory, student: str) -> float:
-    plan = laboratory.plan
+def _finals(plan: Plan, student: str) -> float:
     number = min(plan.finalists.best + len(plan.finalists.always), len(plan.methods))
     new_seeds = max(0, plan.seeds.finals - plan.seeds.screening)
     methods = number * (new_seeds + (sum(plan.lengths) - 1) * plan.seeds.curves) * DISTILLED
     controls = 2 * (new_seeds + (DISTILLED + STEP) * plan.seeds.finals + plan.lengths[-1] * new_seeds)
-    return (methods + controls) * plan.students[student].epochs * _epoch(laboratory, student)
+    return (methods + controls) * plan.students[student].epochs
 
 
-def _epoch(laboratory: Laboratory, student: str) -> float:
-    """Of the plain student."""
-    return laboratory.measures.macs_per_sample(student, PLAIN) * laboratory.splits.counts["train"]
-
-
-FORECASTS: dict[str, Callable[[Laboratory, str], float]] = {
-    "teachers": _costs,
-    "costs of the methods": _costs,
+FORECASTS: dict[str, Callable[[Plan, str], float]] = {
+    "teachers": _no_trainings,
+    "costs of the methods": _no_trainings,
     "weights": _search,
     "screening": _screening,
     "finals": _finals,

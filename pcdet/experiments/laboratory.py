@@ -229,8 +229,16 @@ class Laboratory:
         self._check_budget(stage)
         if jobs:
             self.say(f"{stage}: {len(jobs)} jobs")
-            self.progress.label, self.progress.later_work = stage, forecast.work_after(stage, self)
+            self.progress.label = stage
+            self.progress.later_work = forecast.work_after(stage, self.plan, self._epochs())
             run_jobs(jobs, self.places, self.progress, self.say)
+
+    def _epochs(self) -> dict[str, float]:
+        """Student -> multiply-accumulates of an epoch of the plain one; empty before they are counted."""
+        if not self.measures.known(PLAIN):
+            return {}
+        samples = self.splits.samples("train")
+        return {student: self.measures.macs_per_sample(student, PLAIN) * samples for student in self.plan.students}
 
     def _check_budget(self, stage: str) -> None:
         """ConfigError where the budget is spent."""

@@ -44,6 +44,10 @@ class Measures:
             self._read[key] = json.loads(self._file(subject, method).read_text(encoding="utf-8"))
         return self._read[key]
 
+    def known(self, method: str) -> bool:
+        """Whether a method has been measured for every student."""
+        return all(self._file(student, method).is_file() for student in self.plan.students)
+
     def macs_per_sample(self, subject: str, method: str) -> float:
         """Multiply-accumulates of a training step for one sample, the teacher's forward pass among them."""
         return self.of(subject, method)["training_macs_per_sample"]["total"]

@@ -163,6 +163,7 @@ class Runs:
         distils = run.method not in (TEACHER, PLAIN)
         command = [sys.executable, "train_kd.py" if distils else "train.py", "--cfg_file", self.relative(file)]
         command += ["--output_dir", self.relative(folder), "--epochs", str(run.epochs), "--seed", str(run.seed)]
+        command += ["--ckpt_save_interval", str(run.epochs)]  # a killed one goes on from latest_model.pth
         command += self.flags + (self.teacher_flags(run.subject, teacher) if distils else [])
         facts = {"model": self.config(file), "epochs": run.epochs, "seed": run.seed, "precision": self.precision}
         facts |= {"flags": self.flags, "frames": self.splits.digests}

@@ -117,6 +117,9 @@ class Comparisons:
         for student, method, length in self._seeds:
             if method == PLAIN:
                 continue
+            for own, other in self.plan.pairs:
+                if own == method:
+                    yield student, method, length, other, other, length
             for control in (PLAIN, SLICES):
                 if control == method or (control == SLICES and not self.plan.begins_with_weights(student, method)):
                     continue

@@ -201,6 +201,7 @@ class Plan:
         methods: name -> a ``KD`` block without its TEACHER.
         unlabelled: methods that also train on ``DATA.UNLABELLED``, which their teacher labels (``LABELS``). A length
             has as many samples as for all methods, hence fewer epochs.
+        pairs: two methods each, the first of which is also compared with the second.
         titles: method, student or teacher -> its name in tables, where it is another one.
         parts: method -> what of it is on, for ``table: ablation``.
         settings: method -> name -> value, for ``table: sensitivity``.
@@ -222,6 +223,7 @@ class Plan:
     students: dict[str, StudentConfig]
     methods: dict[str, dict[str, Any]]
     unlabelled: list[str] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -335,6 +337,7 @@ def _reference_problems(plan: Plan) -> list[str]:
     groups = {
         "FINALISTS.ALWAYS": (plan.finalists.always, plan.methods),
         "UNLABELLED": (plan.unlabelled, plan.methods),
+        "PAIRS": ([name for pair in plan.pairs for name in pair], plan.methods),
         "TITLES": (plan.titles, everything),
         "PARTS": (plan.parts, plan.methods),
         "SETTINGS": (plan.settings, plan.methods),

@@ -44,7 +44,7 @@ def draw_gains(reported: Reported):
 
     A marker is filled where the gain is shown, hollow where it is not. None where nothing was compared.
     """
-    comparisons = reported.results.comparisons
+    comparisons = [c for c in reported.results.comparisons if c.control in CONTROL_STYLES]  # no method against another
     if not comparisons:
         return None
     rows = list(dict.fromkeys((c.student, c.method, c.length) for c in comparisons))

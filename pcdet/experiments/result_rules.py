@@ -9,7 +9,7 @@ from typing import Any
 
 from pcdet.experiments.comparison import DIFFICULTIES, METRICS
 from pcdet.experiments.result_groups import Key, groups_of_runs
-from pcdet.experiments.results import PLAIN, SLICES, TEACHER, Comparison, Results, Run
+from pcdet.experiments.results import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
 
 ROUNDING = 1e-6  # points of mAP by which two ways to add up the same numbers may differ
@@ -132,7 +132,12 @@ def _comparison(own: Comparison, results: Results, groups: Mapping[Key, Sequence
 
 def _agrees_with_runs(own: Comparison, results: Results, groups: Mapping[Key, Sequence[Run]]) -> Iterator[str]:
     """Whether gains and cost are those of the runs that were reported, all seeds that both sides have."""
-    method = SLICES if own.control.startswith(SLICES) else PLAIN
+    methods = {key.method for key in groups}
+    if own.control not in CONTROLS and own.control not in methods:
+        near = nearest_name(own.control, {*CONTROLS, *methods})
+        yield f"control: must be a control or a method with runs, got {own.control!r}; {near}"
+        return
+    method = own.control if own.control in methods else SLICES if own.control.startswith(SLICES) else PLAIN
     sides = []
     for name, length in ((own.method, own.length), (method, own.control_length)):
         runs = next((g for key, g in groups.items() if key[1:] == (own.student, name, length)), None)

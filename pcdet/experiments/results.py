@@ -196,7 +196,7 @@ class Comparison:
         student: of both.
         method: that is compared.
         length: of its training.
-        control: what it is compared with.
+        control: what it is compared with: one of ``CONTROLS``, or another method of the same length.
         control_length: of the control's training.
         metric: ``3d`` or ``bev``.
         seeds: how many pairs.
@@ -214,7 +214,7 @@ class Comparison:
     student: str
     method: str
     length: Positive
-    control: Literal[CONTROLS]
+    control: str
     control_length: Positive
     metric: Metric
     seeds: Count

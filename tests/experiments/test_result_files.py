@@ -80,9 +80,8 @@ def test_wrong_results_leave_the_old_file_as_it_is(tmp_path):
         (["runs", 1, "params"], ..., "runs[1].params: missing; Run needs it (int)"),
         (["runs", 1, "run", "started"], "now", "runs[1].run.started: RunFacts has no such key; known: command, "
          "config_digest, dataset, device, git_commit, seed, versions"),
-        (["comparisons", 0, "control"], "student", "comparisons[0].control: must be one of 'plain', 'plain at equal "
-         "compute', 'plain at its best length', 'slices', 'slices at equal compute', 'slices at "
-         "its best length'; got 'student' (str)"),
+        (["comparisons", 0, "control"], "plainn", "comparisons[0].control: must be a control or a method with runs, "
+         "got 'plainn'; did you mean plain?"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_is_named_with_what_it_must_be_and_what_it_is(path, value, sentence):

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from pcdet.config import cfg_from_yaml_file
+from pcdet.config import cfg_from_yaml_file, find_config_file
 from pcdet.experiments.freshness import digest
 from pcdet.experiments.jobs import Job
 from pcdet.experiments.plan import PLAIN, TEACHER, Plan
@@ -25,7 +25,6 @@ from pcdet.utils.safe_files import replacing
 CORE_FLAGS = ["--workers", "0", "--threads", "1"]
 TRAINING_FLAGS = ["--use_amp", "--logger_iter_interval", "10", "--ckpt_save_time_interval", "60"]
 TRAINING_FLAGS += ["--max_ckpt_save_num", "1"]
-# A student's KD block is replaced as a whole, so every key of it is written.
 EMPTY_BLOCK = {"INIT": {"NAME": "none"}, "LABELS": None, "PRESET": "default", "WEIGHT": 1.0, "LOSSES": []}
 
 
@@ -128,7 +127,7 @@ class Runs:
     def model_file(self, run: Run) -> Path:
         """The model file of a run, written where it is not there yet: the student's or teacher's, and what differs."""
         is_teacher = run.method == TEACHER
-        base = (self.plan.teachers if is_teacher else self.plan.students)[run.subject].cfg
+        base = self._base(run.subject, is_teacher)
         infos = {"train": self.splits.files["teacher_train" if is_teacher else "train"]}
         if run.method in self.plan.unlabelled:
             infos["unlabelled"] = self.splits.files["unlabelled"]
@@ -142,13 +141,30 @@ class Runs:
             content["KD"] = self._block(run)
             name += "" if run.weight is None else f"_{run.weight:.4g}"
         file = self.output / "cfgs" / f"{name}.yaml"
+        self._write(file, content)
+        return file
+
+    def _base(self, subject: str, is_teacher: bool) -> str:
+        """The student's or teacher's own file, over a ``KD`` block of which another file is laid that has none.
+
+        Mappings of a file and of its base are merged: keys of that block would be left in those of the methods, and a
+        plain student's cost would be counted with a teacher.
+        """
+        base = (self.plan.teachers if is_teacher else self.plan.students)[subject].cfg
+        if not self.config(find_config_file(base, self.output / "cfgs")).get("KD"):
+            return base
+        file = self.output / "cfgs" / f"{'teacher' if is_teacher else 'student'}@{subject}.yaml"
+        self._write(file, {"_BASE_CONFIG_": base, "KD": None})
+        return self.relative(file)
+
+    def _write(self, file: Path, content: Mapping[str, Any]) -> None:
+        """A model file, where it is not there yet as it should be."""
         text = yaml.safe_dump(content, sort_keys=False)
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(file) as stream:
                 stream.write(text.encode())
             self._loaded.pop(file, None)
-        return file
 
     def _block(self, run: Run) -> dict[str, Any]:
         """The ``KD`` block of a run."""

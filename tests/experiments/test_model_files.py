@@ -1,0 +1,71 @@
+"""Model files of a plan's runs: what the KD block of a student's own file may not change."""
+
+import pickle
+
+import pytest
+import yaml
+
+from pcdet.experiments.plan import load_plan
+from pcdet.experiments.runs import Run, Runs
+from pcdet.experiments.splits import Splits
+from pcdet.utils.places import ROOT
+
+TOOLS = ROOT / "tools"
+LOGITS = {"NAME": "PivotalLogit"}
+PLAN = {
+    "NAME": "small",
+    "DATA": {
+        "PATH": "unused",
+        "TRAIN": {"INFOS": ["train.pkl"]},
+        "SEARCH": {"INFOS": ["search.pkl"]},
+        "REPORT": {"INFOS": ["report.pkl"]},
+    },
+    "TEACHERS": {"full": {"CFG": "cfgs/kitti_models/pointpillar.yaml", "EPOCHS": [4]}},
+    "STUDENTS": {"4x": {"CFG": "cfgs/kitti_models/kd/pointpillar_4x.yaml", "TEACHER": "full", "EPOCHS": 4}},
+    "METHODS": {"labels": {"LABELS": {}, "LOSSES": []}, "logits": {"LOSSES": [LOGITS]}},
+}
+
+
+@pytest.fixture
+def runs_of(tmp_path):
+    """Plan -> its runs, on info files of three frames."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate(("train", "search", "report")):
+        infos = [{"point_cloud": {"lidar_idx": f"{number}{i}"}} for i in range(3)]
+        (data / f"{name}.pkl").write_bytes(pickle.dumps(infos))
+
+    def make(content):
+        file = tmp_path / "plan.yaml"
+        file.write_text(yaml.safe_dump({**PLAN, **content}))
+        plan = load_plan(file)[0]
+        return Runs(plan, Splits(plan.data, data, tmp_path / "splits"), TOOLS, tmp_path / "output")
+
+    return make
+
+
+def config_of(runs, method, **changes):
+    """The configuration that a run of the 4x student reads."""
+    return runs.config(runs.model_file(Run("4x", method, 1.0, 4, 0, **changes)))
+
+
+@pytest.fixture
+def own_block(tmp_path):
+    """A student's model file whose KD block has keys that a plan's methods do not name."""
+    file = tmp_path / "own.yaml"
+    block = {
+        "TEACHER": {"CFG": "cfgs/kitti_models/pointpillar.yaml", "CKPT": "another.pth"},
+        "LABELS": {"SCORE": 0.77}, "LOG_EVERY": 7, "LOSSES": [LOGITS],
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump({"_BASE_CONFIG_": str(TOOLS / "cfgs/kitti_models/pointpillar.yaml"), "KD": block}))
+    return {"4x": {"CFG": str(file), "TEACHER": "full", "EPOCHS": 4}}
+
+
+def test_the_plain_student_has_no_kd_block_though_its_file_has_one(runs_of):
+    assert not config_of(runs_of({}), "plain").get("KD"), "its cost would be measured with a teacher"
+
+
+def test_nothing_of_the_kd_block_of_a_students_file_is_left_in_a_method(runs_of, own_block):
+    block = config_of(runs_of({"STUDENTS": own_block}), "labels")["KD"]
+    assert (block["LABELS"], block["LOSSES"]) == ({}, [])
+    assert "LOG_EVERY" not in block

@@ -12,9 +12,11 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from easydict import EasyDict
 from torch import nn
 
 from pcdet import api
@@ -122,24 +124,37 @@ def batches_of(trainer: Trainer) -> Iterator[dict]:
 
 
 def warm_up(session: Session, student: nn.Module, trainer: Trainer, batches: Iterator[dict]) -> None:
-    """Trains the student alone for ``--warm_steps`` steps, as the first ones of its file's training.
+    """Trains the student alone for ``--warm_steps`` steps, as the first ones of its file's plain training.
 
     Raises:
         ConfigError: that training has fewer steps.
     """
-    steps, per_epoch, epochs = session.args.warm_steps, trainer.iters_per_epoch, trainer.epochs
+    loader = labelled_loader(session, trainer)
+    steps, per_epoch, epochs = session.args.warm_steps, trainer.settings.iters_per_epoch(loader), trainer.epochs
     if steps > per_epoch * epochs:
         raise ConfigError(f"--warm_steps must be at most the {per_epoch * epochs} steps of a training, got {steps}")
     optimizer = build_optimizer(student, session.optim)
     scheduler = build_scheduler(optimizer, per_epoch, epochs, -1, session.optim)
     alone = Trainer(
-        student, trainer.loader, optimizer, scheduler, settings=trainer.settings, device=trainer.device,
+        student, loader, optimizer, scheduler, settings=trainer.settings, device=trainer.device,
         logger=session.logger,
     )  # fmt: skip
+    if loader is not trainer.loader:
+        batches = batches_of(alone)
     for batch in itertools.islice(batches, steps):
         alone.train_step(batch)
         alone.it += 1
     optimizer.zero_grad(set_to_none=True)
+
+
+def labelled_loader(session: Session, trainer: Trainer) -> Any:
+    """The training's loader, without the frames that only a teacher labels: alone, a student finds nothing in them."""
+    infos = session.cfg.DATA_CONFIG.INFO_PATH
+    if not infos.get("unlabelled"):
+        return trainer.loader
+    labelled = {**session.cfg.DATA_CONFIG, "INFO_PATH": {k: v for k, v in infos.items() if k != "unlabelled"}}
+    plain = replace(session, cfg=EasyDict(session.cfg, DATA_CONFIG=labelled))
+    return plain.loader(training=True, seed=session.args.seed, total_epochs=trainer.epochs)[1]
 
 
 def measure(distiller: Distiller, batch: dict, session: Session) -> StepMeasures:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from commands import run
 from easydict import EasyDict
 
@@ -183,6 +184,21 @@ def test_warm_steps_are_the_first_steps_of_the_plain_training(arguments):
         assert torch.equal(ours, theirs), name
     with pytest.raises(ConfigError, match="--warm_steps must be at most the 8 steps of a training, got 9"):
         command.run_measurement(command.parse_args(arguments("--warm_steps", "9")))
+
+
+def test_warm_steps_leave_out_the_frames_that_nobody_has_labelled(arguments, cfg_file, tmp_path):
+    data = {"INFO_PATH": {"unlabelled": ["kitti_infos_val.pkl"]}}
+    content = {"_BASE_CONFIG_": str(cfg_file.with_name("tiny_kd.yaml")), "DATA_CONFIG": data, "KD": {"LABELS": {}}}
+    file = tmp_path / "more_frames.yaml"
+    file.write_text(yaml.safe_dump(content))
+    students = []
+    for more in ([], ["--cfg_file", file]):
+        session, trainer, _ = built(arguments(*more, "--warm_steps", "2"))
+        command.warm_up(session, trainer.model.train().student, trainer, command.batches_of(trainer))
+        students.append(trainer.model.student.state_dict())
+    assert len(trainer.loader.dataset) == 6, "four labelled, two not"
+    for name, tensor in students[0].items():
+        assert torch.equal(students[1][name], tensor), name
 
 
 def test_a_trained_student_is_measured_with_its_own_weights(measure, teacher):

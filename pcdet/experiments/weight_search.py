@@ -35,7 +35,9 @@ class WeightSearch:
         waiting = self._optuna.trial.TrialState.WAITING
         for _ in study.get_trials(deepcopy=False, states=(waiting,)):
             study.ask({"factor": distribution})  # begins the first that waits
-        numbers = {trial.params["factor"]: trial.number for trial in study.get_trials(deepcopy=False)}
+        # What was asked for, not "params": those are written a moment later, and a kill may lie between the two.
+        trials = study.get_trials(deepcopy=False)
+        numbers = {trial.system_attrs["fixed_params"]["factor"]: trial.number for trial in trials}
         return {factor: numbers[factor] for factor in self.factors}
 
     def tell(self, name: str, values: Mapping[float, float]) -> float:

@@ -26,6 +26,14 @@ def test_a_search_that_was_killed_goes_on_with_its_trials(journal):
     assert WeightSearch(journal, FACTORS).tell("4x/fitnet", {1 / 3: 5.0, 1.0: 7.0, 3.0: 6.0}) == 1.0
 
 
+def test_a_search_that_was_killed_while_a_trial_began_goes_on(journal):
+    study = WeightSearch(journal, FACTORS)._study("4x/fitnet")
+    for factor in FACTORS:
+        study.enqueue_trial({"factor": factor})
+    study.ask()  # the trial runs, and its factor is not written yet
+    assert WeightSearch(journal, FACTORS).tell("4x/fitnet", {1 / 3: 5.0, 1.0: 7.0, 3.0: 6.0}) == 1.0
+
+
 def test_of_equal_factors_the_smaller_is_taken(journal):
     assert WeightSearch(journal, FACTORS).tell("4x/pkd", dict.fromkeys(FACTORS, 4.0)) == 1 / 3
 

@@ -58,6 +58,7 @@ class Laboratory:
     ):
         self.plan, self.output, self.places, self.progress, self.say = plan, output, places, progress, say
         self.splits = Splits(plan.data, tools / plan.data.path, output / "splits")
+        self._check_choices()
         self.runs = Runs(plan, self.splits, tools, output, on_cores=on_cores)
         self.measures = Measures(self.runs)
         first = self.runs.config(self.runs.model_file(self.plain(next(iter(plan.students)), 1.0, 0)))
@@ -278,6 +279,16 @@ class Laboratory:
         lengths = [{"length": length, "search": value} for length, value in found.items()]
         return {"lengths": lengths, "chosen": choices.best(found)}
 
+    def _trained_on_search(self) -> list[str]:
+        """Splits that trainings see and that share frames with the search split."""
+        return [name for name in ("train", "teacher_train") if self.splits.shared(name, "search")]
+
+    def _check_choices(self) -> None:
+        """ConfigError where a choice would be made on frames that were trained on."""
+        if (seen := self._trained_on_search()) and (keys := self.plan.deciding_keys()):
+            why = f"{', '.join(keys)} would be decided by what was learned by heart"
+            raise ConfigError([self.splits.overlap(name, "search", why) for name in seen])
+
     def _choose_teacher(self, name: str) -> dict:
         found = {run.epochs: self.found(run) for run in self.teacher_runs(name)}
         chosen = choices.best(found)
@@ -286,8 +297,9 @@ class Laboratory:
             for student, config in self.plan.students.items()
             if config.teacher == name
         ]
-        above = found[chosen] - max(plain, default=0.0)
-        if above < self.plan.enough:
+        # On frames that both were trained on, the difference says nothing.
+        above = None if self._trained_on_search() else found[chosen] - max(plain, default=0.0)
+        if above is not None and above < self.plan.enough:
             self.say(
                 f"teacher {name}: {above:.1f} points of mAP above its plain student at its best length; below "
                 f"{self.plan.enough:g} (ENOUGH) there is little to distil"
@@ -297,7 +309,7 @@ class Laboratory:
             "chosen": chosen,
             "stopped_improving": choices.stopped_improving(list(found.values())),
             "above_student": above,
-            "enough": above >= self.plan.enough,
+            "enough": None if above is None else above >= self.plan.enough,
         }
 
     def _equal_length(self, student: str, method: str) -> dict[str, float]:

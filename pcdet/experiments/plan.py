@@ -65,10 +65,12 @@ class DataConfig:
     Attributes:
         path: the data folder, from ``tools/``; it replaces ``DATA_CONFIG.DATA_PATH``.
         train: what students train on.
-        search: what every choice is made on: weights, lengths, finalists, the teacher.
+        search: what every choice is made on: weights, lengths, finalists, the teacher. No frame of it may be in
+            ``train`` or ``teacher_train``, unless the plan leaves nothing to choose.
         report: what every reported number is measured on. No frame of it may be in ``train`` or ``search``.
         teacher_train: what teachers train on; None: what students train on.
-        unlabelled: further frames for the methods under ``UNLABELLED``, whose labels, if any, are not looked at.
+        unlabelled: further frames for the methods under ``UNLABELLED``, whose labels, if any, are not looked at; they
+            are in no other split.
         simulated: makes the folder; None: it is there.
     """
 
@@ -241,6 +243,15 @@ class Plan:
             problems.append(f"LENGTHS: must rise and have 1 among them, got {self.lengths}")
         if problems:
             raise ConfigError(problems)
+
+    def deciding_keys(self) -> list[str]:
+        """Keys of the plan by which something is chosen on the search split."""
+        keys = {"SEARCH": self.search is not None, "LENGTHS": len(self.lengths) > 1}
+        keys["FINALISTS.BEST"] = 0 < self.finalists.best < len(self.methods) and {*self.methods} > {
+            *self.finalists.always
+        }
+        keys |= {f"TEACHERS.{name}.EPOCHS": len(teacher.epochs) > 1 for name, teacher in self.teachers.items()}
+        return [key for key, decides in keys.items() if decides]
 
     def block(self, student: str, method: str) -> dict[str, Any]:
         """The ``KD`` block of a student's method, without its TEACHER and its weight, keys in upper case."""

@@ -14,6 +14,14 @@ from pcdet.experiments.plan import DataConfig, SplitConfig
 from pcdet.registry import ConfigError
 from pcdet.utils.safe_files import replacing
 
+REPORTED = "what is reported must come from frames that nothing was trained on or chosen by"
+# Split -> why its frames may not be unlabelled ones too.
+UNLABELLED = {
+    "train": "students would train on them twice, with labels and without",
+    "teacher_train": "on frames that it was trained on a teacher repeats labels that it has seen",
+    "search": "students that train on them would be chosen by frames that the others have not seen",
+}
+
 
 class Splits:
     """The info files of a plan's splits, relative to the data folder, as ``DATA_CONFIG.INFO_PATH`` takes them.
@@ -32,8 +40,8 @@ class Splits:
         frames: the same -> the frames' names.
 
     Raises:
-        ConfigError: an info file is missing or no list, a part lies beyond its end, or a frame of the report split is
-            trained on or chosen by.
+        ConfigError: an info file is missing or no list, a part lies beyond its end, or two splits share a frame that
+            only one of them may have; all such pairs are named.
     """
 
     def __init__(self, data: DataConfig, root: Path, folder: Path):
@@ -51,12 +59,25 @@ class Splits:
             self.frames[name] = {_frame_of(info) for info in infos}
             self.digests[name] = hashlib.sha256(pickle.dumps(infos)).hexdigest()[:16]
             self.files[name] = _files(config, infos, root, folder / f"{name}.pkl")
-        for name in filter(lambda name: name != "report", configs):
-            if both := self.frames[name] & self.frames["report"]:
-                raise ConfigError(
-                    f"DATA.REPORT: {len(both)} of its frames, such as {sorted(both)[0]}, are in DATA.{name.upper()} "
-                    "too; what is reported must come from frames that nothing was trained on or chosen by"
-                )
+        self._check_apart([name for name in configs if name != "teacher_train" or data.teacher_train is not None])
+
+    def _check_apart(self, named: Sequence[str]) -> None:
+        """ConfigError where splits that the plan names share frames that only one of them may have."""
+        rules = [(name, "report", REPORTED) for name in named if name != "report"]
+        rules += [(name, "unlabelled", UNLABELLED[name]) for name in named if name in UNLABELLED]
+        problems = [self.overlap(name, other, why) for name, other, why in rules if self.shared(name, other)]
+        if problems:
+            raise ConfigError(problems)
+
+    def overlap(self, name: str, other: str, why: str) -> str:
+        """The sentence on two splits that share frames."""
+        both = self.shared(name, other)
+        where = f"DATA.{other.upper()}: {len(both)} of its frames, such as {both[0]}, are in DATA.{name.upper()} too"
+        return f"{where}; {why}; take others (FIRST, FRAMES)"
+
+    def shared(self, name: str, other: str) -> list[str]:
+        """Frames that are in both splits, in order; none where the plan has no such split."""
+        return sorted(self.frames.get(name, set()) & self.frames.get(other, set()))
 
     def samples(self, name: str, *, unlabelled: bool = False) -> int:
         """Frames of an epoch on a split, with the unlabelled ones where a run trains on them too."""

@@ -62,3 +62,22 @@ def test_frames_beyond_the_end_are_refused_with_both_numbers(root):
 def test_a_missing_info_file_is_named(root):
     with pytest.raises(ConfigError, match=r"DATA.TRAIN.INFOS: .*none.pkl does not exist"):
         splits(root, train=SplitConfig(infos=["none.pkl"]))
+
+
+def test_an_unlabelled_frame_that_another_split_has_is_refused_with_every_such_split(root):
+    """A teacher that was trained on it repeats its labels, and students would be chosen by what they trained on."""
+    parts = {
+        "train": SplitConfig(infos=["train.pkl"], frames=4),
+        "unlabelled": SplitConfig(infos=["train.pkl"], first=4),
+    }
+    assert splits(root, **parts).counts["unlabelled"] == 16
+    with pytest.raises(
+        ConfigError, match="DATA.UNLABELLED: 1 of its frames, such as 000019, are in DATA.TEACHER_TRAIN"
+    ):
+        splits(root, **parts, teacher_train=SplitConfig(infos=["train.pkl"], first=19))
+    beyond = {"unlabelled": SplitConfig(infos=["train.pkl", "val.pkl"], first=3, frames=18)}
+    with pytest.raises(ConfigError) as error:
+        splits(root, **{**parts, **beyond})
+    train, search = error.value.problems
+    assert "1 of its frames, such as 000003, are in DATA.TRAIN too; students would train on them twice" in train
+    assert "1 of its frames, such as 000100, are in DATA.SEARCH too" in search and "(FIRST, FRAMES)" in search

@@ -136,11 +136,11 @@ class Runs:
             "_BASE_CONFIG_": base,
             "DATA_CONFIG": {"DATA_PATH": self.plan.data.path, "INFO_PATH": infos},
         }
-        name = f"{run.subject}_{run.method}"
+        name = run.method
         if run.method not in (TEACHER, PLAIN):
             content["KD"] = self._block(run)
-            name += "" if run.weight is None else f"_{run.weight:.4g}"
-        file = self.output / "cfgs" / f"{name}.yaml"
+            name += "" if run.weight is None else f"@{run.weight:.4g}"  # no name of a method has @
+        file = self.output / "cfgs" / run.subject / f"{name}.yaml"
         self._write(file, content)
         return file
 
@@ -153,7 +153,7 @@ class Runs:
         base = (self.plan.teachers if is_teacher else self.plan.students)[subject].cfg
         if not self.config(find_config_file(base, self.output / "cfgs")).get("KD"):
             return base
-        file = self.output / "cfgs" / f"{'teacher' if is_teacher else 'student'}@{subject}.yaml"
+        file = self.output / "cfgs" / subject / f"@{'teacher' if is_teacher else 'student'}.yaml"
         self._write(file, {"_BASE_CONFIG_": base, "KD": None})
         return self.relative(file)
 

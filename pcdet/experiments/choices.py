@@ -32,6 +32,16 @@ def equal_length(cost: float, length: float = 1.0) -> float:
     return max(length, math.ceil(round(cost * length / STEP, 6)) * STEP)
 
 
+def whole_length(length: float, epochs: int) -> float:
+    """A length in whole epochs, parts of one rounded up: no control is cheaper than asked for, or trained twice.
+
+    Args:
+        length: of a control, as a multiple of the student's epochs.
+        epochs: of the student.
+    """
+    return max(1, math.ceil(round(length * epochs, 6))) / epochs
+
+
 def whole_epochs(epochs: float) -> int:
     """At least one; half ones are rounded up."""
     return max(1, math.floor(epochs + 0.5))

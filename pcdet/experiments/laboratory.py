@@ -315,5 +315,7 @@ class Laboratory:
     def _equal_length(self, student: str, method: str) -> dict[str, float]:
         """Control -> the length at which it costs what the method costs at length 1."""
         controls = [PLAIN, *([SLICES] if self.plan.begins_with_weights(student, method) else [])]
-        own = self.measures.macs_per_sample(student, method)
-        return {c: choices.equal_length(own / self.measures.macs_per_sample(student, c)) for c in controls}
+        runs = {name: self.run(student, name, 1.0, 0) for name in (method, *controls)}
+        macs = {name: self.measures.training_macs(run) for name, run in runs.items()}
+        epochs = self.plan.students[student].epochs
+        return {c: choices.whole_length(choices.equal_length(macs[method] / macs[c]), epochs) for c in controls}

@@ -18,6 +18,19 @@ def test_a_training_has_whole_epochs_and_half_ones_are_rounded_up(epochs, expect
     assert choices.whole_epochs(epochs) == expected
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 12])
+def test_a_control_at_equal_compute_has_at_least_as_many_epochs_as_the_method_costs(epochs):
+    for cost in (0.7, 1.0, 1.01, 1.2, 1.25, 1.4667, 2.1):
+        length = choices.whole_length(choices.equal_length(cost), epochs)
+        trained = choices.whole_epochs(length * epochs)
+        assert trained == pytest.approx(length * epochs) and trained >= cost * epochs - 1e-9
+
+
+def test_lengths_of_as_many_epochs_are_one_length():
+    assert choices.whole_length(1.25, 1) == choices.whole_length(1.75, 1) == 2.0
+    assert choices.whole_length(1.75, 12) == 1.75
+
+
 def test_a_training_has_stopped_improving_when_the_longest_gains_less_than_a_point():
     assert choices.stopped_improving([10.0, 20.0, 20.9])
     assert choices.stopped_improving([10.0, 20.0, 18.0])

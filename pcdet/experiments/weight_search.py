@@ -53,6 +53,8 @@ class WeightSearch:
         return min(self.factors, key=lambda factor: (-values[factor], factor))
 
     def _study(self, name: str):
+        # A study's choices cannot change: other factors are another study.
+        name = f"{name}, factors {', '.join(f'{factor:.6g}' for factor in self.factors)}"
         return self._optuna.create_study(
             storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
         )

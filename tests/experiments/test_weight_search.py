@@ -38,6 +38,11 @@ def test_of_equal_factors_the_smaller_is_taken(journal):
     assert WeightSearch(journal, FACTORS).tell("4x/pkd", dict.fromkeys(FACTORS, 4.0)) == 1 / 3
 
 
+def test_other_factors_are_another_search(journal):
+    assert WeightSearch(journal, FACTORS).tell("4x/pkd", {1 / 3: 9.0, 1.0: 7.0, 3.0: 6.0}) == 1 / 3
+    assert WeightSearch(journal, [3.0, 9.0]).tell("4x/pkd", {3.0: 6.0, 9.0: 8.0}) == 9.0
+
+
 def test_methods_do_not_share_trials(journal):
     search = WeightSearch(journal, FACTORS)
     assert search.tell("4x/pkd", {1 / 3: 9.0, 1.0: 7.0, 3.0: 6.0}) == 1 / 3

@@ -27,6 +27,7 @@ from pcdet.cli.place_flags import add_place_flags, places_from_flags
 from pcdet.experiments.collect import collect
 from pcdet.experiments.laboratory import Laboratory
 from pcdet.experiments.plan import Plan, load_plan, rehearsal
+from pcdet.experiments.pool import Places
 from pcdet.experiments.progress import PlanProgress
 from pcdet.experiments.result_files import parse_results, write_results
 from pcdet.experiments.result_page import results_text, write_report
@@ -58,8 +59,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def experiment(args: argparse.Namespace) -> None:
-    """A whole plan, from its file to its pictures.
+def experiment(args: argparse.Namespace, tools: Path = TOOLS) -> None:
+    """A whole plan, from its file to its pictures, with the commands of the folder ``tools``.
 
     Raises:
         ConfigError: something is wrong with the plan, or its budget is spent.
@@ -72,38 +73,57 @@ def experiment(args: argparse.Namespace) -> None:
         plan = replace(plan, data=replace(plan.data, path=args.data_path))
     if args.rehearse:
         plan = rehearsal(plan)
-    output = (args.output_dir or ROOT / "output" / "experiments" / plan.name).absolute()
+    output = output_of(args, plan)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the jobs are then told to end too
     advice = "wait for it, or end what is left running (pgrep -af 'experiment.py|train.py|train_kd.py')"
     held = FolderLock(output, advice=advice, inheritable=True)  # a job outlives a call that is killed
     try:
-        carry_out(plan, content, output, args)
+        places = places_from_flags(args, output)
+        results = carry_out(plan, content, output, places, tools, on_cores=args.gpus is None and args.slurm is None)
+        for path in write_all(results, output):
+            print(os.path.relpath(path))
     except subprocess.CalledProcessError as error:
         sys.exit(f"this step failed (exit {error.returncode}): {shlex.join(map(str, error.cmd))}")
     finally:
         held.release()
 
 
-def carry_out(plan: Plan, content: Mapping[str, Any], output: Path, args: argparse.Namespace) -> None:
-    """Data, stages, results."""
+def output_of(args: argparse.Namespace, plan: Plan) -> Path:
+    """The plan's folder. A rehearsal has one of its own, so that it leaves the runs of the plan itself alone."""
+    if args.output_dir is None:
+        return ROOT / "output" / "experiments" / plan.name
+    folder = args.output_dir.absolute()
+    return folder.with_name(f"{folder.name}_rehearsal") if args.rehearse else folder
+
+
+def carry_out(
+    plan: Plan, content: Mapping[str, Any], output: Path, places: Places, tools: Path, *, on_cores: bool = True
+) -> Results:
+    """Data, stages, results.
+
+    Args:
+        plan: what is asked for.
+        content: of its file.
+        output: the plan's folder, which the caller holds.
+        places: where jobs run.
+        tools: folder of the commands.
+        on_cores: whether the places are cores rather than GPUs.
+    """
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     torch.set_num_threads(1)
-    prepare_data(plan)
-    on_cores = args.gpus is None and args.slurm is None
+    prepare_data(plan, tools)
     with PlanProgress() as progress:
-        laboratory = Laboratory(plan, TOOLS, output, places_from_flags(args, output), progress, on_cores=on_cores)
+        laboratory = Laboratory(plan, tools, output, places, progress, on_cores=on_cores)
         laboratory.carry_out()
-    results = parse_results(collect(laboratory, content, facts_of()))
-    for path in write_all(results, output):
-        print(os.path.relpath(path))
+    return parse_results(collect(laboratory, content, facts_of()))
 
 
-def prepare_data(plan: Plan) -> None:
+def prepare_data(plan: Plan, tools: Path) -> None:
     """Makes the plan's scenes, if it names any."""
     scenes = plan.data.simulated
     if scenes is not None:
         flags = {"frames": scenes.frames, "val-frames": scenes.val_frames, "seed": scenes.seed, "far": scenes.far}
-        prepare_scenes((TOOLS / plan.data.path).resolve(), flags, TOOLS)
+        prepare_scenes((tools / plan.data.path).resolve(), flags, tools)
 
 
 def facts_of() -> dict[str, Any]:

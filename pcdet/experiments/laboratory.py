@@ -82,7 +82,7 @@ class Laboratory:
         """What a training step of every teacher and every plain student costs."""
         jobs = [self.measures.teacher_job(name) for name in self.plan.teachers]
         jobs += [self.measures.job(student, PLAIN, None) for student in self.plan.students]
-        self._run("costs", jobs)
+        self._measure("costs", jobs)
 
     def train_teachers(self) -> None:
         """Every teacher at its lengths, and every plain student's learning curve."""
@@ -101,7 +101,7 @@ class Laboratory:
         for student in self.plan.students:
             teacher = self.teacher_job(student)
             jobs += [self.measures.job(student, method, teacher) for method in self.methods(student)[1:]]
-        self._run("costs of the methods", jobs)
+        self._measure("costs of the methods", jobs)
 
     def search_weights(self) -> None:
         """The weight of every method with losses, from a trial of each factor."""
@@ -209,6 +209,7 @@ class Laboratory:
 
     def train(self, stage: str, runs: Iterable[Run]) -> None:
         """Trains what is not trained yet; long ones first, so that the last to end is a short one."""
+        self._check_budget(stage)
         runs = list({run.id: run for run in runs}.values())
         for run in runs:
             self.wanted.setdefault(run.id, run)
@@ -226,8 +227,11 @@ class Laboratory:
         teacher = self.teacher_job(run.subject) if distils else None
         return self.runs.job(run, teacher, work=self.measures.training_macs(run) + OVERHEAD)
 
-    def _run(self, stage: str, jobs: Sequence[Job]) -> None:
+    def _measure(self, stage: str, jobs: Sequence[Job]) -> None:
         self._check_budget(stage)
+        self._run(stage, jobs)
+
+    def _run(self, stage: str, jobs: Sequence[Job]) -> None:
         if jobs:
             self.say(f"{stage}: {len(jobs)} jobs")
             self.progress.label = stage
@@ -242,7 +246,10 @@ class Laboratory:
         return {student: self.measures.macs_per_sample(student, PLAIN) * samples for student in self.plan.students}
 
     def _check_budget(self, stage: str) -> None:
-        """ConfigError where the budget is spent."""
+        """ConfigError where the stages before this one have spent the budget.
+
+        What a killed call has done of this stage does not count: the stage had begun.
+        """
         bound = self.plan.budget.cpu_minutes
         spent = sum(self.cpu_seconds(run) for run in self.wanted.values()) / 60
         if bound is not None and spent > bound:

@@ -11,6 +11,7 @@ from support.fake_tools import PLAN, SHORT, SMALL, FakeTools, same
 from pcdet.cli.experiment import output_of, parse_args, write_all
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
 from pcdet.experiments.plan import load_plan, rehearsal
+from pcdet.registry import ConfigError
 
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
 CONTROLS = ("plain", "plain at equal compute", "plain at its best length")
@@ -166,6 +167,24 @@ def test_choices_do_not_see_the_report_split(short_plan, tmp_path):
     assert fake.starts() == usual.starts() and after.choices == before.choices
     assert [run.search for run in after.runs] == [run.search for run in before.runs]
     assert [c.gains for c in after.comparisons] != [c.gains for c in before.comparisons]
+
+
+def test_a_spent_budget_stops_before_the_next_stage_and_a_larger_one_goes_on(fake):
+    """An epoch takes a CPU minute here: 4 for teacher and student, 8 before the finals, 11 after them."""
+    message = (
+        "BUDGET.CPU_MINUTES: the trainings have taken 4 CPU minutes, 3 are allowed, and costs of the methods would "
+        "come next"
+    )
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=message):
+            fake.carry_out(SMALL, {"BUDGET": {"CPU_MINUTES": 3}})
+    assert set(fake.starts()) == {
+        "measures/teachers/full", "measures/4x/plain", "teachers/full/epochs2/seed0", "4x/plain/x1/seed0",
+    }  # fmt: skip
+    results = fake.carry_out(SMALL, {"BUDGET": {"CPU_MINUTES": 9}})
+    assert len(results.runs) == 5 and max(Counter(fake.starts()).values()) == 1
+    again = fake.carry_out(SMALL, {"BUDGET": {"CPU_MINUTES": 9}})
+    assert same(again) == same(results), "what began within the budget ends"
 
 
 def test_without_a_search_the_weights_are_those_of_the_blocks(small_plan):

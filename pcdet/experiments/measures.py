@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pcdet.experiments.freshness import digest
 from pcdet.experiments.jobs import Job
 from pcdet.experiments.plan import PLAIN, TEACHER
 from pcdet.experiments.runs import Run, Runs
@@ -78,8 +77,8 @@ class Measures:
         if search is not None:
             command += ["--batches", str(search.batches), "--warm_steps", str(search.warm_steps)]
         facts = {"model": self.runs.config(model), "command": command[1:], "frames": self.runs.splits.digests}
-        if teacher is not None:
-            facts["teacher"] = digest(teacher.facts)
+        if teacher_flags:
+            facts["teacher"] = self.runs.teacher_digest(run.subject, teacher)
         return Job(
             name=f"cost of {run.subject}/{run.method}", command=command, cwd=self.runs.tools, folder=file.parent,
             product=file, facts=facts, work=OVERHEAD, needs=[teacher] if teacher is not None else [],

@@ -18,8 +18,9 @@ from pcdet.experiments.freshness import digest
 from pcdet.experiments.jobs import Job
 from pcdet.experiments.plan import PLAIN, TEACHER, Plan
 from pcdet.experiments.splits import Splits
+from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import mixed_precision, read_processor
-from pcdet.utils.safe_files import replacing
+from pcdet.utils.safe_files import replacing, sha256_of
 
 # One thread each: on a busy machine two threads of one process cost several times the CPU time of one.
 CORE_FLAGS = ["--workers", "0", "--threads", "1"]
@@ -77,6 +78,8 @@ class Runs:
         self.flags = [*(CORE_FLAGS if on_cores else []), *TRAINING_FLAGS, *plan.flags]
         # The same seed in another precision gives another result: what --use_amp is on this CPU.
         self.precision = mixed_precision(read_processor()).name if on_cores else "GPU"
+        given = {name: config.ckpt for name, config in plan.teachers.items() if config.ckpt is not None}
+        self.given = {name: _digest_of_given(name, tools / file) for name, file in given.items()}
         self._jobs: dict[str, Job] = {}
         self._loaded: dict[Path, Any] = {}
 
@@ -113,6 +116,10 @@ class Runs:
         """``--teacher_ckpt`` and its value."""
         config = self.plan.teachers[self.plan.students[student].teacher]
         return ["--teacher_ckpt", config.ckpt if teacher is None else self.relative(self._checkpoint_of(teacher))]
+
+    def teacher_digest(self, student: str, teacher: Job | None) -> str:
+        """A text that changes with the weights of a student's teacher."""
+        return self.given[self.plan.students[student].teacher] if teacher is None else digest(teacher.facts)
 
     def relative(self, path: Path) -> str:
         """A path as a command in ``tools`` names it."""
@@ -184,8 +191,7 @@ class Runs:
         facts = {"model": self.config(file), "epochs": run.epochs, "seed": run.seed, "precision": self.precision}
         facts |= {"flags": self.flags, "frames": self.splits.digests}
         if distils:
-            given = self.plan.teachers[self.plan.students[run.subject].teacher].ckpt
-            facts["teacher"] = given if teacher is None else digest(teacher.facts)
+            facts["teacher"] = self.teacher_digest(run.subject, teacher)
         return Job(
             name=run.id,
             command=command,
@@ -200,3 +206,16 @@ class Runs:
     def _checkpoint_of(self, teacher: Job) -> Path:
         epochs = teacher.facts["epochs"]
         return teacher.folder / "ckpt" / f"checkpoint_epoch_{epochs}.pth"
+
+
+def _digest_of_given(name: str, file: Path) -> str:
+    """Of the weights of a teacher that is given.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"TEACHERS.{name}.CKPT: {file} does not exist; give a checkpoint, or EPOCHS to train the teacher here"
+        )
+    return sha256_of(file)

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import yaml
-from support.fake_tools import PLAN, SHORT, SMALL, FakeTools, same
+from support.fake_tools import PLAN, SHORT, SMALL, TEACHER, FakeTools, same
 
 from pcdet.cli.experiment import output_of, parse_args, write_all
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
@@ -185,6 +185,22 @@ def test_a_spent_budget_stops_before_the_next_stage_and_a_larger_one_goes_on(fak
     assert len(results.runs) == 5 and max(Counter(fake.starts()).values()) == 1
     again = fake.carry_out(SMALL, {"BUDGET": {"CPU_MINUTES": 9}})
     assert same(again) == same(results), "what began within the budget ends"
+
+
+def test_a_teacher_that_is_given_teaches_untrained_and_another_in_its_file_is_learned_from_anew(fake):
+    given = {"TEACHERS": {"full": {"CFG": TEACHER, "CKPT": "given.pth"}}}
+    with pytest.raises(ConfigError, match=r"TEACHERS.full.CKPT: .*given.pth does not exist"):
+        fake.carry_out(SMALL, given)
+    (fake.tools / "given.pth").write_text('{"found": [0.9, 0.0]}')
+    results = fake.carry_out(SMALL, given)
+    assert results.choices.teachers == {} and "teacher" not in {run.stage for run in results.runs}
+    distilled = [run.run.command for run in results.runs if run.method != "plain"]
+    assert {command[command.index("--teacher_ckpt") + 1] for command in distilled} == {"given.pth"}
+    assert all(path.is_file() for path in write_all(results, fake.output))
+    (fake.tools / "given.pth").write_text('{"found": [0.2, 0.0]}')
+    fake.carry_out(SMALL, given)
+    counts = Counter(fake.starts())
+    assert counts["4x/fitnet/x1/seed0"] == 2 and counts["4x/plain/x1/seed0"] == 1
 
 
 def test_without_a_search_the_weights_are_those_of_the_blocks(small_plan):

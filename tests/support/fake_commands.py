@@ -73,6 +73,7 @@ def training_flags(distil: bool) -> argparse.Namespace:
     for name in ("cfg_file", "output_dir", "workers", "threads", "logger_iter_interval", "ckpt_save_time_interval"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--max_ckpt_save_num", required=True)
+    parser.add_argument("--ckpt_save_interval", required=True)
     parser.add_argument("--use_amp", action="store_true")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)

@@ -67,12 +67,23 @@ def test_a_plan_knows_which_methods_have_a_weight_and_which_begin_with_weights(t
         (("SEARCH", {"EPOCHS": 2, "FACTORS": [1, 1]}), "SEARCH.FACTORS: must be different numbers"),
         (("DATA", "TRAIN", {"INFOS": []}), "DATA.TRAIN.INFOS: must name at least one info file"),
         (("SEEDS", {"FINALS": 0}), "SEEDS.FINALS: must be at least 1, got 0"),
+        (
+            ("FLAGS", ["--batch_size", "16", "--seed", "3"]),
+            "FLAGS: --seed is not for plans: the plan writes this itself",
+        ),
+        (("FLAGS", ["--epo=3"]), "FLAGS: --epo=3 is not for plans: the plan writes this itself; remove it"),
+        (("FLAGS", ["--set", "OPTIMIZATION.LR", "1"]), "FLAGS: --set is not for plans: .* set it in the model files"),
         (("SEEDZ", {}), "SEEDZ: Plan has no such key; did you mean SEEDS?"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_key_rule_and_value(tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
         plan_of(tmp_path, change)
+
+
+def test_flags_that_a_plan_does_not_write_are_taken(tmp_path):
+    flags = ["--batch_size", "16", "--workers", "8", "--ckpt_save_time_interval", "600", "--fix_random_seed"]
+    assert plan_of(tmp_path, ("FLAGS", flags)).flags == flags
 
 
 def test_a_student_may_have_its_own_block_of_a_method(tmp_path):

@@ -17,6 +17,7 @@ from pcdet.experiments import choices, forecast
 from pcdet.experiments.choices import mean, whole_epochs
 from pcdet.experiments.jobs import Job
 from pcdet.experiments.measures import OVERHEAD, Measures
+from pcdet.experiments.model_checks import check_models
 from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
 from pcdet.experiments.pool import Places, run_jobs
 from pcdet.experiments.progress import PlanProgress
@@ -60,6 +61,7 @@ class Laboratory:
         self.splits = Splits(plan.data, tools / plan.data.path, output / "splits")
         self._check_choices()
         self.runs = Runs(plan, self.splits, tools, output, on_cores=on_cores)
+        check_models(plan, self.runs)
         self.measures = Measures(self.runs)
         first = self.runs.config(self.runs.model_file(self.plain(next(iter(plan.students)), 1.0, 0)))
         self.search, self.report = (Scorer(first, self.splits, name, tools) for name in ("search", "report"))

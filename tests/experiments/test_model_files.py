@@ -1,13 +1,15 @@
-"""Model files of a plan's runs: what the KD block of a student's own file may not change."""
+"""Model files of a plan's runs: what a student's own KD block may not change, and what all files have in common."""
 
 import pickle
 
 import pytest
 import yaml
 
+from pcdet.experiments.model_checks import check_models
 from pcdet.experiments.plan import load_plan
 from pcdet.experiments.runs import Run, Runs
 from pcdet.experiments.splits import Splits
+from pcdet.registry import ConfigError
 from pcdet.utils.places import ROOT
 
 TOOLS = ROOT / "tools"
@@ -31,7 +33,7 @@ def runs_of(tmp_path):
     """Plan -> its runs, on info files of three frames."""
     data = tmp_path / "data"
     data.mkdir()
-    for number, name in enumerate(("train", "search", "report")):
+    for number, name in enumerate(("train", "search", "report", "more")):
         infos = [{"point_cloud": {"lidar_idx": f"{number}{i}"}} for i in range(3)]
         (data / f"{name}.pkl").write_bytes(pickle.dumps(infos))
 
@@ -69,3 +71,32 @@ def test_nothing_of_the_kd_block_of_a_students_file_is_left_in_a_method(runs_of,
     block = config_of(runs_of({"STUDENTS": own_block}), "labels")["KD"]
     assert (block["LABELS"], block["LOSSES"]) == ({}, [])
     assert "LOG_EVERY" not in block
+
+
+def test_a_teacher_of_other_classes_than_the_students_is_refused_with_both_lists(runs_of, tmp_path):
+    """The mean over classes that one of them does not know would be no mAP of it."""
+    content = yaml.safe_load((TOOLS / PLAN["TEACHERS"]["full"]["CFG"]).read_text())
+    content["CLASS_NAMES"].remove("Cyclist")
+    content["MODEL"]["DENSE_HEAD"]["ANCHOR_GENERATOR_CONFIG"].pop()
+    file = tmp_path / "two_classes.yaml"
+    file.write_text(yaml.safe_dump(content))
+    runs = runs_of({"TEACHERS": {"full": {"CFG": str(file), "EPOCHS": [4]}}})
+    message = (
+        r"TEACHERS.full.CFG: CLASS_NAMES must be those of STUDENTS.4x.CFG \(Car, Pedestrian, Cyclist\).*"
+        "got Car, Pedestrian;"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_models(runs.plan, runs)
+
+
+def test_frames_held_to_be_unlabelled_may_not_be_pasted_from_with_their_labels(runs_of, tmp_path):
+    without = tmp_path / "without.yaml"
+    base, augmentor = str(TOOLS / PLAN["STUDENTS"]["4x"]["CFG"]), {"DISABLE_AUG_LIST": ["gt_sampling"]}
+    without.write_text(yaml.safe_dump({"_BASE_CONFIG_": base, "DATA_CONFIG": {"DATA_AUGMENTOR": augmentor}}))
+    more = {"DATA": {**PLAN["DATA"], "UNLABELLED": {"INFOS": ["more.pkl"]}}}
+    fewer = {"STUDENTS": {"4x": {**PLAN["STUDENTS"]["4x"], "CFG": str(without)}}}
+    for allowed in (runs_of({}), runs_of({**more, **fewer})):
+        check_models(allowed.plan, allowed)
+    with pytest.raises(ConfigError, match="STUDENTS.4x.CFG: DATA_AUGMENTOR has gt_sampling, whose database may hold"):
+        refused = runs_of(more)
+        check_models(refused.plan, refused)

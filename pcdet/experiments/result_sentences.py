@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pcdet.experiments.result_groups import Reported
 from pcdet.experiments.results import Comparison, TeacherChoice
 
@@ -9,9 +11,11 @@ from pcdet.experiments.results import Comparison, TeacherChoice
 def claims(reported: Reported) -> list[str]:
     """A paragraph a method, student and length: a sentence for each control, on 3D mAP of the report split.
 
-    The teachers come first: a gain under a teacher that is not much better than the plain student says little.
+    What differs between the runs beside the plan comes first, then the teachers: a gain under a teacher that is not
+    much better than the plain student says little.
     """
-    found = [teacher_sentence(reported, name, c) for name, c in reported.results.choices.teachers.items()]
+    found = unlike_runs(reported)
+    found += [teacher_sentence(reported, name, c) for name, c in reported.results.choices.teachers.items()]
     paragraphs: dict[tuple, list[str]] = {}
     for comparison in reported.results.comparisons:
         if comparison.metric == "3d":
@@ -21,6 +25,19 @@ def claims(reported: Reported) -> list[str]:
         times = "" if length == 1 else f", {length:.3g} times the length"
         found.append(f"{reported.title(student)}{times}: {' '.join(sentences)}")
     return found
+
+
+def unlike_runs(reported: Reported) -> list[str]:
+    """A sentence for the code and one for the devices, where not all runs that count have the same."""
+    runs = [run for run in reported.results.runs if run.report is not None or run.search is not None]
+    code = dict.fromkeys(re.sub("(?<=^.{12})[0-9a-f]+", "", run.run.git_commit or "unknown") for run in runs)
+    devices = dict.fromkeys(str(run.run.device.get("gpu") or run.run.device.get("cpu")) for run in runs)
+    return [
+        f"The runs were made {how} ({', '.join(found)}): a gain between them may come from that. Remove the folders of "
+        "the older runs and call the plan again to repeat them."
+        for how, found in (("by different versions of the code", code), ("on different devices", devices))
+        if len(found) > 1
+    ]
 
 
 def claim(reported: Reported, comparison: Comparison) -> str:
@@ -50,6 +67,7 @@ def teacher_sentence(reported: Reported, name: str, choice: TeacherChoice) -> st
     text = f"The teacher {reported.title(name)} "
     if choice.lengths:
         end = "it had stopped improving" if choice.stopped_improving else "it had not stopped improving"
+        end = "no other length was tried" if len(choice.lengths) == 1 else end
         text += f"was trained for {choice.chosen} epochs; {end}"
     else:
         text += "was given"

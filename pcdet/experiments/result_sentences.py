@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 
 from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.results import Comparison, TeacherChoice
+from pcdet.experiments.results import PLAIN, SLICES, Comparison, TeacherChoice
 
 
 def claims(reported: Reported) -> list[str]:
     """A paragraph a method, student and length: a sentence for each control, on 3D mAP of the report split.
 
-    What differs between the runs beside the plan comes first, then the teachers: a gain under a teacher that is not
-    much better than the plain student says little.
+    What differs between the runs beside the plan comes first, then the teachers and the controls: a gain under a
+    teacher that is not much better than the plain student says little, and so does one over a control cut short.
     """
     found = unlike_runs(reported)
     found += [teacher_sentence(reported, name, c) for name, c in reported.results.choices.teachers.items()]
+    found += [s for student in reported.students() for s in control_sentences(reported, student)]
     paragraphs: dict[tuple, list[str]] = {}
     for comparison in reported.results.comparisons:
         if comparison.metric == "3d":
@@ -37,6 +38,18 @@ def unlike_runs(reported: Reported) -> list[str]:
         "the older runs and call the plan again to repeat them."
         for how, found in (("by different versions of the code", code), ("on different devices", devices))
         if len(found) > 1
+    ]
+
+
+def control_sentences(reported: Reported, student: str) -> list[str]:
+    """A sentence for each control whose best length is the longest that was tried."""
+    chosen = reported.results.choices
+    choices = {PLAIN: chosen.best_length.get(student), SLICES: chosen.slices_best_length.get(student)}
+    return [
+        f"{reported.title(student)}: {reported.title(method)} is best at the longest training that was tried, "
+        f"{choice.chosen:.3g} times the length; longer ones may be better still."
+        for method, choice in choices.items()
+        if choice is not None and len(choice.lengths) > 1 and choice.chosen == max(t.length for t in choice.lengths)
     ]
 
 

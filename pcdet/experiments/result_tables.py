@@ -14,8 +14,9 @@ from pcdet.utils.tables import Table, human_count, mean_and_spread
 NOT_THERE = "-"
 NOTE = (
     "Gains are points of mAP over the control of the same seeds: the mean and its 95 % interval over seeds. A gain is "
-    "'not shown' where an interval, over seeds or over seeds and frames, holds zero, and where there is one seed. Cost "
-    "is that of the training, in MACs, over the plain student's of length 1."
+    "'not shown' where an interval, over seeds or over seeds and frames, holds zero, and where there is one seed. "
+    "Where nothing is gained, chance alone shows one comparison in twenty; p (Holm) corrects for that among finalists. "
+    "Cost is that of the training, in MACs, over the plain student's of length 1."
 )
 
 

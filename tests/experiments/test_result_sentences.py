@@ -36,3 +36,13 @@ def test_of_a_teacher_with_one_length_it_is_not_said_whether_it_would_have_impro
     assert "it had not stopped improving" in said(content)
     teacher["lengths"] = teacher["lengths"][-1:]
     assert "trained for 24 epochs; no other length was tried" in said(content)
+
+
+def test_a_control_that_is_best_at_the_longest_training_tried_is_told():
+    """Its learning curve may rise on: then no gain over it holds against a training that is longer still."""
+    content = small_results()
+    tried = [{"length": length, "search": 50.0 + length} for length in (1.0, 2.0, 4.0)]
+    for length, told in ((2.0, False), (4.0, True)):
+        content["choices"]["best_length"]["4x"] = {"lengths": tried, "chosen": length}
+        text = "4x: plain is best at the longest training that was tried, 4 times the length"
+        assert (text in said(content)) == told

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import _init_path  # noqa: F401
 
-from pcdet.experiments.meaning import LONGER, SLICES, STUDENT, TEACHER, what_it_means
-from pcdet.experiments.places import core_places
-from pcdet.experiments.pool import run_jobs
-from pcdet.experiments.scenes import prepare_scenes
-from pcdet.experiments.trainings import ROWS, Setting, trainings
+from pcdet.experiments.plans.scenes import prepare_scenes
+from pcdet.experiments.quickstart.meaning import LONGER, SLICES, STUDENT, TEACHER, what_it_means
+from pcdet.experiments.quickstart.trainings import ROWS, Setting, trainings
+from pcdet.experiments.running.places import core_places
+from pcdet.experiments.running.pool import run_jobs
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
 from pcdet.utils.tables import clock
 

@@ -30,7 +30,7 @@ from pcdet.cli.session import log_precision
 from pcdet.config import ConfigError, cfg_from_list, cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.engine.precision import Precision
-from pcdet.experiments.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
+from pcdet.experiments.quickstart.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
 from pcdet.utils.common_utils import batch_to_device, create_logger
 from pcdet.utils.cpu_features import read_processor
 from pcdet.utils.model_stats import count_macs, count_parameters

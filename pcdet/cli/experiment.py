@@ -24,15 +24,15 @@ import torch
 
 from pcdet.cli.ending import run
 from pcdet.cli.place_flags import add_place_flags, places_from_flags
-from pcdet.experiments.collect import collect
-from pcdet.experiments.laboratory import Laboratory
-from pcdet.experiments.plan import Plan, load_plan, rehearsal
-from pcdet.experiments.pool import Places
-from pcdet.experiments.progress import PlanProgress
-from pcdet.experiments.result_files import parse_results, write_results
-from pcdet.experiments.result_page import results_text, write_report
-from pcdet.experiments.results import Results
-from pcdet.experiments.scenes import prepare_scenes
+from pcdet.experiments.plans.collect import collect
+from pcdet.experiments.plans.laboratory import Laboratory
+from pcdet.experiments.plans.plan import Plan, load_plan, rehearsal
+from pcdet.experiments.plans.scenes import prepare_scenes
+from pcdet.experiments.results.files import parse_results, write_results
+from pcdet.experiments.results.page import results_text, write_report
+from pcdet.experiments.results.schema import Results
+from pcdet.experiments.running.pool import Places
+from pcdet.experiments.running.progress import PlanProgress
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import mixed_precision, read_processor
 from pcdet.utils.folder_lock import FolderLock

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcdet.experiments.places import core_places, gpu_places
-from pcdet.experiments.pool import Places
-from pcdet.experiments.slurm import FIELDS, SlurmPlaces
+from pcdet.experiments.running.places import core_places, gpu_places
+from pcdet.experiments.running.pool import Places
+from pcdet.experiments.running.slurm import FIELDS, SlurmPlaces
 from pcdet.registry import ConfigError
 
 

@@ -1,1 +1,5 @@
-"""Several trainings as one experiment: which run, in what order, and whether what an earlier call left still counts."""
+"""Several trainings as one experiment.
+
+``running`` runs jobs side by side and knows what still counts; ``plans`` carries out plans of experiments; ``results``
+has their schema, tables and pictures; ``quickstart`` is the main job in miniature.
+"""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pcdet.experiments import choices
+from pcdet.experiments.plans import choices
 
 
 @pytest.mark.parametrize(

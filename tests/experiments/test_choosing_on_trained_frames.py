@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from pcdet.experiments.laboratory import Laboratory
-from pcdet.experiments.plan import (
+from pcdet.experiments.plans.laboratory import Laboratory
+from pcdet.experiments.plans.plan import (
     DataConfig,
     FinalistsConfig,
     Plan,

@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from pcdet.experiments.comparison import Row, _costs, comparison_table, gain_table, plot_comparison, write_json
+from pcdet.experiments.quickstart.comparison import (
+    Row,
+    _costs,
+    comparison_table,
+    gain_table,
+    plot_comparison,
+    write_json,
+)
 
 CLASSES = ["Car", "Pedestrian"]
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pcdet.experiments.freshness import claim, digest, first_difference
+from pcdet.experiments.running.freshness import claim, digest, first_difference
 
 
 def test_the_first_difference_is_named_with_its_path_and_both_values():

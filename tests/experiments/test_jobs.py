@@ -8,7 +8,7 @@ from support.jobs import STILL_RUNNING, python_job, train_lines
 
 from pcdet.engine.hooks import Logging
 from pcdet.engine.trainer import Iteration
-from pcdet.experiments.progress import seconds_to_go
+from pcdet.experiments.running.progress import seconds_to_go
 
 
 def test_the_position_is_that_of_the_newest_training_line(tmp_path):

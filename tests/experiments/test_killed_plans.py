@@ -12,7 +12,7 @@ import pytest
 from support import fake_plan, warm_python
 from support.fake_tools import SHORT, FakeTools, same
 
-from pcdet.experiments.result_files import read_results
+from pcdet.experiments.results.files import read_results
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
 
 

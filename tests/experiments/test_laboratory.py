@@ -10,7 +10,7 @@ from support.fake_tools import PLAN, SHORT, SMALL, TEACHER, FakeTools, same
 
 from pcdet.cli.experiment import output_of, parse_args, write_all
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
-from pcdet.experiments.plan import load_plan, rehearsal
+from pcdet.experiments.plans.plan import load_plan, rehearsal
 from pcdet.registry import ConfigError
 
 CLASSES = ["Car", "Pedestrian", "Cyclist"]

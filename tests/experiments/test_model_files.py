@@ -5,10 +5,10 @@ import pickle
 import pytest
 import yaml
 
-from pcdet.experiments.model_checks import check_models
-from pcdet.experiments.plan import load_plan
-from pcdet.experiments.runs import Run, Runs
-from pcdet.experiments.splits import Splits
+from pcdet.experiments.plans.model_checks import check_models
+from pcdet.experiments.plans.plan import load_plan
+from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.plans.splits import Splits
 from pcdet.registry import ConfigError
 from pcdet.utils.places import ROOT
 

@@ -8,8 +8,8 @@ from support import slurm_stub
 from support.jobs import python_job
 
 from pcdet.cli.place_flags import add_place_flags, places_from_flags
-from pcdet.experiments.places import core_places, gpu_places
-from pcdet.experiments.pool import run_jobs
+from pcdet.experiments.running.places import core_places, gpu_places
+from pcdet.experiments.running.pool import run_jobs
 from pcdet.registry import ConfigError
 
 TELL = "import json, os, time; time.sleep(0.3); open({!r}, 'w').write(json.dumps(dict(os.environ)))"

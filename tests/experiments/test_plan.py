@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from pcdet.experiments.plan import load_plan, rehearsal
+from pcdet.experiments.plans.plan import load_plan, rehearsal
 from pcdet.registry import ConfigError
 
 SMALL = {

@@ -5,9 +5,9 @@ import subprocess
 import pytest
 from support.jobs import python_job
 
-from pcdet.experiments.places import core_places
-from pcdet.experiments.pool import run_jobs
-from pcdet.experiments.progress import PlanProgress
+from pcdet.experiments.running.places import core_places
+from pcdet.experiments.running.pool import run_jobs
+from pcdet.experiments.running.progress import PlanProgress
 
 
 def test_a_job_waits_for_what_it_needs(tmp_path):

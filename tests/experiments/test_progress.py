@@ -3,9 +3,9 @@ import time
 import pytest
 from support.jobs import python_job, told_job
 
-from pcdet.experiments.places import core_places
-from pcdet.experiments.pool import run_jobs
-from pcdet.experiments.progress import PlanProgress, seconds_to_go
+from pcdet.experiments.running.places import core_places
+from pcdet.experiments.running.pool import run_jobs
+from pcdet.experiments.running.progress import PlanProgress, seconds_to_go
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capfd):

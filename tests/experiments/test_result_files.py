@@ -5,8 +5,8 @@ import json
 import pytest
 from support.synthetic_results import comparison, results, run, small_results, teacher
 
-from pcdet.experiments.result_files import ResultsError, parse_results, read_results, without_times, write_results
-from pcdet.experiments.results import RunFacts
+from pcdet.experiments.results.files import ResultsError, parse_results, read_results, without_times, write_results
+from pcdet.experiments.results.schema import RunFacts
 
 
 def changed(path, value):

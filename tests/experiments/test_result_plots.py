@@ -5,11 +5,11 @@ from itertools import combinations
 import pytest
 from support.synthetic_results import comparison, large_results, results, run, small_results
 
-from pcdet.experiments.result_files import parse_results
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_page import write_report
-from pcdet.experiments.result_plots import CONTROL_STYLES, METHOD_COLOURS, draw_curves, draw_gains
-from pcdet.experiments.result_sensitivity import draw_sensitivity
+from pcdet.experiments.results.files import parse_results
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.page import write_report
+from pcdet.experiments.results.plots import CONTROL_STYLES, METHOD_COLOURS, draw_curves, draw_gains
+from pcdet.experiments.results.sensitivity import draw_sensitivity
 
 pytest.importorskip("matplotlib")
 

@@ -2,9 +2,9 @@
 
 from support.synthetic_results import results, run, small_results
 
-from pcdet.experiments.result_files import parse_results
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_sentences import claims
+from pcdet.experiments.results.files import parse_results
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.sentences import claims
 
 
 def said(content) -> str:

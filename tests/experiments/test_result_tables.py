@@ -1,11 +1,11 @@
 import pytest
 from support.synthetic_results import comparison, results, run, small_results, teacher
 
-from pcdet.experiments.result_files import parse_results
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_page import results_markdown, results_text
-from pcdet.experiments.result_sentences import claims
-from pcdet.experiments.result_tables import tables
+from pcdet.experiments.results.files import parse_results
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.page import results_markdown, results_text
+from pcdet.experiments.results.sentences import claims
+from pcdet.experiments.results.tables import tables
 
 
 def reported(content):

@@ -2,8 +2,8 @@
 
 from types import SimpleNamespace
 
-from pcdet.experiments.plan import DataConfig, Plan, SplitConfig, StudentConfig, TeacherConfig
-from pcdet.experiments.runs import Run, Runs
+from pcdet.experiments.plans.plan import DataConfig, Plan, SplitConfig, StudentConfig, TeacherConfig
+from pcdet.experiments.plans.runs import Run, Runs
 
 SPLIT = SplitConfig(infos=["some.pkl"])
 STUDENT = StudentConfig(cfg="cfgs/simulated_models/lab/pointpillar_student.yaml", teacher="full", epochs=1)

@@ -12,8 +12,8 @@ from support import slurm_stub
 from support.jobs import python_job
 from support.slurm_stub import SlurmStub, wait_until
 
-from pcdet.experiments.pool import run_jobs
-from pcdet.experiments.slurm import SlurmPlaces
+from pcdet.experiments.running.pool import run_jobs
+from pcdet.experiments.running.slurm import SlurmPlaces
 from pcdet.registry import ConfigError
 
 FAST = {"poll_s": 0.1, "query_s": 0.2, "lag_s": 0.5}
@@ -66,8 +66,8 @@ import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
 from experiments.test_slurm import FAST, resuming_job
-from pcdet.experiments.pool import run_jobs
-from pcdet.experiments.slurm import SlurmPlaces
+from pcdet.experiments.running.pool import run_jobs
+from pcdet.experiments.running.slurm import SlurmPlaces
 folder = Path({folder!r})
 jobs = [resuming_job(folder, name, facts={facts!r}) for name in {names!r}]
 run_jobs(jobs, SlurmPlaces(folder / "plan", "gpu", **FAST))
@@ -226,7 +226,7 @@ def test_what_sbatch_refuses_is_said_at_once(stub, places, tmp_path):
 
 
 def test_while_others_run_a_refused_job_is_tried_again(stub, places, tmp_path, monkeypatch):
-    monkeypatch.setattr("pcdet.experiments.slurm.TRY_AGAIN_S", 0.2)
+    monkeypatch.setattr("pcdet.experiments.running.slurm.TRY_AGAIN_S", 0.2)
     first = python_job(tmp_path, "first", f"open({str(stub.root / 'refuse')!r}, 'w')")
     wait = "import time; time.sleep(1.5)"
     second = python_job(tmp_path, "second", "", needs=[first])

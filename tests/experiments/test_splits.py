@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from pcdet.experiments.plan import DataConfig, SplitConfig
-from pcdet.experiments.splits import Splits
+from pcdet.experiments.plans.plan import DataConfig, SplitConfig
+from pcdet.experiments.plans.splits import Splits
 from pcdet.registry import ConfigError
 
 

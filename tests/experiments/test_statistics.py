@@ -11,7 +11,7 @@ from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores, 
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
 from pcdet.datasets.kitti.kitti_object_eval_python.matching import Problem
 from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import Pairs
-from pcdet.experiments.statistics import bootstrap_gains, holm, paired_gain
+from pcdet.experiments.plans.statistics import bootstrap_gains, holm, paired_gain
 
 # ---- gains over seeds
 

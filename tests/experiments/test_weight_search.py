@@ -2,7 +2,7 @@
 
 import pytest
 
-from pcdet.experiments.weight_search import WeightSearch
+from pcdet.experiments.plans.weight_search import WeightSearch
 
 FACTORS = [1 / 3, 1.0, 3.0]
 

@@ -22,6 +22,6 @@ def quick_places(args, output, make=command.places_from_flags):
 
 if __name__ == "__main__":
     os.setpgrp()
-    resamples = mock.patch("pcdet.experiments.collect.RESAMPLES", RESAMPLES)
+    resamples = mock.patch("pcdet.experiments.plans.collect.RESAMPLES", RESAMPLES)
     with mock.patch.object(command, "places_from_flags", quick_places), resamples:
         run(lambda: command.experiment(command.parse_args(sys.argv[2:]), Path(sys.argv[1])))

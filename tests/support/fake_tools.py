@@ -18,10 +18,10 @@ from easydict import EasyDict
 
 from pcdet.cli.experiment import carry_out
 from pcdet.config import cfg_from_yaml_file
-from pcdet.experiments.places import core_places
-from pcdet.experiments.plan import load_plan
-from pcdet.experiments.result_files import results_content, without_times
-from pcdet.experiments.results import Results
+from pcdet.experiments.plans.plan import load_plan
+from pcdet.experiments.results.files import results_content, without_times
+from pcdet.experiments.results.schema import Results
+from pcdet.experiments.running.places import core_places
 from support.kitti_annos import labelled_frames
 from support.kitti_files import P2, R0, VELO_TO_CAM
 
@@ -132,7 +132,7 @@ class FakeTools:
         plan, content = load_plan(self.write_plan(*layers))
         places = core_places(2)
         places.poll_s = POLL_S
-        with mock.patch("pcdet.experiments.collect.RESAMPLES", RESAMPLES):
+        with mock.patch("pcdet.experiments.plans.collect.RESAMPLES", RESAMPLES):
             return carry_out(plan, content, self.output, places, self.tools)
 
     def copy(self, root: Path) -> FakeTools:

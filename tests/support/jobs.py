@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from pcdet.experiments.jobs import Job
+from pcdet.experiments.running.jobs import Job
 
 STILL_RUNNING = SimpleNamespace(poll=lambda: None)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from random import Random
 
-from pcdet.experiments.results import Choices
+from pcdet.experiments.results.schema import Choices
 
 CHOICES = [field.name for field in fields(Choices)]
 

@@ -9,8 +9,8 @@ import pytest
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.experiments import trainings as planned
-from pcdet.experiments.meaning import what_it_means
+from pcdet.experiments.quickstart import trainings as planned
+from pcdet.experiments.quickstart.meaning import what_it_means
 
 DETECTORS = ["pointpillar", "second", "pointrcnn"]
 

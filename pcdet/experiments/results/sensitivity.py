@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_plots import DODGE, DPI, METHOD_COLOURS, METHOD_MARKERS, heading
-from pcdet.experiments.results import PLAIN, Comparison
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.plots import DODGE, DPI, METHOD_COLOURS, METHOD_MARKERS, heading
+from pcdet.experiments.results.schema import PLAIN, Comparison
 from pcdet.utils.figures import new_figure
 
 

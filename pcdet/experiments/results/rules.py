@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pcdet.experiments.comparison import DIFFICULTIES, METRICS
-from pcdet.experiments.result_groups import Key, groups_of_runs
-from pcdet.experiments.results import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
+from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
+from pcdet.experiments.results.groups import Key, groups_of_runs
+from pcdet.experiments.results.schema import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
 
 ROUNDING = 1e-6  # points of mAP by which two ways to add up the same numbers may differ

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pcdet
-from pcdet.experiments.freshness import digest
-from pcdet.experiments.jobs import Job
-from pcdet.experiments.slurm_record import Entry, Record
-from pcdet.experiments.slurm_task import CommandTask
+from pcdet.experiments.running.freshness import digest
+from pcdet.experiments.running.jobs import Job
+from pcdet.experiments.running.slurm_record import Entry, Record
+from pcdet.experiments.running.slurm_task import CommandTask
 from pcdet.registry import ConfigError
 
 LARGEST_ARRAY = 1000  # tasks; Slurm's own limit is 1001 unless the cluster sets another

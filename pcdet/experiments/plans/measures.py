@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pcdet.experiments.jobs import Job
-from pcdet.experiments.plan import PLAIN, TEACHER
-from pcdet.experiments.runs import Run, Runs
+from pcdet.experiments.plans.plan import PLAIN, TEACHER
+from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.running.jobs import Job
 
 OVERHEAD = 2e11  # multiply-accumulates of a training that takes as long as a process needs to begin and to evaluate
 SEED = 0  # of the batches that are measured, the same for every method

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from pcdet.experiments.freshness import claim
-from pcdet.experiments.jobs import Job
-from pcdet.experiments.progress import PlanProgress
+from pcdet.experiments.running.freshness import claim
+from pcdet.experiments.running.jobs import Job
+from pcdet.experiments.running.progress import PlanProgress
 from pcdet.utils.tables import clock
 
 NAMED = 8  # jobs that are there already, each on a line of its own; more of them are counted

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from pcdet.experiments.jobs import Job
+from pcdet.experiments.running.jobs import Job
 from pcdet.utils.tables import clock
 
 TOO_EARLY = 0.01  # share of a job below which its own speed says little

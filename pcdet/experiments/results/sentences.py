@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.results import PLAIN, SLICES, Comparison, TeacherChoice
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.schema import PLAIN, SLICES, Comparison, TeacherChoice
 
 
 def claims(reported: Reported) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.result_plots import draw_curves, draw_gains
-from pcdet.experiments.result_sensitivity import draw_sensitivity
-from pcdet.experiments.result_sentences import claims
-from pcdet.experiments.result_tables import NOTE, tables
-from pcdet.experiments.results import Results
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.plots import draw_curves, draw_gains
+from pcdet.experiments.results.schema import Results
+from pcdet.experiments.results.sensitivity import draw_sensitivity
+from pcdet.experiments.results.sentences import claims
+from pcdet.experiments.results.tables import NOTE, tables
 from pcdet.utils.figures import save_figure
 from pcdet.utils.safe_files import replacing
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pcdet.experiments.freshness import claim
+from pcdet.experiments.running.freshness import claim
 
 DATASET_CFG = Path("cfgs/dataset_configs/simulated_kitti_dataset.yaml")
 LAST_FILE = "kitti_dbinfos_train.pkl"

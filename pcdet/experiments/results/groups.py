@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pcdet.experiments.comparison import Row
-from pcdet.experiments.results import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
+from pcdet.experiments.quickstart.comparison import Row
+from pcdet.experiments.results.schema import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
 
 

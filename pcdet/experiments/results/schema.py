@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pcdet.experiments.freshness import digest
+from pcdet.experiments.running.freshness import digest
 from pcdet.registry import AtLeast, Count, CountOrZero, Positive
 
 SCHEMA = 1

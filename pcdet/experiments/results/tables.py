@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pcdet.experiments.comparison import DIFFICULTIES, METRICS
-from pcdet.experiments.result_choices import choice_tables
-from pcdet.experiments.result_groups import Group, Reported
-from pcdet.experiments.results import PLAIN, SLICES, TEACHER, Comparison
+from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
+from pcdet.experiments.results.choice_tables import choice_tables
+from pcdet.experiments.results.groups import Group, Reported
+from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, Comparison
 from pcdet.utils.tables import Table, human_count, mean_and_spread
 
 NOT_THERE = "-"

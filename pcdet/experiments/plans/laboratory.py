@@ -13,19 +13,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcdet.experiments import choices, forecast
-from pcdet.experiments.choices import mean, whole_epochs
-from pcdet.experiments.jobs import Job
-from pcdet.experiments.measures import OVERHEAD, Measures
-from pcdet.experiments.model_checks import check_models
-from pcdet.experiments.plan import PLAIN, SLICES, TEACHER, Plan
-from pcdet.experiments.pool import Places, run_jobs
-from pcdet.experiments.progress import PlanProgress
-from pcdet.experiments.results import Choices
-from pcdet.experiments.runs import Run, Runs
-from pcdet.experiments.scores import Scorer, mean_ap
-from pcdet.experiments.splits import Splits
-from pcdet.experiments.weight_search import WeightSearch
+from pcdet.experiments.plans import choices, forecast
+from pcdet.experiments.plans.choices import mean, whole_epochs
+from pcdet.experiments.plans.measures import OVERHEAD, Measures
+from pcdet.experiments.plans.model_checks import check_models
+from pcdet.experiments.plans.plan import PLAIN, SLICES, TEACHER, Plan
+from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.plans.scores import Scorer, mean_ap
+from pcdet.experiments.plans.splits import Splits
+from pcdet.experiments.plans.weight_search import WeightSearch
+from pcdet.experiments.results.schema import Choices
+from pcdet.experiments.running.jobs import Job
+from pcdet.experiments.running.pool import Places, run_jobs
+from pcdet.experiments.running.progress import PlanProgress
 from pcdet.registry import ConfigError
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pcdet.experiments.result_rules import broken_rules, what_json_cannot_hold
-from pcdet.experiments.results import SCHEMA, Results
+from pcdet.experiments.results.rules import broken_rules, what_json_cannot_hold
+from pcdet.experiments.results.schema import SCHEMA, Results
 from pcdet.registry import ConfigError, parse_node
 from pcdet.utils.safe_files import replacing
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pcdet.experiments.jobs import Job
+from pcdet.experiments.running.jobs import Job
 
 
 @dataclass

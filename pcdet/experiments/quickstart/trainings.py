@@ -10,9 +10,9 @@ from pathlib import Path
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
-from pcdet.experiments.freshness import digest
-from pcdet.experiments.jobs import Job
-from pcdet.experiments.meaning import DISTILLED, LONGER, SLICES, STUDENT, TEACHER
+from pcdet.experiments.quickstart.meaning import DISTILLED, LONGER, SLICES, STUDENT, TEACHER
+from pcdet.experiments.running.freshness import digest
+from pcdet.experiments.running.jobs import Job
 from pcdet.utils.cpu_features import mixed_precision, read_processor
 
 CFGS = Path("cfgs/simulated_models")

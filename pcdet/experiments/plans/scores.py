@@ -11,7 +11,7 @@ from typing import Any
 from pcdet.datasets import build_dataset
 from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
 from pcdet.datasets.pickles import read_pickle
-from pcdet.experiments.splits import Splits
+from pcdet.experiments.plans.splits import Splits
 from pcdet.utils.safe_files import replacing, sha256_of
 
 METRICS = ("3d", "bev")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pcdet.datasets.pickles import read_pickle
-from pcdet.experiments.plan import DataConfig, SplitConfig
+from pcdet.experiments.plans.plan import DataConfig, SplitConfig
 from pcdet.registry import ConfigError
 from pcdet.utils.safe_files import replacing
 

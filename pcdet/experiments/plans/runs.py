@@ -14,10 +14,10 @@ import yaml
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file, find_config_file
-from pcdet.experiments.freshness import digest
-from pcdet.experiments.jobs import Job
-from pcdet.experiments.plan import PLAIN, TEACHER, Plan
-from pcdet.experiments.splits import Splits
+from pcdet.experiments.plans.plan import PLAIN, TEACHER, Plan
+from pcdet.experiments.plans.splits import Splits
+from pcdet.experiments.running.freshness import digest
+from pcdet.experiments.running.jobs import Job
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import mixed_precision, read_processor
 from pcdet.utils.safe_files import replacing, sha256_of

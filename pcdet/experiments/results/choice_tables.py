@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.results import PLAIN, SLICES
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.schema import PLAIN, SLICES
 from pcdet.utils.tables import Table, mean_and_spread
 
 

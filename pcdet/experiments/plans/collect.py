@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from pcdet.experiments.laboratory import Laboratory
-from pcdet.experiments.plan import PLAIN, SLICES, TEACHER
-from pcdet.experiments.results import RunFacts
-from pcdet.experiments.runs import Run
-from pcdet.experiments.scores import METRICS, mean_ap
-from pcdet.experiments.statistics import bootstrap_gains, holm, paired_gain
+from pcdet.experiments.plans.laboratory import Laboratory
+from pcdet.experiments.plans.plan import PLAIN, SLICES, TEACHER
+from pcdet.experiments.plans.runs import Run
+from pcdet.experiments.plans.scores import METRICS, mean_ap
+from pcdet.experiments.plans.statistics import bootstrap_gains, holm, paired_gain
+from pcdet.experiments.results.schema import RunFacts
 
 RESAMPLES = 1000
 LEVELS = ("easy", "moderate", "hard")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pcdet.experiments.plan import PLAIN, TEACHER, Plan
-from pcdet.experiments.runs import Run, Runs
+from pcdet.experiments.plans.plan import PLAIN, TEACHER, Plan
+from pcdet.experiments.plans.runs import Run, Runs
 from pcdet.registry import ConfigError
 
 PASTES = "gt_sampling"

@@ -11,9 +11,9 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from pcdet.experiments.comparison import METRICS
-from pcdet.experiments.result_groups import Reported
-from pcdet.experiments.results import PLAIN, Comparison
+from pcdet.experiments.quickstart.comparison import METRICS
+from pcdet.experiments.results.groups import Reported
+from pcdet.experiments.results.schema import PLAIN, Comparison
 from pcdet.utils.figures import new_figure
 from pcdet.utils.tables import human_count
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pcdet.experiments.choices import STEP
-from pcdet.experiments.plan import Plan
+from pcdet.experiments.plans.choices import STEP
+from pcdet.experiments.plans.plan import Plan
 
 DISTILLED = 1.5  # cost of a distilled step against a plain one, until it is measured
 

@@ -1,0 +1,1 @@
+"""The quickstart: its trainings, its table, and what it means."""

@@ -1,0 +1,1 @@
+"""What a plan found: the schema of its file, its tables, sentences and pictures."""

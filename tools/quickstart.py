@@ -22,6 +22,7 @@ from pcdet.experiments.quickstart.meaning import LONGER, SLICES, STUDENT, TEACHE
 from pcdet.experiments.quickstart.trainings import ROWS, Setting, trainings
 from pcdet.experiments.running.places import core_places
 from pcdet.experiments.running.pool import run_jobs
+from pcdet.registry import ConfigError
 from pcdet.utils.folder_lock import FolderInUseError, FolderLock
 from pcdet.utils.tables import clock
 
@@ -117,6 +118,8 @@ def main():
         run(args.detector, args.seeds, args.jobs)
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from here")
+    except ConfigError as error:
+        sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(f"this step failed (exit {error.returncode}): {shlex.join(map(str, error.cmd))}")
     finally:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pcdet.experiments.running.freshness import claim
+from pcdet.experiments.running.freshness import RECORD, claim
+from pcdet.registry import ConfigError
 
 DATASET_CFG = Path("cfgs/dataset_configs/simulated_kitti_dataset.yaml")
 LAST_FILE = "kitti_dbinfos_train.pkl"
+HALF_CLAIMED = Path(RECORD).with_suffix(".partial").name  # what a kill leaves of the first file there
 
 
 def prepare_scenes(data: Path, scenes: Mapping, tools: Path, say: Callable[[str], None] = print) -> None:
@@ -23,10 +25,18 @@ def prepare_scenes(data: Path, scenes: Mapping, tools: Path, say: Callable[[str]
         say: gets a line where other scenes were in the way.
 
     Raises:
+        ConfigError: the folder holds something else than simulated scenes, such as a real data set.
         subprocess.CalledProcessError: one of the two commands failed.
     """
-    from pcdet.datasets.simulated.writer import VERSION  # takes seconds to import, and the reader has seen a line first
+    # This takes seconds to import, and the reader has seen a line first.
+    from pcdet.datasets.simulated.writer import SETTINGS_FILE, VERSION
 
+    found = {path.name for path in data.iterdir()} - {HALF_CLAIMED} if data.is_dir() else set()
+    if found and not found & {RECORD, SETTINGS_FILE}:
+        raise ConfigError(
+            f"{data} holds no simulated scenes, and scenes would be made in its place: name another folder for them, "
+            "or, to use the data that lies there, a plan without DATA.SIMULATED"
+        )
     if reason := claim(data, {**scenes, "version": VERSION}):
         say(f"  the scenes are made anew: {reason}")
     flags = [part for key, value in scenes.items() for part in (f"--{key}", str(value))]

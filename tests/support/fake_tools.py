@@ -53,6 +53,7 @@ PLAN = {
         "logits": {"LOSSES": [{"NAME": "PivotalLogit"}]},
         "slices+logits": {"INIT": {"NAME": "slice"}, "LOSSES": [{"NAME": "PivotalLogit"}]},
     },
+    "PAIRS": [["slices+logits", "logits"]],
     "SEARCH": {"EPOCHS": 1, "WARM_STEPS": 2, "BATCHES": 3},
     "SEEDS": {"SCREENING": 2, "FINALS": 3, "CURVES": 2},
     "FINALISTS": {"BEST": 1, "ALWAYS": ["fitnet"]},
@@ -69,6 +70,7 @@ SHORT = _TEACHER | {
 }
 # Ten jobs: no search, and one method of two goes on
 SMALL = _TEACHER | {
+    "PAIRS": [],
     "METHODS": {name: PLAN["METHODS"][name] for name in ("fitnet", "logits")},
     "SEARCH": None,
     "SEEDS": {"SCREENING": 1, "FINALS": 1, "CURVES": 1},

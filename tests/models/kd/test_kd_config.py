@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from easydict import EasyDict
-from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, pp, train, wide_detector
+from kd_pairs import FACTS, LOGITS, MAP, PILLARS, detector, distil, kd_terms, train, wide_detector
+from support.distillers import distiller_of
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.engine.checkpoint import checkpoint_state, load_checkpoint
-from pcdet.models import build_network
 from pcdet.models.description import describe
 from pcdet.models.kd import build_distiller, schema
 from pcdet.models.kd.presets import POINT_DISTILLER
@@ -306,28 +306,9 @@ def shipped_blocks():
     return [path for path in sorted((TOOLS / "cfgs").rglob("*.yaml")) if distils(path)]
 
 
-def facts_of(cfg):
-    """What the detectors of a file read of its data set, in front of which only a few metres are seen."""
-    data = cfg.DATA_CONFIG
-    sizes = [step.VOXEL_SIZE for step in data.DATA_PROCESSOR if "VOXEL_SIZE" in step]
-    near = (0.0, -6.4, -3.0, 12.8, 6.4, 1.0)  # a whole number of cells of every detector
-    facts = pp.dataset_facts(near, sizes[0] if sizes else (0.16, 0.16, 4.0), cfg.CLASS_NAMES)
-    if not sizes:
-        facts.voxel_size = facts.grid_size = None
-    return facts
-
-
 @pytest.mark.parametrize("path", shipped_blocks(), ids=lambda path: path.stem)
 def test_every_shipped_block_builds_a_distiller_for_its_model(path):
-    cfg = cfg_from_yaml_file(path, EasyDict())
-    teacher_cfg = cfg_from_yaml_file(cfg.KD.TEACHER.CFG, EasyDict())
-    for part in (cfg, teacher_cfg):
-        if "BACKBONE_3D" in part.MODEL and part.MODEL.NAME == "SECONDNet":
-            pytest.importorskip("spconv")
-    student, teacher = (build_network(c.MODEL, num_class=3, dataset=facts_of(c)) for c in (cfg, teacher_cfg))
-    distiller = build_distiller(cfg, student, facts_of(cfg), teacher=teacher)
-    taps = [loss.FEATURE for loss in cfg.KD.LOSSES if "FEATURE" in loss]
-    assert len(distiller.losses) == len(cfg.KD.LOSSES) + sum(len(tap) - 1 for tap in taps if isinstance(tap, list))
+    _, student, teacher = distiller_of(cfg_from_yaml_file(path, EasyDict()))
     if "from_" not in path.stem:
         assert sum(p.numel() for p in student.parameters()) < sum(p.numel() for p in teacher.parameters()) / 3
 

@@ -12,6 +12,7 @@ from pcdet.datasets import build_dataset
 from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
 from pcdet.datasets.pickles import read_pickle
 from pcdet.experiments.plans.splits import Splits
+from pcdet.registry import ConfigError
 from pcdet.utils.safe_files import replacing, sha256_of
 
 METRICS = ("3d", "bev")
@@ -25,6 +26,9 @@ class Scorer:
         splits: of the plan.
         name: of the split, "search" or "report".
         tools: folder that relative paths count from.
+
+    Raises:
+        ConfigError: the data set cannot score frames one by one, which the intervals over frames need.
     """
 
     def __init__(self, cfg: Any, splits: Splits, name: str, tools: Path):
@@ -34,6 +38,11 @@ class Scorer:
         self.name, self.classes = name, list(cfg.CLASS_NAMES)
         self.digest, self.frames = splits.digests[name], splits.frames[name]
         self.dataset = build_dataset(data, self.classes, training=False, logger=quiet)
+        if not hasattr(self.dataset, "frame_scores"):
+            raise ConfigError(
+                f"DATA_CONFIG.DATASET: plans need a data set with frame_scores(det_annos, class_names, metric), as "
+                f"KittiDataset has it, got {type(self.dataset).__name__}; derive it from that, or add the method"
+            )
 
     def scores(self, result_file: Path) -> dict[str, float]:
         """The data set's flat result dictionary, from a run's ``result.pkl``, which may hold other frames too.

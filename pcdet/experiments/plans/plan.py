@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from easydict import EasyDict
 
 from pcdet.config.files import find_config_file
 from pcdet.config.load import cfg_from_yaml_file
+from pcdet.experiments.plans.plan_rules import flag_problems, result_problems
 from pcdet.registry import BASE_KEY, ConfigError
 from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, parse_node
 
@@ -19,13 +20,6 @@ from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, par
 TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"
 SLICES_BLOCK = {"INIT": {"NAME": "slice"}, "LOSSES": []}
 FEW = 4  # frames of a rehearsal's splits
-# Flags of a training that the plan writes itself; another value among FLAGS would come last, and count for every run.
-WRITTEN_FLAGS = ("--cfg_file", "--output_dir", "--epochs", "--seed", "--ckpt_save_interval", "--teacher_ckpt")
-REFUSED_FLAGS = {
-    "--ckpt": "every run would go on from one checkpoint",
-    "--skip_eval": "no run would have a score",
-    "--set": "costs would be measured without it, and flags behind it would be lost; set it in the model files",
-}
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")  # of what becomes part of a folder's name
 
 
@@ -245,7 +239,9 @@ class Plan:
     flags: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        problems = [*_name_problems(self), *_reference_problems(self), *_flag_problems(self.flags)]
+        problems = [*_name_problems(self), *_reference_problems(self), *flag_problems(self.flags)]
+        groups = {"TEACHERS": self.teachers, "STUDENTS": self.students, "METHODS": self.methods}
+        problems += result_problems(groups, self.table, {"PARTS": self.parts, "SETTINGS": self.settings})
         if sorted(set(self.lengths)) != self.lengths or 1.0 not in self.lengths:
             problems.append(f"LENGTHS: must rise and have 1 among them, got {self.lengths}")
         if problems:
@@ -338,17 +334,6 @@ def _name_problems(plan: Plan) -> list[str]:
             problems.append(f"{key}: must name at least one")
     taken = [name for name in (TEACHER, PLAIN, SLICES) if name in plan.methods]
     return problems + [f"METHODS.{name}: the plan makes this row itself; use another name" for name in taken]
-
-
-def _flag_problems(flags: Sequence[str]) -> list[str]:
-    """Flags, shortened as argparse takes them or not, that a plan cannot have."""
-    refused = {**dict.fromkeys(WRITTEN_FLAGS, "the plan writes this itself"), **REFUSED_FLAGS}
-    problems = []
-    for flag in flags:
-        name = flag.partition("=")[0]
-        wrong = [full for full in refused if name.startswith("--") and full.startswith(name)]
-        problems += [f"FLAGS: {flag} is not for plans: {refused[full]}; remove it" for full in wrong[:1]]
-    return problems
 
 
 def _not_a_name(name: str) -> str:

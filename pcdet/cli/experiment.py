@@ -115,7 +115,7 @@ def carry_out(
     with PlanProgress() as progress:
         laboratory = Laboratory(plan, tools, output, places, progress, on_cores=on_cores)
         laboratory.carry_out()
-    return parse_results(collect(laboratory, content, facts_of()))
+    return parse_results(collect(laboratory, content, facts_of(on_cores=on_cores)))
 
 
 def prepare_data(plan: Plan, tools: Path) -> None:
@@ -126,18 +126,19 @@ def prepare_data(plan: Plan, tools: Path) -> None:
         prepare_scenes((tools / plan.data.path).resolve(), flags, tools)
 
 
-def facts_of() -> dict[str, Any]:
-    """What the numbers depend on beside the plan."""
-    return {
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
-        "processor": read_processor().name,
-        "precision": mixed_precision(read_processor()).name,
-    }
+def facts_of(*, on_cores: bool) -> dict[str, Any]:
+    """What the numbers depend on beside the plan. Of GPUs and nodes each run says itself what it ran on."""
+    numpy, pytorch = np.__version__, str(torch.__version__)
+    facts: dict[str, Any] = {"versions": {"python": platform.python_version(), "torch": pytorch, "numpy": numpy}}
+    if on_cores:
+        processor = read_processor()
+        facts |= {"processor": processor.name, "precision": mixed_precision(processor).name, "threads": 1}
+    return facts
 
 
 def write_all(results: Results, output: Path) -> list[Path]:
-    """Prints the tables, and writes results.json, the pictures and the page that shows both; returns their paths."""
-    print(results_text(results))
+    """Writes results.json, prints the tables, writes the pictures and the page that shows both; returns the files."""
     file = output / "results.json"
-    write_results(file, results)
+    write_results(file, results)  # first: what follows draws and can be repeated
+    print(results_text(results))
     return [file, *write_report(results, output)]

@@ -238,7 +238,7 @@ class Results:
         name: of the plan.
         title: one line for tables and pictures.
         plan: the plan's file, resolved.
-        facts: what holds of all runs: versions, processor or card, precision, threads.
+        facts: what holds of all runs: versions and, on cores, processor, precision and threads.
         classes: that mAP is the mean of.
         metric: what choices and claims are about.
         frames: in each split.

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from support.distillers import distiller_of
 
-from pcdet.experiments.plans.plan import PLAIN, SLICES, TEACHER, load_plan, rehearsal
+from pcdet.experiments.plans.plan import load_plan, rehearsal
 from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PLANS = sorted((TOOLS / "cfgs" / "experiments").glob("*.yaml"))

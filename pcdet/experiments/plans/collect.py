@@ -7,11 +7,10 @@ from functools import cache
 from typing import Any
 
 from pcdet.experiments.plans.laboratory import Laboratory
-from pcdet.experiments.plans.plan import PLAIN, SLICES, TEACHER
 from pcdet.experiments.plans.runs import Run
 from pcdet.experiments.plans.scores import METRICS, mean_ap
 from pcdet.experiments.plans.statistics import bootstrap_gains, holm, paired_gain
-from pcdet.experiments.results.schema import RunFacts
+from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, RunFacts
 
 RESAMPLES = 1000
 LEVELS = ("easy", "moderate", "hard")

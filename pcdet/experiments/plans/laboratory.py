@@ -17,12 +17,12 @@ from pcdet.experiments.plans import choices, forecast
 from pcdet.experiments.plans.choices import mean, whole_epochs
 from pcdet.experiments.plans.measures import OVERHEAD, Measures
 from pcdet.experiments.plans.model_checks import check_models
-from pcdet.experiments.plans.plan import PLAIN, SLICES, TEACHER, Plan
+from pcdet.experiments.plans.plan import Plan
 from pcdet.experiments.plans.runs import Run, Runs
 from pcdet.experiments.plans.scores import Scorer, mean_ap
 from pcdet.experiments.plans.splits import Splits
 from pcdet.experiments.plans.weight_search import WeightSearch
-from pcdet.experiments.results.schema import Choices
+from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, Choices
 from pcdet.experiments.running.jobs import Job
 from pcdet.experiments.running.pool import Places, run_jobs
 from pcdet.experiments.running.progress import PlanProgress

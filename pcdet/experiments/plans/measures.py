@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pcdet.experiments.plans.plan import PLAIN, TEACHER
 from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.results.schema import PLAIN, TEACHER
 from pcdet.experiments.running.jobs import Job
 
 OVERHEAD = 2e11  # multiply-accumulates of a training that takes as long as a process needs to begin and to evaluate

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pcdet.experiments.plans.plan import PLAIN, TEACHER, Plan
+from pcdet.experiments.plans.plan import Plan
 from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.results.schema import PLAIN, TEACHER
 from pcdet.registry import ConfigError
 
 PASTES = "gt_sampling"

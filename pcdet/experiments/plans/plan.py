@@ -13,11 +13,10 @@ from easydict import EasyDict
 from pcdet.config.files import find_config_file
 from pcdet.config.load import cfg_from_yaml_file
 from pcdet.experiments.plans.plan_rules import flag_problems, result_problems
+from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER
 from pcdet.registry import BASE_KEY, ConfigError
 from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, parse_node
 
-# Methods that every plan has, since they are controls. A plan's own methods have other names.
-TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"
 SLICES_BLOCK = {"INIT": {"NAME": "slice"}, "LOSSES": []}
 FEW = 4  # frames of a rehearsal's splits
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")  # of what becomes part of a folder's name

@@ -14,8 +14,9 @@ import yaml
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file, find_config_file
-from pcdet.experiments.plans.plan import PLAIN, TEACHER, Plan
+from pcdet.experiments.plans.plan import Plan
 from pcdet.experiments.plans.splits import Splits
+from pcdet.experiments.results.schema import PLAIN, TEACHER
 from pcdet.experiments.running.freshness import digest
 from pcdet.experiments.running.jobs import Job
 from pcdet.registry import ConfigError

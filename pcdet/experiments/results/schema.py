@@ -10,7 +10,7 @@ from pcdet.experiments.running.freshness import digest
 from pcdet.registry import AtLeast, Count, CountOrZero, Positive
 
 SCHEMA = 1
-TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"  # methods that every plan has
+TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"  # rows that every plan has; methods have other names
 CONTROLS = ("plain", "plain at equal compute", "plain at its best length")
 CONTROLS += ("slices", "slices at equal compute", "slices at its best length")
 Metric = Literal["3d", "bev"]

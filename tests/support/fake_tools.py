@@ -53,7 +53,7 @@ PLAN = {
         "logits": {"LOSSES": [{"NAME": "PivotalLogit"}]},
         "slices+logits": {"INIT": {"NAME": "slice"}, "LOSSES": [{"NAME": "PivotalLogit"}]},
     },
-    "PAIRS": [["slices+logits", "logits"]],
+    "PAIRS": [["slices+logits", "fitnet"]],
     "SEARCH": {"EPOCHS": 1, "WARM_STEPS": 2, "BATCHES": 3},
     "SEEDS": {"SCREENING": 2, "FINALS": 3, "CURVES": 2},
     "FINALISTS": {"BEST": 1, "ALWAYS": ["fitnet"]},
@@ -62,6 +62,7 @@ PLAN = {
 _TEACHER: dict[str, Any] = {"TEACHERS": {"full": {"CFG": TEACHER, "EPOCHS": [2]}}}
 # All stages in 21 jobs
 SHORT = _TEACHER | {
+    "PAIRS": [],
     "METHODS": {name: PLAN["METHODS"][name] for name in ("logits", "slices+logits")},
     "SEARCH": {"EPOCHS": 1, "FACTORS": [1.0, 3.0]},
     "SEEDS": {"SCREENING": 1, "FINALS": 2, "CURVES": 1},

@@ -42,10 +42,8 @@ def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapp
 
 def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
     record, measured = laboratory.runs.record(run), laboratory.measures.of(run.subject, run.method)
-    is_teacher = run.method == TEACHER
-    reported = run.epochs == laboratory.choices["teachers"][run.subject]["chosen"] if is_teacher else run.factor is None
-    file = laboratory.runs.result_file(run)
-    scores = laboratory.report.scores(file) if reported else None
+    is_teacher, file = run.method == TEACHER, laboratory.runs.result_file(run)
+    scores = laboratory.report.scores(file) if laboratory.is_reported(run) else None
     return {
         "id": run.id,
         "teacher": run.subject if is_teacher else laboratory.plan.students[run.subject].teacher,
@@ -95,7 +93,7 @@ class Comparisons:
         self.frames_of = cache(self._frames_of)
         self._seeds: dict[tuple[str, str, float], list[int]] = {}
         for run in laboratory.wanted.values():
-            if run.stage not in ("search", "teacher"):
+            if run.method != TEACHER and laboratory.is_reported(run):
                 self._seeds.setdefault((run.subject, run.method, run.length), []).append(run.seed)
 
     def entries(self) -> list[dict[str, Any]]:

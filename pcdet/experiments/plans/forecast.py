@@ -42,9 +42,8 @@ def _screening(plan: Plan, student: str) -> float:
 
 def _finals(plan: Plan, student: str) -> float:
     number = min(plan.finalists.best + len(plan.finalists.always), len(plan.methods))
-    new_seeds = max(0, plan.seeds.finals - plan.seeds.screening)
-    methods = number * (new_seeds + (sum(plan.lengths) - 1) * plan.seeds.curves) * DISTILLED
-    controls = 2 * (new_seeds + (DISTILLED + STEP) * plan.seeds.finals + plan.lengths[-1] * new_seeds)
+    methods = number * (plan.seeds.finals + (sum(plan.lengths) - 1) * plan.seeds.curves) * DISTILLED
+    controls = 2 * (1 + DISTILLED + STEP + plan.lengths[-1]) * plan.seeds.finals
     return (methods + controls) * plan.students[student].epochs
 
 

@@ -136,7 +136,8 @@ class Laboratory:
         for student in self.plan.students:
             seeds = range(self.plan.seeds.screening)
             means = {m: mean([self.found(self.run(student, m, 1.0, s)) for s in seeds]) for m in self.plan.methods}
-            chosen = choices.finalists(means, self.plan.finalists.best, self.plan.finalists.always)
+            always = [*self.plan.finalists.always, *(name for pair in self.plan.pairs for name in pair)]
+            chosen = choices.finalists(means, self.plan.finalists.best, always)
             self.choices["finalists"][student] = chosen
             self.choices["equal_length"][student] = {m: self._equal_length(student, m) for m in chosen}
 
@@ -144,18 +145,32 @@ class Laboratory:
         """Finalists and controls with all seeds, and their learning curves."""
         runs = []
         for student, chosen in self.choices["finalists"].items():
+            compared = {**{method: [1.0] for method in chosen}, **self.control_lengths(student, chosen)}
+            for method, lengths in compared.items():
+                runs += [self.run(student, method, x, seed, "finals") for x in lengths for seed in self.final_seeds]
             for method in chosen:
-                runs += [self.run(student, method, 1.0, seed, "finals") for seed in range(self.plan.seeds.finals)]
-                runs += self.curve(student, method)
-            for control, lengths in self.control_lengths(student, chosen).items():
-                runs += [
-                    self.run(student, control, length, seed, "finals")
-                    for length in lengths
-                    for seed in range(self.plan.seeds.finals)
-                ]
+                runs += [run for run in self.curve(student, method) if run.length != 1]
         self.train("finals", runs)
 
     # ------------------------------------------------------------------------------------------------------------ runs
+
+    @property
+    def final_seeds(self) -> range:
+        """None with which anything was chosen: what won by its luck with some seeds is compared on others."""
+        seeds = self.plan.seeds
+        first = max(seeds.screening, seeds.curves)
+        return range(first, first + seeds.finals)
+
+    def is_reported(self, run: Run) -> bool:
+        """Whether its score on the report split is one of the results.
+
+        Those of the weight search are not, nor a teacher that does not teach, nor a finalist's with the seeds by which
+        it was chosen.
+        """
+        if run.method == TEACHER:
+            return run.epochs == self.choices["teachers"][run.subject]["chosen"]
+        is_finalist = run.method in self.choices["finalists"][run.subject]
+        return run.factor is None and not (is_finalist and run.length == 1 and run.seed not in self.final_seeds)
 
     def methods(self, student: str) -> list[str]:
         """All rows of a student: controls first."""

@@ -126,7 +126,7 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsConfig:
-    """How many seeds, counted from 0, each stage has.
+    """How many seeds each stage has, counted from 0; the finals' come after those of the other stages.
 
     Attributes:
         screening: every method.
@@ -203,7 +203,7 @@ class Plan:
         methods: name -> a ``KD`` block without its TEACHER.
         unlabelled: methods that also train on ``DATA.UNLABELLED``, which their teacher labels (``LABELS``). A length
             has as many samples as for all methods, hence fewer epochs.
-        pairs: two methods each, the first of which is also compared with the second.
+        pairs: two methods each, the first of which is also compared with the second; both go on to the finals.
         titles: method, student or teacher -> its name in tables, where it is another one.
         parts: method -> what of it is on, for ``table: ablation``.
         settings: method -> name -> value, for ``table: sensitivity``.

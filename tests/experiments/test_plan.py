@@ -109,8 +109,8 @@ def test_a_rehearsal_keeps_every_row_and_stage_at_the_least_length(tmp_path):
     assert short.name == "small_rehearsal"
     assert list(short.methods) == list(plan.methods)
     assert (short.teachers["full"].epochs, short.students["4x"].epochs, short.lengths) == ([1, 2], 1, [1.0, 2.0])
-    assert (short.search.epochs, short.search.factors) == (1, plan.search.factors)
-    assert [short.data.train.frames, short.data.search.frames, short.data.report.frames] == [4, 4, 4]
+    assert (short.search.epochs, short.search.factors, short.search.batches) == (1, plan.search.factors[:2], 1)
+    assert [short.data.train.frames, short.data.search.frames, short.data.report.frames] == [2, 2, 2]
     assert short.data.report.first == 10, "the splits stay apart"
 
 

@@ -7,9 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from commands import run
-
-from pcdet.testing import tiny_kitti
+from support.tiny_model import write_tiny_model
 
 GPU_CHECK = ("counters", "main", "machine", "outcomes", "progress", "report", "runner", "state", "tasks")
 
@@ -43,18 +41,10 @@ def check(tools, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def cfg_file(tmp_path_factory, tools):
+def cfg_file(tmp_path_factory):
     """A PointPillars of 2 k weights on a tenth of the usual range, over four training frames and two others."""
     folder = tmp_path_factory.mktemp("tiny")
-    data = tiny_kitti(folder / "kitti", frames=6)
-    dataset_cfg = tools / "cfgs/dataset_configs/simulated_kitti_dataset.yaml"
-    command = ["-m", "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", dataset_cfg, "--data_path", data]
-    run([*command, "--workers", "1"], cwd=tools.parent)
-    base = yaml.safe_load((tools / "cfgs/simulated_models/pointpillar.yaml").read_text())
-    base["DATA_CONFIG"].update(DATA_PATH=str(data), POINT_CLOUD_RANGE=[0, -10.24, -3, 20.48, 10.24, 1])
-    base["MODEL"]["WIDTH"] = 0.125
-    base["OPTIMIZATION"].update(NUM_EPOCHS=4, BATCH_SIZE_PER_GPU=2)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(base))
+    write_tiny_model(folder)
     kd = {
         "_BASE_CONFIG_": str(folder / "tiny.yaml"),
         "KD": {

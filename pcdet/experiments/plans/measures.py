@@ -74,7 +74,9 @@ class Measures:
         search = self.plan.search
         command = [sys.executable, "kd_measure.py", "--cfg_file", self.runs.relative(model), *teacher_flags]
         command += ["--json", self.runs.relative(file), "--seed", str(SEED)]
-        if search is not None:
+        if search is None:
+            command += ["--batches", str(self.plan.cost_batches)]
+        else:
             command += ["--batches", str(search.batches), "--warm_steps", str(search.warm_steps)]
         facts = {"model": self.runs.config(model), "command": command[1:], "frames": self.runs.splits.digests}
         if teacher_flags:

@@ -18,7 +18,7 @@ from pcdet.registry import BASE_KEY, ConfigError
 from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, parse_node
 
 SLICES_BLOCK = {"INIT": {"NAME": "slice"}, "LOSSES": []}
-FEW = 4  # frames of a rehearsal's splits
+FEW = 2  # frames of a rehearsal's splits, and factors of its search
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")  # of what becomes part of a folder's name
 
 
@@ -209,6 +209,7 @@ class Plan:
         settings: method -> name -> value, for ``table: sensitivity``.
         seeds: see ``SeedsConfig``.
         search: see ``SearchConfig``; None: the weights are those of the methods' blocks.
+        cost_batches: over which costs are counted where there is no search; else ``SEARCH.BATCHES``.
         finalists: see ``FinalistsConfig``.
         lengths: of the learning curves, as multiples of a student's epochs, ascending; 1 is one of them.
         enough: points of mAP on the search split that a teacher must stand above the plain student at its best length,
@@ -231,6 +232,7 @@ class Plan:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: SeedsConfig = SeedsConfig()
     search: SearchConfig | None = None
+    cost_batches: Count = 10
     finalists: FinalistsConfig = FinalistsConfig()
     lengths: list[Positive] = field(default_factory=lambda: [1.0])
     enough: Positive = 10.0
@@ -303,7 +305,8 @@ def _plain(node: Any) -> Any:
 def rehearsal(plan: Plan) -> Plan:
     """The same plan at the least length: every stage and every row, in minutes, with numbers that say nothing.
 
-    One epoch, one seed, four frames a split, two batches to measure costs; two lengths where the plan has several.
+    One epoch, one seed, two frames a split, one batch to measure costs; two factors and two lengths where the plan has
+    several.
     """
     few = {name: replace(getattr(plan.data, name), frames=FEW) for name in ("train", "search", "report")}
     for name in ("teacher_train", "unlabelled"):
@@ -317,10 +320,15 @@ def rehearsal(plan: Plan) -> Plan:
         teachers=teachers,
         students={name: replace(student, epochs=1) for name, student in plan.students.items()},
         seeds=SeedsConfig(screening=1, finals=1, curves=1),
-        search=plan.search and replace(plan.search, epochs=1, batches=2, warm_steps=min(plan.search.warm_steps, 1)),
+        cost_batches=1,
+        search=plan.search and _short_search(plan.search),
         lengths=[1.0, 2.0] if len(plan.lengths) > 1 else [1.0],
         budget=BudgetConfig(),
     )
+
+
+def _short_search(search: SearchConfig) -> SearchConfig:
+    return replace(search, factors=search.factors[:FEW], epochs=1, batches=1, warm_steps=min(search.warm_steps, 1))
 
 
 def _name_problems(plan: Plan) -> list[str]:

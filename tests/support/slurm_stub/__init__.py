@@ -28,18 +28,6 @@ class SlurmStub:
         entries = [line.split(" ", 1)[1] for line in lines]
         return [entry.removeprefix(what).strip() for entry in entries if entry.split()[0] == what]
 
-    def most_at_once(self) -> int:
-        """How many tasks ran at the same time, at most."""
-        running, most = set(), 0
-        for line in (self.root / "history").read_text().splitlines():
-            _, what, task = line.split(" ", 2)
-            if what == "RUNNING":
-                running.add(task)
-            elif what == "ended":
-                running.discard(task)
-            most = max(most, len(running))
-        return most
-
     def flag(self, task: str, name: str, text: str = "") -> None:
         """Leaves a flag for a task's controller."""
         number, _, index = task.partition("_")

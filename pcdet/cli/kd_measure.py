@@ -64,6 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--student_ckpt", help="measure the student with these weights, not as its training begins")
     add("--batches", type=int, default=10, help="training batches to look at")
     add("--warm_steps", type=int, default=0, help="first train the student alone for this many steps of its file")
+    add("--epochs", type=int, help="of the training that is measured; OPTIMIZATION.NUM_EPOCHS if left out")
     add("--share", type=float, default=0.2, help="of the detection loss's gradient: weights that give it are printed")
     add("--json", help="write the numbers here")
     add("--batch_size", type=int, help="OPTIMIZATION.BATCH_SIZE_PER_GPU if left out")
@@ -79,6 +80,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             "--batches must be at least 1, --warm_steps at least 0 and --share above 0, got "
             f"{args.batches}, {args.warm_steps} and {args.share}"
         )
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs must be at least 1, got {args.epochs}")
     args.seed = read_seed(args.seed)
     return args
 
@@ -90,7 +93,8 @@ def run_measurement(args: argparse.Namespace) -> None:
     seed_process(args.seed)
     distil = bool(session.cfg.get("KD"))
     build = train_kd.build_student_with_teacher if distil else train.build_detector
-    dataset, trainer = train.make_trainer(session, build, session.optim.num_epochs, args.seed)
+    epochs = session.optim.num_epochs if args.epochs is None else args.epochs
+    dataset, trainer = train.make_trainer(session, build, epochs, args.seed)
     distiller = trainer.model if distil else without_losses(trainer.model, dataset)
     if args.student_ckpt:
         api.load_weights(distiller.student, args.student_ckpt, logger=session.logger)
@@ -132,7 +136,10 @@ def warm_up(session: Session, student: nn.Module, trainer: Trainer, batches: Ite
     loader = labelled_loader(session, trainer)
     steps, per_epoch, epochs = session.args.warm_steps, trainer.settings.iters_per_epoch(loader), trainer.epochs
     if steps > per_epoch * epochs:
-        raise ConfigError(f"--warm_steps must be at most the {per_epoch * epochs} steps of a training, got {steps}")
+        raise ConfigError(
+            f"--warm_steps must be at most the {per_epoch * epochs} steps of a training, got {steps}; take fewer, or "
+            f"more than {epochs} --epochs"
+        )
     optimizer = build_optimizer(student, session.optim)
     scheduler = build_scheduler(optimizer, per_epoch, epochs, -1, session.optim)
     alone = Trainer(

@@ -139,7 +139,7 @@ def measure() -> None:
     parser = argparse.ArgumentParser()
     for name in ("cfg_file", "json", "seed"):
         parser.add_argument(f"--{name}", required=True)
-    for name in ("batches", "warm_steps"):
+    for name in ("batches", "warm_steps", "epochs"):
         parser.add_argument(f"--{name}", type=int, default=1)
     parser.add_argument("--teacher_ckpt")
     args = parser.parse_args()

@@ -186,6 +186,10 @@ def test_warm_steps_are_the_first_steps_of_the_plain_training(arguments):
         command.run_measurement(command.parse_args(arguments("--warm_steps", "9")))
 
 
+def test_warm_steps_are_those_of_a_training_of_so_many_epochs(measure):
+    assert measure("--warm_steps", "9", "--epochs", "5")["warm_steps"] == 9, "4 steps are in its file's 2 epochs"
+
+
 def test_warm_steps_leave_out_the_frames_that_nobody_has_labelled(arguments, cfg_file, tmp_path):
     data = {"INFO_PATH": {"unlabelled": ["kitti_infos_val.pkl"]}}
     content = {"_BASE_CONFIG_": str(cfg_file.with_name("tiny_kd.yaml")), "DATA_CONFIG": data, "KD": {"LABELS": {}}}
@@ -216,6 +220,12 @@ def test_numbers_that_are_not_finite_end_it_without_a_file(arguments, teacher, t
     with pytest.raises(NonFiniteError, match=r"detection loss is nan.* on the frames \d+"):
         command.run_measurement(command.parse_args(words))
     assert not file.exists()
+
+
+def test_a_training_has_an_epoch(arguments, capsys):
+    with pytest.raises(SystemExit):
+        command.parse_args(arguments("--epochs", "0"))
+    assert "--epochs must be at least 1, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", [("--batches", "0"), ("--warm_steps", "-1"), ("--share", "0"), ("--share", "inf")])

@@ -69,11 +69,18 @@ class Measures:
         kind = "teachers" if method == TEACHER else subject
         return self.runs.output / "measures" / kind / (subject if method == TEACHER else method) / "measure.json"
 
+    def _epochs(self, run: Run) -> list[str]:
+        """``--epochs`` and its value: those of the plan's training; none for a teacher that is given."""
+        if run.method != TEACHER:
+            return ["--epochs", str(self.plan.students[run.subject].epochs)]
+        epochs = self.plan.teachers[run.subject].epochs
+        return ["--epochs", str(epochs[-1])] if epochs else []
+
     def _new_job(self, run: Run, teacher: Job | None, teacher_flags: list[str]) -> Job:
         file, model = self._file(run.subject, run.method), self.runs.model_file(run)
         search = self.plan.search
         command = [sys.executable, "kd_measure.py", "--cfg_file", self.runs.relative(model), *teacher_flags]
-        command += ["--json", self.runs.relative(file), "--seed", str(SEED)]
+        command += ["--json", self.runs.relative(file), "--seed", str(SEED), *self._epochs(run)]
         if search is None:
             command += ["--batches", str(self.plan.cost_batches)]
         else:

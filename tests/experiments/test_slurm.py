@@ -208,8 +208,9 @@ def test_a_task_that_ends_well_without_its_product_has_failed(stub, places, tmp_
 def test_a_task_lost_with_its_node_is_submitted_again(stub, places, tmp_path, repo_root):
     pool = pool_process(repo_root, tmp_path, ["a"])
     wait_until(lambda: starts(tmp_path, "a"))
-    (tmp_path / "a.state").write_text("saved before")
     stub.flag("1", "lose", "NODE_FAIL")
+    wait_until(lambda: stub.history("NODE_FAIL"))
+    (tmp_path / "a.state").write_text("saved before")
     assert pool.wait(60) == 0
     assert stub.history("sbatch") == ["1 1", "2 1"] and starts(tmp_path, "a") == 2
     assert (tmp_path / "a/product").is_file()
@@ -230,9 +231,9 @@ def test_what_sbatch_refuses_is_said_at_once(stub, places, tmp_path):
 
 
 def test_while_others_run_a_refused_job_is_tried_again(stub, places, tmp_path, monkeypatch):
-    monkeypatch.setattr("pcdet.experiments.running.slurm.TRY_AGAIN_S", 0.2)
+    monkeypatch.setattr("pcdet.experiments.running.slurm.TRY_AGAIN_S", 1.0)
     first = python_job(tmp_path, "first", f"open({str(stub.root / 'refuse')!r}, 'w')")
-    wait = "import time; time.sleep(1.5)"
+    wait = f"import time\nwhile 'refused' not in open({str(stub.root / 'history')!r}).read(): time.sleep(0.05)"
     second = python_job(tmp_path, "second", "", needs=[first])
     allow = python_job(tmp_path, "allow", f"{wait}\nimport os; os.remove({str(stub.root / 'refuse')!r})")
     run_jobs([first, allow, second], places())

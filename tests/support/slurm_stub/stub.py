@@ -44,6 +44,7 @@ def options_of(script: str) -> dict[str, str]:
 def sbatch(file: str) -> int:
     """Takes a submission; ``refuse`` and ``kill_caller`` in the stub's folder say how it goes wrong."""
     if (ROOT / "refuse").exists():
+        tell("refused")
         sys.exit("sbatch: error: Batch job submission failed: Invalid account")
     number = 1
     while True:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 MISSING = inspect.Parameter.empty
@@ -34,7 +35,7 @@ def parameters_of(cls: type, injected: frozenset[str] = frozenset()) -> dict[str
         TypeError: an annotation of another parameter names something that does not exist at run time.
     """
     if dataclasses.is_dataclass(cls):
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = _hints_of(cls)
         return {f.name: Parameter(hints[f.name], _default_of(f)) for f in dataclasses.fields(cls) if f.init}
     return {
         name: Parameter(Any if name in injected else _resolve(p.annotation, f"{cls.__name__}.{name}"), p.default)
@@ -43,7 +44,13 @@ def parameters_of(cls: type, injected: frozenset[str] = frozenset()) -> dict[str
     }
 
 
-def signature_of(cls: Callable) -> dict[str, inspect.Parameter]:
+@functools.lru_cache(maxsize=1024)
+def _hints_of(cls: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def signature_of(cls: Callable) -> Mapping[str, inspect.Parameter]:
     """Name -> parameter of a constructor or function, in order; ``*args`` and ``self`` are left out.
 
     A constructor with ``**common`` has the parameters of the base class's too, before its own. ``**common`` itself is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +32,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if size > MAX_BYTES:
         raise ConfigError(f"{path} has {size} bytes, a configuration file may have {MAX_BYTES}; is it the right file?")
     try:
-        content = _parse(read_text(path), path)
+        content = copy.deepcopy(_parse(read_text(path), path))
     except TextFileError as error:
         raise ConfigError(str(error)) from error
     except yaml.YAMLError as error:
@@ -44,8 +46,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+@functools.lru_cache(maxsize=64)
 def _parse(text: str, path: Path) -> Any:
-    """The content of a text, none of whose aliases is expanded before the whole is known to be small."""
+    """The content of a text, none of whose aliases is expanded before the whole is known to be small.
+
+    Kept for the next call, which may not change it: a plan of experiments lays a hundred files over the same few bases,
+    and to parse those again would take most of the time.
+    """
     loader = _Loader(text)
     loader.name = str(path)
     try:

@@ -74,6 +74,7 @@ def test_a_plan_knows_which_methods_have_a_weight_and_which_begin_with_weights(t
         (("FLAGS", ["--epo=3"]), "FLAGS: --epo=3 is not for plans: the plan writes this itself; remove it"),
         (("FLAGS", ["--set", "OPTIMIZATION.LR", "1"]), "FLAGS: --set is not for plans: .* set it in the model files"),
         (("METHODS", "kd_s", {}), "METHODS.kd_s: a name must not end in _s, which marks times in results.json"),
+        (("PAIRS", [["l1", "fitnet"], ["l1", "l1"]]), "PAIRS: l1 is compared with itself; name two methods"),
         (("TABLE", "ablation"), "PARTS: TABLE: ablation needs it"),
         (("TABLE", "sensitivity"), "SETTINGS: TABLE: sensitivity needs it"),
         (("SEEDZ", {}), "SEEDZ: Plan has no such key; did you mean SEEDS?"),

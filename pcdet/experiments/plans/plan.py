@@ -367,6 +367,8 @@ def _reference_problems(plan: Plan) -> list[str]:
     for key, (names, known) in groups.items():
         unknown = [name for name in names if name not in known]
         problems += [f"{key}: METHODS has no {name!r}; {nearest_name(name, known)}" for name in unknown]
+    same = [first for first, second in plan.pairs if first == second]
+    problems += [f"PAIRS: {name} is compared with itself; name two methods" for name in same]
     if plan.unlabelled and plan.data.unlabelled is None:
         problems.append("UNLABELLED: DATA.UNLABELLED is missing, the frames that these methods train on")
     for student in plan.students:

@@ -1,6 +1,7 @@
 """Frames without labels in a training: which they are, what a sample of them holds, and who may train on them."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +63,28 @@ def test_nothing_is_pasted_into_a_frame_without_labels(repo_root, root):
     plain = build_dataset(data_cfg(repo_root, root), CLASSES, training=True)
     assert len(training[0]["gt_boxes"]) > len(plain[0]["gt_boxes"]), "pasting works where there are labels"
     assert len(training[3]["gt_boxes"]) == 0
+
+
+def test_frames_of_the_test_split_are_read_from_its_own_folder(repo_root, root, tmp_path, caplog):
+    """KITTI counts both folders from 000000: a name that stands in both means two frames."""
+    folder = shutil.copytree(root, tmp_path / "kitti")
+    labelled, other = (pickle.loads((folder / name).read_bytes()) for name in ("labelled.pkl", "more.pkl"))
+    name, of_other = labelled[0]["point_cloud"]["lidar_idx"], other[0]["point_cloud"]["lidar_idx"]
+    for kind in ("velodyne", "calib", "planes"):
+        (folder / "testing" / kind).mkdir(parents=True)
+        for path in (folder / "training" / kind).glob(f"{of_other}.*"):
+            path.rename(folder / "testing" / kind / f"{name}{path.suffix}")
+    other[0]["point_cloud"]["lidar_idx"] = name
+    (folder / "kitti_infos_test.pkl").write_bytes(pickle.dumps(other))
+    cfg, before = data_cfg(repo_root, folder), build_dataset(data_cfg(repo_root, root), CLASSES, training=True)
+    cfg.DATA_SPLIT.unlabelled, cfg.INFO_PATH["unlabelled"] = "test", ["kitti_infos_test.pkl"]
+    after = build_dataset(cfg, CLASSES, training=True)
+    for index in (0, 3):
+        sample, expected = after.load_frame(index), before.load_frame(index)
+        np.testing.assert_array_equal(sample["points"], expected["points"])
+        np.testing.assert_array_equal(sample["gt_boxes"], expected["gt_boxes"])
+    assert after.load_frame(3)["frame_id"] == after.load_frame(0)["frame_id"]
+    assert "more than once" not in caplog.text
 
 
 @pytest.fixture

@@ -53,27 +53,36 @@ class KittiDataset(DatasetTemplate):
     """Frames of a folder in KITTI's layout that ``create_kitti_infos`` has prepared.
 
     Attributes:
-        kitti_infos: what is known of each frame, in OpenPCDet's form.
+        kitti_infos: what is known of each frame, in OpenPCDet's form; a frame that only a teacher labels also has
+            ``unlabelled``, the name of its split.
         split: name of the split.
+        root_split_path: folder of the split's frames.
         bad_frames: frames left out because of SKIP_BAD_FRAMES.
     """
 
     def find_frames(self) -> None:
         """Reads the info files of the split, and tells what is missing."""
         self.split = self.config.data_split[self.mode]
-        self.root_split_path = self.root_path / ("testing" if self.split == "test" else "training")
+        self.root_split_path = self._folder_of(self.split)
         self._info_digests: list[str] = []
         self.kitti_infos = self._read_infos(self.config.info_path[self.mode])
         if self.training:
+            split = self.config.data_split.get("unlabelled", self.split)
             for info in self._read_infos(self.config.info_path.get("unlabelled", [])):
                 info.pop("annos", None)  # what labels they have is not looked at
-                self.kitti_infos.append({**info, "unlabelled": True})
+                self.kitti_infos.append({**info, "unlabelled": split})
         self._check_repeated()
         self.bad_frames: list[str] = []
         if self.config.skip_bad_frames:
             self._leave_out_bad_frames()
         self.logger.info(f"KITTI {self.split}: {len(self.kitti_infos)} frames")
         self._tell_missing_planes()
+
+    def _folder_of(self, split: str) -> Path:
+        return self.root_path / ("testing" if split == "test" else "training")
+
+    def _folder_of_frame(self, info: dict) -> Path:
+        return self._folder_of(info.get("unlabelled", self.split))
 
     def _read_infos(self, names: Sequence[str]) -> list[dict]:
         infos: list[dict] = []
@@ -92,7 +101,13 @@ class KittiDataset(DatasetTemplate):
 
     def _check_repeated(self) -> None:
         """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
-        repeated = repeated_frames(info["point_cloud"]["lidar_idx"] for info in self.kitti_infos)
+        # A number of testing/ names another frame than the same one of training/.
+        splits = [info.get("unlabelled", self.split) for info in self.kitti_infos]
+        names = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos]
+        repeated = repeated_frames(
+            f"testing/{name}" if split == "test" != self.split else name
+            for split, name in zip(splits, names, strict=True)
+        )
         if repeated and not self.training:
             raise DataError(f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}")
         if repeated:
@@ -111,7 +126,7 @@ class KittiDataset(DatasetTemplate):
 
         def complaint(info: dict) -> str | None:
             try:
-                self.get_lidar(info["point_cloud"]["lidar_idx"])
+                self.get_lidar(info["point_cloud"]["lidar_idx"], self._folder_of_frame(info))
             except (BadFrameError, OSError) as error:
                 return str(error)
             return None
@@ -133,10 +148,11 @@ class KittiDataset(DatasetTemplate):
             return
         folder = self.root_split_path / "planes"
         there = {path.stem for path in folder.glob("*.txt")}
-        lacking = sum(info["point_cloud"]["lidar_idx"] not in there for info in self.kitti_infos)
+        labelled = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "unlabelled" not in info]
+        lacking = sum(name not in there for name in labelled)
         if lacking:
             self.logger.warning(
-                f"gt_sampling: USE_ROAD_PLANE is True, but {lacking} of {len(self.kitti_infos)} frames have no file in "
+                f"gt_sampling: USE_ROAD_PLANE is True, but {lacking} of {len(labelled)} frames have no file in "
                 f"{folder}; objects pasted into them keep the height of their own scene"
             )
 
@@ -147,25 +163,25 @@ class KittiDataset(DatasetTemplate):
 
     # ----------------------------------------------------------------------------------------------------------- files
 
-    def get_lidar(self, idx: str) -> np.ndarray:
-        """(N, 4) float32 [x, y, z, intensity], LiDAR frame."""
-        path = self.root_split_path / "velodyne" / f"{idx}.bin"
+    def get_lidar(self, idx: str, folder: Path | None = None) -> np.ndarray:
+        """(N, 4) float32 [x, y, z, intensity], LiDAR frame; of another folder than the split's if one is given."""
+        path = (folder or self.root_split_path) / "velodyne" / f"{idx}.bin"
         return read_points(path, len(self.point_feature_encoder.src_feature_list))
 
-    def get_image(self, idx: str) -> np.ndarray:
-        """(H, W, 3) float32 RGB in [0, 1]."""
+    def get_image(self, idx: str, folder: Path | None = None) -> np.ndarray:
+        """(H, W, 3) float32 RGB in [0, 1]; of another folder than the split's if one is given."""
         from PIL import Image
 
-        with Image.open(self.root_split_path / "image_2" / f"{idx}.png") as image:
+        with Image.open((folder or self.root_split_path) / "image_2" / f"{idx}.png") as image:
             return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
 
     def get_calib(self, idx: str) -> Calibration:
         """Calibration of a frame, from its file."""
         return Calibration(self.root_split_path / "calib" / f"{idx}.txt")
 
-    def get_road_plane(self, idx: str) -> np.ndarray | None:
+    def get_road_plane(self, idx: str, folder: Path | None = None) -> np.ndarray | None:
         """(4,) plane in the rectified camera frame; None if there is no file."""
-        path = self.root_split_path / "planes" / f"{idx}.txt"
+        path = (folder or self.root_split_path) / "planes" / f"{idx}.txt"
         return read_road_plane(path) if path.is_file() else None
 
     get_fov_flag = staticmethod(fov_flag)
@@ -179,22 +195,22 @@ class KittiDataset(DatasetTemplate):
     def load_frame(self, index: int) -> dict:
         """A frame: points, labels of all classes but DontCare, calibration, image shape."""
         info = self.kitti_infos[index]
-        idx, calib = info["point_cloud"]["lidar_idx"], calibration_of(info)
+        idx, calib, folder = info["point_cloud"]["lidar_idx"], calibration_of(info), self._folder_of_frame(info)
         sample: dict[str, Any] = {"frame_id": idx, "calib": calib}
         if "annos" in info:
             sample.update(self._labels(info["annos"], calib))
         elif info.get("unlabelled"):
             sample.update(gt_boxes=np.zeros((0, 7), np.float32), gt_names=np.empty(0, dtype="<U1"), unlabelled=True)
-        if "gt_boxes" in sample and (plane := self.get_road_plane(idx)) is not None:
+        if "gt_boxes" in sample and (plane := self.get_road_plane(idx, folder)) is not None:
             sample["road_plane"] = plane
         items = self.config.get_item_list
         if "points" in items:
-            points = self.get_lidar(idx)
+            points = self.get_lidar(idx, folder)
             if self.config.fov_points_only:
                 points = points[lidar_fov_flag(points, fov_shape(info["image"]), calib)]
             sample["points"] = points
         if "images" in items:
-            sample["images"] = self.get_image(idx)
+            sample["images"] = self.get_image(idx, folder)
         if "calib_matricies" in items:
             sample["trans_lidar_to_cam"] = calib.lidar_to_rect_matrix.astype(np.float32)
             sample["trans_cam_to_img"] = np.vstack([calib.P2, [0, 0, 0, 1]]).astype(np.float32)

@@ -117,6 +117,8 @@ class Comparisons:
             for own, other in self.plan.pairs:
                 if own == method:
                     yield student, method, length, other, other, length
+            for row in self.laboratory.self_trained(student, [method]):
+                yield student, method, length, row, row, length
             for control in (PLAIN, SLICES):
                 if control == method or (control == SLICES and not self.plan.begins_with_weights(student, method)):
                     continue

@@ -22,7 +22,7 @@ from pcdet.experiments.plans.runs import Run, Runs
 from pcdet.experiments.plans.scores import Scorer, mean_ap
 from pcdet.experiments.plans.splits import Splits
 from pcdet.experiments.plans.weight_search import WeightSearch
-from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, Choices
+from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, SLICES, TEACHER, Choices
 from pcdet.experiments.running.jobs import Job
 from pcdet.experiments.running.pool import Places, run_jobs
 from pcdet.experiments.running.progress import PlanProgress
@@ -148,7 +148,9 @@ class Laboratory:
             compared = {**{method: [1.0] for method in chosen}, **self.control_lengths(student, chosen)}
             for method, lengths in compared.items():
                 runs += [self.run(student, method, x, seed, "finals") for x in lengths for seed in self.final_seeds]
-            for method in chosen:
+            self_trained = self.self_trained(student, chosen)
+            runs += [self.run(student, row, 1.0, seed) for row in self_trained for seed in self.final_seeds]
+            for method in (*chosen, *self_trained):
                 runs += [run for run in self.curve(student, method) if run.length != 1]
         self.train("finals", runs)
 
@@ -187,7 +189,7 @@ class Laboratory:
 
     def epochs(self, method: str, epochs: float) -> int:
         """Whole epochs of a method that have as many samples as these on the labelled frames."""
-        more = method in self.plan.unlabelled
+        more = self.plan.sees_unlabelled(method)
         return whole_epochs(epochs * self.splits.samples("train") / self.splits.samples("train", unlabelled=more))
 
     def weight(self, student: str, method: str) -> float | None:
@@ -201,6 +203,11 @@ class Laboratory:
         """A method at every length of the plan."""
         seeds = range(self.plan.seeds.curves)
         return [self.run(student, method, length, seed, "curves") for length in self.plan.lengths for seed in seeds]
+
+    def self_trained(self, student: str, chosen: Sequence[str]) -> list[str]:
+        """Controls of these finalists that label the unlabelled frames themselves."""
+        bases = {self.plan.base_of(student, method) for method in chosen if method in self.plan.unlabelled}
+        return [row for row, base in SELF_TRAINED.items() if base in bases]
 
     def control_lengths(self, student: str, chosen: Sequence[str]) -> dict[str, list[float]]:
         """Control -> the lengths at which it stands beside these finalists, all with all seeds."""
@@ -240,8 +247,11 @@ class Laboratory:
     # --------------------------------------------------------------------------------------------------------- helpers
 
     def _job(self, run: Run) -> Job:
-        distils = run.method not in (TEACHER, PLAIN)
-        teacher = self.teacher_job(run.subject) if distils else None
+        teacher = None
+        if run.method in SELF_TRAINED:
+            teacher = self._job(self.run(run.subject, SELF_TRAINED[run.method], run.length, run.seed))
+        elif run.method not in (TEACHER, PLAIN):
+            teacher = self.teacher_job(run.subject)
         return self.runs.job(run, teacher, work=self.measures.training_macs(run) + OVERHEAD)
 
     def _measure(self, stage: str, jobs: Sequence[Job]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcdet.experiments.plans.runs import Run, Runs
-from pcdet.experiments.results.schema import PLAIN, TEACHER
+from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, TEACHER
 from pcdet.experiments.running.jobs import Job
 
 OVERHEAD = 2e11  # multiply-accumulates of a training that takes as long as a process needs to begin and to evaluate
@@ -45,10 +45,10 @@ class Measures:
         return self._new_job(Run(name, TEACHER, 1.0, 1, SEED), None, [])
 
     def of(self, subject: str, method: str) -> Mapping[str, Any]:
-        """What was measured."""
-        key = subject, method
+        """What was measured; of a self-trained student, what was measured of the one that it begins as."""
+        key = subject, SELF_TRAINED.get(method, method)
         if key not in self._read:
-            self._read[key] = json.loads(self._file(subject, method).read_text(encoding="utf-8"))
+            self._read[key] = json.loads(self._file(*key).read_text(encoding="utf-8"))
         return self._read[key]
 
     def known(self, method: str) -> bool:
@@ -56,12 +56,20 @@ class Measures:
         return all(self._file(student, method).is_file() for student in self.plan.students)
 
     def macs_per_sample(self, subject: str, method: str) -> float:
-        """Multiply-accumulates of a training step for one sample, the teacher's forward pass among them."""
-        return self.of(subject, method)["training_macs_per_sample"]["total"]
+        """Multiply-accumulates of a training step for one sample, the teacher's forward pass among them.
+
+        A self-trained student is its own teacher: the step has its forward pass twice, and its first training came
+        before.
+        """
+        found = self.of(subject, method)
+        total = found["training_macs_per_sample"]["total"]
+        if method in SELF_TRAINED:
+            total += total + sum(found["macs_by_pass"]["student_forward"].values())
+        return total
 
     def training_macs(self, run: Run) -> float:
         """Those of a whole training, which also tell how long it takes against others."""
-        split, more = "teacher_train" if run.method == TEACHER else "train", run.method in self.plan.unlabelled
+        split, more = "teacher_train" if run.method == TEACHER else "train", self.plan.sees_unlabelled(run.method)
         samples = run.epochs * self.runs.splits.samples(split, unlabelled=more)
         return self.macs_per_sample(run.subject, run.method) * samples
 

@@ -13,7 +13,7 @@ from easydict import EasyDict
 from pcdet.config.files import find_config_file
 from pcdet.config.load import cfg_from_yaml_file
 from pcdet.experiments.plans.plan_rules import flag_problems, result_problems
-from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER
+from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, SLICES, TEACHER
 from pcdet.registry import BASE_KEY, ConfigError
 from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, parse_node
 
@@ -261,6 +261,10 @@ class Plan:
         """The ``KD`` block of a student's method, without its TEACHER and its weight, keys in upper case."""
         if method == SLICES:
             return SLICES_BLOCK
+        if method in SELF_TRAINED:
+            # A copy of the student that it begins as, with labels chosen as those of the method beside it.
+            alike = [m for m in self.unlabelled if self.base_of(student, m) == SELF_TRAINED[method]]
+            return {**SLICES_BLOCK, "LABELS": self.block(student, alike[0])["LABELS"]}
         block = self.students[student].methods.get(method, self.methods[method])
         return {key.upper(): value for key, value in block.items()}
 
@@ -270,7 +274,17 @@ class Plan:
 
     def begins_with_weights(self, student: str, method: str) -> bool:
         """Whether the student takes its first weights from the teacher, so that slices alone are a control."""
-        return method != PLAIN and (self.block(student, method).get("INIT") or {}).get("NAME", "none") != "none"
+        if method in (PLAIN, *SELF_TRAINED):
+            return SELF_TRAINED.get(method) == SLICES
+        return (self.block(student, method).get("INIT") or {}).get("NAME", "none") != "none"
+
+    def base_of(self, student: str, method: str) -> str:
+        """What a method would be without its labels and losses: slices or the plain student."""
+        return SLICES if self.begins_with_weights(student, method) else PLAIN
+
+    def sees_unlabelled(self, method: str) -> bool:
+        """Whether a method trains on the unlabelled frames too."""
+        return method in self.unlabelled or method in SELF_TRAINED
 
 
 def load_plan(path: str | Path) -> tuple[Plan, dict[str, Any]]:
@@ -339,7 +353,7 @@ def _name_problems(plan: Plan) -> list[str]:
         problems += [f"{key}.{name}: {_not_a_name(name)}" for name in entries if not NAME_RULE.fullmatch(name)]
         if key != "METHODS" and not entries:
             problems.append(f"{key}: must name at least one")
-    taken = [name for name in (TEACHER, PLAIN, SLICES) if name in plan.methods]
+    taken = [name for name in (TEACHER, PLAIN, SLICES, *SELF_TRAINED) if name in plan.methods]
     return problems + [f"METHODS.{name}: the plan makes this row itself; use another name" for name in taken]
 
 
@@ -354,7 +368,7 @@ def _reference_problems(plan: Plan) -> list[str]:
         for name, student in plan.students.items()
         if student.teacher not in plan.teachers
     ]
-    everything = [TEACHER, PLAIN, SLICES, *plan.methods, *plan.students, *plan.teachers]
+    everything = [TEACHER, PLAIN, SLICES, *SELF_TRAINED, *plan.methods, *plan.students, *plan.teachers]
     groups = {
         "FINALISTS.ALWAYS": (plan.finalists.always, plan.methods),
         "UNLABELLED": (plan.unlabelled, plan.methods),

@@ -16,7 +16,7 @@ from easydict import EasyDict
 from pcdet.config import cfg_from_yaml_file, find_config_file
 from pcdet.experiments.plans.plan import Plan
 from pcdet.experiments.plans.splits import Splits
-from pcdet.experiments.results.schema import PLAIN, TEACHER
+from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, TEACHER
 from pcdet.experiments.running.freshness import digest
 from pcdet.experiments.running.jobs import Job
 from pcdet.registry import ConfigError
@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         subject: name of the student, or of the teacher where ``method`` is "teacher".
-        method: "teacher", "plain", "slices" or one of the plan's.
+        method: "teacher", "plain", "slices", a self-trained one of these two, or one of the plan's.
         length: as a multiple of the student's epochs.
         epochs: of the training.
         seed: of data order, augmentation and first weights.
@@ -89,7 +89,8 @@ class Runs:
 
         Args:
             run: what is trained.
-            teacher: the job that trains its teacher; None where it has none, or one that is given.
+            teacher: the job that trains its teacher, which of a self-trained student is the student that it begins as;
+                None where it has none, or one that is given.
             work: how long it takes against others.
         """
         if run.id not in self._jobs:
@@ -137,7 +138,7 @@ class Runs:
         is_teacher = run.method == TEACHER
         base = self._base(run.subject, is_teacher)
         infos = {"train": self.splits.files["teacher_train" if is_teacher else "train"]}
-        if run.method in self.plan.unlabelled:
+        if self.plan.sees_unlabelled(run.method):
             infos["unlabelled"] = self.splits.files["unlabelled"]
         infos["test"] = [*self.splits.files["search"], *self.splits.files["report"]]
         content = {
@@ -176,7 +177,8 @@ class Runs:
 
     def _block(self, run: Run) -> dict[str, Any]:
         """The ``KD`` block of a run."""
-        teacher = self.plan.teachers[self.plan.students[run.subject].teacher]
+        student = self.plan.students[run.subject]
+        teacher = student if run.method in SELF_TRAINED else self.plan.teachers[student.teacher]
         block = {**EMPTY_BLOCK, **self.plan.block(run.subject, run.method)}
         if run.weight is not None:
             block["WEIGHT"] = float(f"{run.weight:.4g}")  # as the file's name says it

@@ -24,6 +24,8 @@ CONTROL_STYLES = {  # colour (Okabe and Ito) and marker
     "slices": ("#009E73", "^"),
     "slices at equal compute": ("#CC79A7", "v"),
     "slices at its best length": ("#D55E00", "P"),
+    "self-training": ("#999999", "*"),
+    "slices+self-training": ("#56B4E9", "X"),
 }
 METHOD_COLOURS = (  # Paul Tol's muted palette
     "#332288", "#88CCEE", "#117733", "#CC6677", "#AA4499", "#DDCC77", "#44AA99", "#882255", "#999933",

@@ -13,6 +13,9 @@ SCHEMA = 1
 TEACHER, PLAIN, SLICES = "teacher", "plain", "slices"  # rows that every plan has; methods have other names
 CONTROLS = ("plain", "plain at equal compute", "plain at its best length")
 CONTROLS += ("slices", "slices at equal compute", "slices at its best length")
+# Rows beside methods that train on unlabelled frames -> the row whose student labels those frames itself.
+SELF_TRAINED = {"self-training": PLAIN, "slices+self-training": SLICES}
+CONTROLS += tuple(SELF_TRAINED)
 Metric = Literal["3d", "bev"]
 Seconds = Annotated[float, AtLeast(0)]
 
@@ -63,7 +66,7 @@ class Run:
         id: unlike any other run's, such as ``4x/fitnet/x1/seed0``.
         teacher: the teacher that this run is, or that of its student.
         student: None for a teacher.
-        method: a method of the plan, ``plain``, ``slices`` or ``teacher``.
+        method: a method of the plan, ``plain``, ``slices``, a row of ``SELF_TRAINED`` or ``teacher``.
         length: of the training, as a multiple of the student's epochs in the plan.
         epochs: of the training.
         seed: of the training.

@@ -10,6 +10,7 @@ from easydict import EasyDict
 
 from pcdet.config import ConfigError, cfg_from_yaml_file
 from pcdet.datasets import build_dataset
+from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.kitti_dataset import create_kitti_infos
 from pcdet.testing import tiny_kitti
 
@@ -77,14 +78,30 @@ def test_frames_of_the_test_split_are_read_from_its_own_folder(repo_root, root, 
     other[0]["point_cloud"]["lidar_idx"] = name
     (folder / "kitti_infos_test.pkl").write_bytes(pickle.dumps(other))
     cfg, before = data_cfg(repo_root, folder), build_dataset(data_cfg(repo_root, root), CLASSES, training=True)
-    cfg.DATA_SPLIT.unlabelled, cfg.INFO_PATH["unlabelled"] = "test", ["kitti_infos_test.pkl"]
+    cfg.INFO_PATH["unlabelled"] = ["kitti_infos_test.pkl"]
+    of_training = build_dataset(cfg, CLASSES, training=True)
+    cfg.DATA_SPLIT.unlabelled = "test"
     after = build_dataset(cfg, CLASSES, training=True)
     for index in (0, 3):
         sample, expected = after.load_frame(index), before.load_frame(index)
         np.testing.assert_array_equal(sample["points"], expected["points"])
         np.testing.assert_array_equal(sample["gt_boxes"], expected["gt_boxes"])
     assert after.load_frame(3)["frame_id"] == after.load_frame(0)["frame_id"]
-    assert "more than once" not in caplog.text
+    assert after.fingerprint != of_training.fingerprint
+    assert caplog.text.count("more than once") == 1, "where both are taken for the same frame"
+
+
+def test_frames_without_annos_need_the_name_of_their_split(repo_root, root, tmp_path):
+    """As kitti_infos_test.pkl has them: the same numbers in training/ are other frames, half of them for evaluation."""
+    folder = shutil.copytree(root, tmp_path / "kitti")
+    infos = pickle.loads((folder / "more.pkl").read_bytes())
+    del infos[0]["annos"]
+    (folder / "more.pkl").write_bytes(pickle.dumps(infos))
+    cfg = data_cfg(repo_root, folder)
+    with pytest.raises(DataError, match="INFO_PATH.unlabelled: 1 of 1 frames have no annos.*DATA_SPLIT.unlabelled"):
+        build_dataset(cfg, CLASSES, training=True)
+    cfg.DATA_SPLIT.unlabelled = "train"
+    assert len(build_dataset(cfg, CLASSES, training=True)) == 4
 
 
 @pytest.fixture

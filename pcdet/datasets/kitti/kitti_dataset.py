@@ -54,7 +54,7 @@ class KittiDataset(DatasetTemplate):
 
     Attributes:
         kitti_infos: what is known of each frame, in OpenPCDet's form; a frame that only a teacher labels also has
-            ``unlabelled``, the name of its split.
+            ``unlabelled_split``, the name of its split.
         split: name of the split.
         root_split_path: folder of the split's frames.
         bad_frames: frames left out because of SKIP_BAD_FRAMES.
@@ -67,10 +67,7 @@ class KittiDataset(DatasetTemplate):
         self._info_digests: list[str] = []
         self.kitti_infos = self._read_infos(self.config.info_path[self.mode])
         if self.training:
-            split = self.config.data_split.get("unlabelled", self.split)
-            for info in self._read_infos(self.config.info_path.get("unlabelled", [])):
-                info.pop("annos", None)  # what labels they have is not looked at
-                self.kitti_infos.append({**info, "unlabelled": split})
+            self.kitti_infos += self._read_unlabelled_infos()
         self._check_repeated()
         self.bad_frames: list[str] = []
         if self.config.skip_bad_frames:
@@ -81,8 +78,27 @@ class KittiDataset(DatasetTemplate):
     def _folder_of(self, split: str) -> Path:
         return self.root_path / ("testing" if split == "test" else "training")
 
-    def _folder_of_frame(self, info: dict) -> Path:
-        return self._folder_of(info.get("unlabelled", self.split))
+    def _elsewhere(self, info: dict) -> tuple[Path, ...]:
+        """The folder of a frame of another split than this data set's; nothing for its own frames."""
+        split = info.get("unlabelled_split", self.split)
+        return () if split == self.split else (self._folder_of(split),)
+
+    def _read_unlabelled_infos(self) -> list[dict]:
+        """Infos of frames that only a teacher labels. Labels that they have are not looked at."""
+        names, split = self.config.info_path.get("unlabelled", []), self.config.data_split.get("unlabelled")
+        infos = self._read_infos(names)
+        if split is None and (lacking := [info for info in infos if "annos" not in info]):
+            raise DataError(
+                f"INFO_PATH.unlabelled: {len(lacking)} of {len(infos)} frames have no annos, as those of KITTI's test "
+                "split, whose numbers stand in training/ for other frames; set DATA_SPLIT.unlabelled to test for "
+                f"frames of testing/, or to {self.split} for those of training/"
+            )
+        if names:
+            self._info_digests.append(f"unlabelled frames of {split or self.split}")
+        return [
+            {key: value for key, value in info.items() if key != "annos"} | {"unlabelled_split": split or self.split}
+            for info in infos
+        ]
 
     def _read_infos(self, names: Sequence[str]) -> list[dict]:
         infos: list[dict] = []
@@ -102,7 +118,7 @@ class KittiDataset(DatasetTemplate):
     def _check_repeated(self) -> None:
         """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
         # A number of testing/ names another frame than the same one of training/.
-        splits = [info.get("unlabelled", self.split) for info in self.kitti_infos]
+        splits = [info.get("unlabelled_split", self.split) for info in self.kitti_infos]
         names = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos]
         repeated = repeated_frames(
             f"testing/{name}" if split == "test" != self.split else name
@@ -126,7 +142,7 @@ class KittiDataset(DatasetTemplate):
 
         def complaint(info: dict) -> str | None:
             try:
-                self.get_lidar(info["point_cloud"]["lidar_idx"], self._folder_of_frame(info))
+                self.get_lidar(info["point_cloud"]["lidar_idx"], *self._elsewhere(info))
             except (BadFrameError, OSError) as error:
                 return str(error)
             return None
@@ -148,7 +164,7 @@ class KittiDataset(DatasetTemplate):
             return
         folder = self.root_split_path / "planes"
         there = {path.stem for path in folder.glob("*.txt")}
-        labelled = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "unlabelled" not in info]
+        labelled = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "unlabelled_split" not in info]
         lacking = sum(name not in there for name in labelled)
         if lacking:
             self.logger.warning(
@@ -195,22 +211,22 @@ class KittiDataset(DatasetTemplate):
     def load_frame(self, index: int) -> dict:
         """A frame: points, labels of all classes but DontCare, calibration, image shape."""
         info = self.kitti_infos[index]
-        idx, calib, folder = info["point_cloud"]["lidar_idx"], calibration_of(info), self._folder_of_frame(info)
+        idx, calib, elsewhere = info["point_cloud"]["lidar_idx"], calibration_of(info), self._elsewhere(info)
         sample: dict[str, Any] = {"frame_id": idx, "calib": calib}
         if "annos" in info:
             sample.update(self._labels(info["annos"], calib))
-        elif info.get("unlabelled"):
+        elif "unlabelled_split" in info:
             sample.update(gt_boxes=np.zeros((0, 7), np.float32), gt_names=np.empty(0, dtype="<U1"), unlabelled=True)
-        if "gt_boxes" in sample and (plane := self.get_road_plane(idx, folder)) is not None:
+        if "gt_boxes" in sample and (plane := self.get_road_plane(idx, *elsewhere)) is not None:
             sample["road_plane"] = plane
         items = self.config.get_item_list
         if "points" in items:
-            points = self.get_lidar(idx, folder)
+            points = self.get_lidar(idx, *elsewhere)
             if self.config.fov_points_only:
                 points = points[lidar_fov_flag(points, fov_shape(info["image"]), calib)]
             sample["points"] = points
         if "images" in items:
-            sample["images"] = self.get_image(idx, folder)
+            sample["images"] = self.get_image(idx, *elsewhere)
         if "calib_matricies" in items:
             sample["trans_lidar_to_cam"] = calib.lidar_to_rect_matrix.astype(np.float32)
             sample["trans_cam_to_img"] = np.vstack([calib.P2, [0, 0, 0, 1]]).astype(np.float32)

@@ -105,7 +105,7 @@ def run_measurement(args: argparse.Namespace) -> None:
     report = summarise(steps, weights, args.share)
     report |= {"params": parameters_of(distiller), "share": args.share}
     report |= {name: getattr(args, name) for name in ("batches", "seed", "warm_steps", "student_ckpt")}
-    report["batch_size"] = session.batch_size
+    report |= {"batch_size": session.batch_size, "epochs": epochs}
     print(tables(report))
     if args.json:
         write_report(args.json, report)

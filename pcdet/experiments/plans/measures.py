@@ -58,14 +58,11 @@ class Measures:
     def macs_per_sample(self, subject: str, method: str) -> float:
         """Multiply-accumulates of a training step for one sample, the teacher's forward pass among them.
 
-        A self-trained student is its own teacher: the step has its forward pass twice, and its first training came
-        before.
+        A self-trained student's teacher is a student of its own size.
         """
         found = self.of(subject, method)
-        total = found["training_macs_per_sample"]["total"]
-        if method in SELF_TRAINED:
-            total += total + sum(found["macs_by_pass"]["student_forward"].values())
-        return total
+        teacher = sum(found["macs_by_pass"]["student_forward"].values()) if method in SELF_TRAINED else 0
+        return found["training_macs_per_sample"]["total"] + teacher
 
     def training_macs(self, run: Run) -> float:
         """Those of a whole training, which also tell how long it takes against others."""
@@ -101,7 +98,9 @@ class Measures:
         if search is None:
             command += ["--batches", str(self.plan.cost_batches)]
         else:
-            command += ["--batches", str(search.batches), "--warm_steps", str(search.warm_steps)]
+            command += ["--batches", str(search.batches)]
+            if run.method != TEACHER:  # whose cost alone is asked for
+                command += ["--warm_steps", str(search.warm_steps)]
         facts = {"model": self.runs.config(model), "command": command[1:], "frames": self.runs.splits.digests}
         if teacher_flags:
             facts["teacher"] = self.runs.teacher_digest(run.subject, teacher)

@@ -125,6 +125,8 @@ def test_a_wrong_key_is_named_with_what_it_must_be_and_what_it_is(path, value, s
          "correct it"),
         (["comparisons", 0, "bootstrap"], [-4.0, -0.5], "comparisons[0].shown: must be False with [1.22938, 3.77062] "
          "and [-4.0, -0.5], got True; correct it"),
+        (["comparisons", 0, "control"], "self-training", "comparisons[0].method: no run of 'self-training' at length "
+         "1.0 has a report for student '4x'; report it"),
         (["comparisons", 1, "control_length"], 2.0, "comparisons[1].method: no run of 'plain' at length 2.0 has a "
          "report for student '4x'; report it"),
     ],

@@ -79,6 +79,7 @@ def training_flags(distil: bool) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True)
     if distil:
         parser.add_argument("--teacher_ckpt", required=True)
+        parser.add_argument("--pretrained_model")
     return parser.parse_args()
 
 

@@ -56,7 +56,7 @@ def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
         "stage": run.stage,
         "folder": run.id,
         "run": vars(RunFacts.of(record)),
-        "training_macs": round(laboratory.measures.training_macs(run)),
+        "training_macs": round(laboratory.training_macs(run)),
         "train_cpu_s": record.get("train_cpu_s"),
         "train_wall_s": record.get("train_wall_s"),
         "params": measured["params"]["student"],
@@ -144,7 +144,7 @@ class Comparisons:
             frames = [[self.frames_of(*side, seed, metric) for seed in seeds] for side in (own, base)]
             resampled = bootstrap_gains(*frames, resamples=RESAMPLES)
         gain = paired_gain(*sides, bootstrap=resampled)
-        cost = [self.laboratory.measures.training_macs(self._run(*side, seeds[0])) for side in (own, base)]
+        cost = [self.laboratory.training_macs(self._run(*side, seeds[0])) for side in (own, base)]
         return {
             "student": student,
             "method": method,

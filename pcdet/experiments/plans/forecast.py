@@ -42,7 +42,7 @@ def _screening(plan: Plan, student: str) -> float:
 
 def _finals(plan: Plan, student: str) -> float:
     number = min(plan.finalists.best + len(plan.finalists.always), len(plan.methods))
-    number += bool(plan.unlabelled)  # self-training
+    number += len({plan.base_of(student, method) for method in plan.unlabelled})  # self-training
     methods = number * (plan.seeds.finals + (sum(plan.lengths) - 1) * plan.seeds.curves) * DISTILLED
     controls = 2 * (1 + DISTILLED + STEP + plan.lengths[-1]) * plan.seeds.finals
     return (methods + controls) * plan.students[student].epochs

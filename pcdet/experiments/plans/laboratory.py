@@ -204,6 +204,15 @@ class Laboratory:
         seeds = range(self.plan.seeds.curves)
         return [self.run(student, method, length, seed, "curves") for length in self.plan.lengths for seed in seeds]
 
+    def begun_as(self, run: Run) -> Run:
+        """The training that a self-trained student begins with, and that labels its frames."""
+        return self.run(run.subject, SELF_TRAINED[run.method], run.length, run.seed)
+
+    def training_macs(self, run: Run) -> float:
+        """Multiply-accumulates of a run, of a self-trained student with those of the training that it begins with."""
+        before = self.measures.training_macs(self.begun_as(run)) if run.method in SELF_TRAINED else 0
+        return before + self.measures.training_macs(run)
+
     def self_trained(self, student: str, chosen: Sequence[str]) -> list[str]:
         """Controls of these finalists that label the unlabelled frames themselves."""
         bases = {self.plan.base_of(student, method) for method in chosen if method in self.plan.unlabelled}
@@ -232,13 +241,20 @@ class Laboratory:
         return self.runs.job(chosen[self.choices["teachers"][name]["chosen"]]) if chosen else None
 
     def train(self, stage: str, runs: Iterable[Run]) -> None:
-        """Trains what is not trained yet; long ones first, so that the last to end is a short one."""
+        """Trains what is not trained yet; long ones first, so that the last to end is a short one.
+
+        What others of the stage wait for counts with the longest of them.
+        """
         self._check_budget(stage)
         runs = list({run.id: run for run in runs}.values())
         for run in runs:
             self.wanted.setdefault(run.id, run)
         jobs = [self._job(run) for run in runs]
-        self._run(stage, sorted(jobs, key=lambda job: -job.work))
+        waiting: dict[str, float] = {}
+        for job in jobs:
+            for need in job.needs:
+                waiting[need.name] = max(waiting.get(need.name, 0), job.work)
+        self._run(stage, sorted(jobs, key=lambda job: -job.work - waiting.get(job.name, 0)))
 
     def found(self, run: Run) -> float:
         """The mAP of a run on the search split: what choices are made on."""
@@ -249,7 +265,7 @@ class Laboratory:
     def _job(self, run: Run) -> Job:
         teacher = None
         if run.method in SELF_TRAINED:
-            teacher = self._job(self.run(run.subject, SELF_TRAINED[run.method], run.length, run.seed))
+            teacher = self._job(self.begun_as(run))
         elif run.method not in (TEACHER, PLAIN):
             teacher = self.teacher_job(run.subject)
         return self.runs.job(run, teacher, work=self.measures.training_macs(run) + OVERHEAD)

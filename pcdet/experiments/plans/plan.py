@@ -262,9 +262,7 @@ class Plan:
         if method == SLICES:
             return SLICES_BLOCK
         if method in SELF_TRAINED:
-            # A copy of the student that it begins as, with labels chosen as those of the method beside it.
-            alike = [m for m in self.unlabelled if self.base_of(student, m) == SELF_TRAINED[method]]
-            return {**SLICES_BLOCK, "LABELS": self.block(student, alike[0])["LABELS"]}
+            return {"LABELS": self.block(student, self.beside(student, method)[0])["LABELS"], "LOSSES": []}
         block = self.students[student].methods.get(method, self.methods[method])
         return {key.upper(): value for key, value in block.items()}
 
@@ -281,6 +279,10 @@ class Plan:
     def base_of(self, student: str, method: str) -> str:
         """What a method would be without its labels and losses: slices or the plain student."""
         return SLICES if self.begins_with_weights(student, method) else PLAIN
+
+    def beside(self, student: str, row: str) -> list[str]:
+        """Methods on unlabelled frames that a row of ``SELF_TRAINED`` is the control of."""
+        return [method for method in self.unlabelled if self.base_of(student, method) == SELF_TRAINED[row]]
 
     def sees_unlabelled(self, method: str) -> bool:
         """Whether a method trains on the unlabelled frames too."""
@@ -361,6 +363,28 @@ def _not_a_name(name: str) -> str:
     return f"becomes part of a folder's name: letters, digits and + . _ - only, got {name!r}"
 
 
+def _label_problems(plan: Plan) -> list[str]:
+    """Methods on unlabelled frames without labels, or with others than those that have the same control."""
+    problems = []
+    methods = [name for name in plan.unlabelled if name in plan.methods]
+    for student in plan.students:
+        labels = {method: plan.block(student, method).get("LABELS") for method in methods}
+        problems += [
+            f"UNLABELLED: {method} needs LABELS, with which the teacher labels the frames"
+            for method, block in labels.items()
+            if block is None
+        ]
+        for row, base in SELF_TRAINED.items():
+            alike = [method for method in methods if plan.base_of(student, method) == base]
+            problems += [
+                f"UNLABELLED: {method} has other LABELS than {alike[0]}, and {row} is the control of both; give them "
+                "the same, or make two plans"
+                for method in alike
+                if labels[method] != labels[alike[0]]
+            ]
+    return problems
+
+
 def _reference_problems(plan: Plan) -> list[str]:
     """Names that are nowhere else in the plan, and blocks that hold what the plan itself writes."""
     problems = [
@@ -385,10 +409,7 @@ def _reference_problems(plan: Plan) -> list[str]:
     problems += [f"PAIRS: {name} is compared with itself; name two methods" for name in same]
     if plan.unlabelled and plan.data.unlabelled is None:
         problems.append("UNLABELLED: DATA.UNLABELLED is missing, the frames that these methods train on")
-    for student in plan.students:
-        for method in filter(plan.methods.__contains__, plan.unlabelled):
-            if plan.block(student, method).get("LABELS") is None:
-                problems.append(f"UNLABELLED: {method} needs LABELS, with which the teacher labels the frames")
+    problems += _label_problems(plan)
     blocks = {f"METHODS.{name}": block for name, block in plan.methods.items()}
     for name, student in plan.students.items():
         blocks |= {f"STUDENTS.{name}.METHODS.{method}": block for method, block in student.methods.items()}

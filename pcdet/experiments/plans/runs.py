@@ -191,6 +191,8 @@ class Runs:
         command += ["--output_dir", self.relative(folder), "--epochs", str(run.epochs), "--seed", str(run.seed)]
         command += ["--ckpt_save_interval", str(run.epochs)]  # a killed one goes on from latest_model.pth
         command += self.flags + (self.teacher_flags(run.subject, teacher) if distils else [])
+        if run.method in SELF_TRAINED:
+            command += ["--pretrained_model", self.relative(self._checkpoint_of(teacher))]
         facts = {"model": self.config(file), "epochs": run.epochs, "seed": run.seed, "precision": self.precision}
         facts |= {"flags": self.flags, "frames": self.splits.digests}
         if distils:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pcdet.experiments.quickstart.comparison import Row
-from pcdet.experiments.results.schema import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
+from pcdet.experiments.results.schema import (
+    CONTROLS,
+    PLAIN,
+    SELF_TRAINED,
+    SLICES,
+    TEACHER,
+    Comparison,
+    Results,
+    Run,
+)
 from pcdet.registry import nearest_name
 
 
@@ -99,7 +108,7 @@ class Reported:
     def methods(self, student: str) -> list[str]:
         """The student's methods that have a report at any length: the controls first, then in the plan's order."""
         found = [key.method for key in self.groups if key.student == student]
-        return list(dict.fromkeys([m for m in (PLAIN, SLICES) if m in found] + found))
+        return list(dict.fromkeys([m for m in (PLAIN, SLICES, *SELF_TRAINED) if m in found] + found))
 
     def lengths(self, student: str, method: str) -> list[float]:
         """Lengths with a report, rising."""

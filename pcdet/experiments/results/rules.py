@@ -9,7 +9,16 @@ from typing import Any
 
 from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
 from pcdet.experiments.results.groups import Key, groups_of_runs
-from pcdet.experiments.results.schema import CONTROLS, PLAIN, SLICES, TEACHER, Comparison, Results, Run
+from pcdet.experiments.results.schema import (
+    CONTROLS,
+    PLAIN,
+    SELF_TRAINED,
+    SLICES,
+    TEACHER,
+    Comparison,
+    Results,
+    Run,
+)
 from pcdet.registry import nearest_name
 
 ROUNDING = 1e-6  # points of mAP by which two ways to add up the same numbers may differ
@@ -137,7 +146,8 @@ def _agrees_with_runs(own: Comparison, results: Results, groups: Mapping[Key, Se
         near = nearest_name(own.control, {*CONTROLS, *methods})
         yield f"control: must be a control or a method with runs, got {own.control!r}; {near}"
         return
-    method = own.control if own.control in methods else SLICES if own.control.startswith(SLICES) else PLAIN
+    has_a_row = own.control in methods or own.control in SELF_TRAINED
+    method = own.control if has_a_row else SLICES if own.control.startswith(SLICES) else PLAIN
     sides = []
     for name, length in ((own.method, own.length), (method, own.control_length)):
         runs = next((g for key, g in groups.items() if key[1:] == (own.student, name, length)), None)

@@ -64,7 +64,7 @@ class Run:
 
     Attributes:
         id: unlike any other run's, such as ``4x/fitnet/x1/seed0``.
-        teacher: the teacher that this run is, or that of its student.
+        teacher: the teacher that this run is, or that of its student; a self-trained student learns from itself.
         student: None for a teacher.
         method: a method of the plan, ``plain``, ``slices``, a row of ``SELF_TRAINED`` or ``teacher``.
         length: of the training, as a multiple of the student's epochs in the plan.
@@ -74,7 +74,8 @@ class Run:
         stage: of the plan in which the run was first needed.
         folder: from the plan's output folder.
         run: what of its ``run.json`` the result depends on.
-        training_macs: multiply-accumulates of the whole training, with the teacher's forward passes and the losses.
+        training_macs: multiply-accumulates of the whole training, with the teacher's forward passes and the losses; of
+            a self-trained student with those of the training that it begins with.
         train_cpu_s: CPU seconds of the training; None where nothing tells.
         train_wall_s: seconds of the training; None where nothing tells.
         params: learnable values of the trained detector.

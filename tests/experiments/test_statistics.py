@@ -11,9 +11,13 @@ from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores, 
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
 from pcdet.datasets.kitti.kitti_object_eval_python.matching import Problem
 from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import Pairs
-from pcdet.experiments.plans.statistics import bootstrap_gains, holm, paired_gain
+from pcdet.experiments.plans.statistics import Bootstrap, holm, paired_gain
 
 # ---- gains over seeds
+
+
+def bootstrap_gains(own, control, resamples=1000, seed=0):
+    return Bootstrap(resamples, seed).gains(own, control)
 
 
 def test_the_interval_is_that_of_a_t_table():
@@ -227,6 +231,16 @@ def test_runs_are_drawn_in_pairs():
 
 def test_both_sides_have_the_same_frames(runs):
     assert bootstrap_gains(runs[0], runs[0], resamples=50).tolist() == [0] * 50
+
+
+def test_a_run_that_is_compared_with_many_is_scored_once_and_gains_as_in_a_comparison_alone(runs, monkeypatch):
+    alone = [bootstrap_gains(own, control, resamples=40).tolist() for own, control in itertools.permutations(runs, 2)]
+    scored, score = [], FrameScores.mean_ap
+    monkeypatch.setattr(FrameScores, "mean_ap", lambda run, copies: scored.append(id(run)) or score(run, copies))
+    bootstrap = Bootstrap(resamples=40)
+    together = [bootstrap.gains(own, control).tolist() for own, control in itertools.permutations(runs, 2)]
+    assert together == alone
+    assert sorted(scored) == sorted({id(run) for side in runs for run in side})
 
 
 def test_a_seed_gives_the_same_resamples_and_another_seed_others(runs):

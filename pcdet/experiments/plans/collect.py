@@ -9,7 +9,7 @@ from typing import Any
 from pcdet.experiments.plans.laboratory import Laboratory
 from pcdet.experiments.plans.runs import Run
 from pcdet.experiments.plans.scores import METRICS, mean_ap
-from pcdet.experiments.plans.statistics import bootstrap_gains, holm, paired_gain
+from pcdet.experiments.plans.statistics import Bootstrap, holm, paired_gain
 from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, RunFacts
 
 RESAMPLES = 1000
@@ -91,6 +91,7 @@ class Comparisons:
         self.laboratory, self.plan = laboratory, laboratory.plan
         self.map_of = cache(self._map_of)
         self.frames_of = cache(self._frames_of)
+        self.bootstrap = Bootstrap(RESAMPLES)
         self._seeds: dict[tuple[str, str, float], list[int]] = {}
         for run in laboratory.wanted.values():
             if run.method != TEACHER and laboratory.is_reported(run):
@@ -142,7 +143,7 @@ class Comparisons:
         resampled = None
         if len(seeds) > 1:
             frames = [[self.frames_of(*side, seed, metric) for seed in seeds] for side in (own, base)]
-            resampled = bootstrap_gains(*frames, resamples=RESAMPLES)
+            resampled = self.bootstrap.gains(*frames)
         gain = paired_gain(*sides, bootstrap=resampled)
         cost = [self.laboratory.training_macs(self._run(*side, seeds[0])) for side in (own, base)]
         return {

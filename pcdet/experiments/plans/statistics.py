@@ -56,7 +56,7 @@ def paired_gain(own: Sequence[float], control: Sequence[float], bootstrap: Seque
     Args:
         own: one number a seed, such as mAP.
         control: the same of the control, in the same order of seeds.
-        bootstrap: mean gains of resamples, from `bootstrap_gains`.
+        bootstrap: mean gains of resamples, from `Bootstrap.gains`.
 
     Returns:
         The gain. Differences that are one number have an interval of no width, as the formula says.
@@ -109,35 +109,52 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def bootstrap_gains(
-    own: Sequence[FrameScores], control: Sequence[FrameScores], resamples: int = 1000, seed: int = 0
-) -> np.ndarray:
+class Bootstrap:
     """Mean gains in mAP where seeds and test frames are drawn anew, both with replacement.
 
     A resample draws as many pairs of runs as there are, and as many frames as there are; its frames are the same for
-    all of its runs, since a test set with harder frames is harder for all of them.
+    all of its runs, since a test set with harder frames is harder for all of them. All calls draw the same frames, so
+    that a run that is compared with many others is scored once.
 
     Args:
-        own: counts of one run a seed, from `frame_scores`.
-        control: those of the control, in the same order of seeds.
         resamples: R, how many to draw.
-        seed: of the draws. The same seed gives the same numbers, and draws the same frames for any two runs.
-
-    Returns:
-        (R,) gains in percent, each the mean over the drawn pairs of mAP(own) - mAP(control).
+        seed: of the draws. The same seed gives the same numbers.
 
     Raises:
-        ValueError: no runs, different numbers of them, runs of different test frames, classes, metrics or
-            difficulties, or no resamples.
+        ValueError: no resamples.
     """
-    _check_comparable(own, control)
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
-    rng = np.random.default_rng(seed)
-    frames = _draws(rng, own[0].num_frames, resamples)
-    pairs = _draws(rng, len(own), resamples)
-    gains = [a.mean_ap(frames) - b.mean_ap(frames) for a, b in zip(own, control, strict=True)]
-    return np.sum(pairs * np.transpose(gains), axis=1) / len(own)
+
+    def __init__(self, resamples: int = 1000, seed: int = 0):
+        if resamples < 1:
+            raise ValueError(f"resamples must be at least 1, got {resamples}")
+        self.resamples, self.seed = resamples, seed
+        self._maps: dict[int, tuple[FrameScores, np.ndarray]] = {}  # by identity of the run, which is kept with it
+
+    def gains(self, own: Sequence[FrameScores], control: Sequence[FrameScores]) -> np.ndarray:
+        """Compares runs with controls.
+
+        Args:
+            own: counts of one run a seed, from `frame_scores`.
+            control: those of the control, in the same order of seeds.
+
+        Returns:
+            (R,) gains in percent, each the mean over the drawn pairs of mAP(own) - mAP(control).
+
+        Raises:
+            ValueError: no runs, different numbers of them, or runs of different test frames, classes, metrics or
+                difficulties.
+        """
+        _check_comparable(own, control)
+        rng = np.random.default_rng(self.seed)
+        frames = _draws(rng, own[0].num_frames, self.resamples)
+        pairs = _draws(rng, len(own), self.resamples)
+        gains = [self._map_of(a, frames) - self._map_of(b, frames) for a, b in zip(own, control, strict=True)]
+        return np.sum(pairs * np.transpose(gains), axis=1) / len(own)
+
+    def _map_of(self, run: FrameScores, frames: np.ndarray) -> np.ndarray:
+        if id(run) not in self._maps:
+            self._maps[id(run)] = run, run.mean_ap(frames)
+        return self._maps[id(run)][1]
 
 
 def _draws(rng: np.random.Generator, num: int, resamples: int) -> np.ndarray:

@@ -32,6 +32,7 @@ METHOD_COLOURS = (  # Paul Tol's muted palette
 )  # fmt: skip
 METHOD_MARKERS = "sD^vPX<>p"
 PLAIN_COLOUR = "#000000"
+FEW_SEEDS = 2
 BETWEEN_METHODS = 0.7  # empty lines of the forest plot between two methods
 SEEDS_BELOW = 0.3  # of a line: the dots of single seeds stand below their mean
 DODGE = 0.06  # by which lines of the sensitivity plot stand beside each other
@@ -44,11 +45,14 @@ DPI = 130
 def draw_gains(reported: Reported):
     """A forest plot: a row for each method and control, with mean, 95 % interval over seeds, and each seed as a dot.
 
-    A marker is filled where the gain is shown, hollow where it is not. None where nothing was compared.
+    A marker is filled where the gain is shown, hollow where it is not. Comparisons of few seeds are left out where
+    there are others: their intervals, tens of points wide, would hide the rest. None where nothing was compared.
     """
     comparisons = [c for c in reported.results.comparisons if c.control in CONTROL_STYLES]  # no method against another
     if not comparisons:
         return None
+    if max(c.seeds for c in comparisons) > FEW_SEEDS:
+        comparisons = [c for c in comparisons if c.seeds > FEW_SEEDS]
     rows = list(dict.fromkeys((c.student, c.method, c.length) for c in comparisons))
     metrics = [m for m in METRICS if any(c.metric == m for c in comparisons)]
     controls = [c for c in CONTROL_STYLES if any(own.control == c for own in comparisons)]
@@ -120,12 +124,14 @@ def _gain_legend(figure, controls: Sequence[str]) -> None:
 def draw_curves(reported: Reported):
     """3D mAP over the MACs of the training: a line a method, the mean of its seeds with their standard deviation.
 
-    A student's methods are spread over panels of as many as there are colours. None where no student has a report.
+    A student's methods are spread over panels of as many as there are colours, those of several lengths first. None
+    where no student has a report.
     """
     panels = []
     for student in reported.students():
         if reported.lengths(student, PLAIN):
             methods = [m for m in reported.methods(student) if m != PLAIN]
+            methods.sort(key=lambda method: len(reported.lengths(student, method)) == 1)
             parts = range(0, max(len(methods), 1), len(METHOD_COLOURS))
             panels += [(student, methods[start : start + len(METHOD_COLOURS)]) for start in parts]
     if not panels:

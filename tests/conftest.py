@@ -1,5 +1,6 @@
 """Fixtures that every test may use, and the names of cases."""
 
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -87,6 +88,13 @@ def pytest_collection_modifyitems(items):
 def _shared_interpreter_ends():
     yield
     warm_python.close_shared()
+
+
+@pytest.fixture(autouse=True)
+def _plain_logger():
+    """Undoes what commands of tests and fixtures before do to the project's logger: caplog would hear nothing of it."""
+    logger = logging.getLogger("pcdet")
+    logger.handlers[:], logger.level, logger.propagate = [], logging.NOTSET, True
 
 
 def pytest_make_parametrize_id(config, val, argname):

@@ -1,4 +1,3 @@
-import logging
 import shutil
 from pathlib import Path
 
@@ -26,12 +25,3 @@ def prepared_kitti(written_kitti, tmp_path_factory) -> Path:
     root = Path(shutil.copytree(written_kitti, tmp_path_factory.mktemp("prepared") / "kitti"))
     create_kitti_infos(kitti_files.dataset_cfg(), CLASS_NAMES, root, workers=0)
     return root
-
-
-@pytest.fixture(autouse=True)
-def keep_logger():
-    """Undoes what the command lines do to the project's logger."""
-    logger = logging.getLogger("pcdet")
-    kept = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = kept

@@ -102,7 +102,7 @@ def test_the_fake_commands_of_other_tests_write_what_the_real_ones_write(tiny):
         real = json.loads((folder / "output" / "measures" / "half" / method / "measure.json").read_text())
         fake = fake_commands.measures_of(block, is_teacher=False)
         assert shape_of(fake) == shape_of({key: value for key, value in real.items() if key in fake})
-        assert {"batches", "warm_steps"} == real.keys() - fake.keys()
+        assert {"batches", "epochs", "warm_steps"} == real.keys() - fake.keys()
 
 
 def shape_of(content):

@@ -150,7 +150,8 @@ def measure() -> None:
     tell("starts.txt", str(Path(args.json).parent))
     report = measures_of(kd, Path(args.cfg_file).stem == "teacher")
     Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-    replace(Path(args.json), json.dumps(report | {"batches": args.batches, "warm_steps": args.warm_steps}))
+    report |= {name: getattr(args, name) for name in ("batches", "warm_steps", "epochs")}
+    replace(Path(args.json), json.dumps(report))
 
 
 def measures_of(kd: dict, is_teacher: bool) -> dict:

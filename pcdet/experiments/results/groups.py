@@ -7,16 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pcdet.experiments.quickstart.comparison import Row
-from pcdet.experiments.results.schema import (
-    CONTROLS,
-    PLAIN,
-    SELF_TRAINED,
-    SLICES,
-    TEACHER,
-    Comparison,
-    Results,
-    Run,
-)
+from pcdet.experiments.results.schema import CONTROLS, PLAIN, SELF_TRAINED, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
 
 

@@ -9,16 +9,7 @@ from typing import Any
 
 from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
 from pcdet.experiments.results.groups import Key, groups_of_runs
-from pcdet.experiments.results.schema import (
-    CONTROLS,
-    PLAIN,
-    SELF_TRAINED,
-    SLICES,
-    TEACHER,
-    Comparison,
-    Results,
-    Run,
-)
+from pcdet.experiments.results.schema import CONTROLS, PLAIN, SELF_TRAINED, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
 
 ROUNDING = 1e-6  # points of mAP by which two ways to add up the same numbers may differ

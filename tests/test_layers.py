@@ -25,6 +25,14 @@ ALLOWED = {
     "pcdet.config": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.registry", "pcdet.utils"),
     "pcdet.api": ("pcdet.config", "pcdet.datasets", "pcdet.models", "pcdet.engine", "pcdet.utils", "pcdet.registry"),
     "pcdet.experiments": ("pcdet.experiments", "pcdet.config", "pcdet.datasets", "pcdet.registry", "pcdet.utils"),
+    "pcdet.audit": (
+        "pcdet.audit",
+        "pcdet.experiments",
+        "pcdet.datasets",
+        "pcdet.ops",
+        "pcdet.registry",
+        "pcdet.utils",
+    ),
     "pcdet.cli": ("pcdet",),
     "pcdet.doctor": (),
     "pcdet.testing": ("pcdet",),
@@ -38,7 +46,18 @@ RUN_AS_PROGRAMS = (
     "pcdet.doctor",
 )
 # What may be absent, or takes long to import: importing any module must do without. One file imports spconv.
-OPTIONAL = ("spconv", "cumm", "tensorboardX", "matplotlib", "shapely", "onnx", "nuscenes", "optuna", "submitit")
+OPTIONAL = (
+    "spconv",
+    "cumm",
+    "tensorboardX",
+    "matplotlib",
+    "shapely",
+    "onnx",
+    "nuscenes",
+    "optuna",
+    "submitit",
+    "plotly",
+)
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -252,7 +271,7 @@ sys.exit(bool(failed))
 
 def test_every_module_imports_without_optional_packages_and_without_a_gpu():
     names = [name for name, _ in modules() if not name.endswith("__main__")]
-    blocked = ("spconv", "cumm", "tensorboardX", "matplotlib", "optuna", "submitit")
+    blocked = ("spconv", "cumm", "tensorboardX", "matplotlib", "optuna", "submitit", "plotly")
     code = IMPORT_ALL.format(optional=blocked, names=names)
     environment = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPO_ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(

@@ -1,32 +1,40 @@
 """Which ops ``setup.py`` builds: run under a torch that says which CUDA it is built for, and without toolkits."""
 
+import json
 import os
-import runpy
-import sys
+import re
 
 import pytest
-import torch
+from support import warm_python
 
+# A process of its own: which distutils setuptools finds depends on what a process has imported before.
+RUN = """
+import json, os, runpy, sys
+from pathlib import Path
+import torch
 from pcdet.utils import cuda_toolkit
+cuda, empty = json.loads(sys.argv[1]), sys.argv[2]
+cuda_toolkit.USUAL_HOME, sys.prefix, sys.argv = Path(empty) / "usual", empty, ["setup.py", "--version"]
+torch.version.cuda = cuda
+names = runpy.run_path("setup.py")
+print("with CUDA:", names["WITH_CUDA"])
+"""
 
 
 @pytest.fixture
-def run_setup(monkeypatch, repo_root, tmp_path):
-    """run_setup(cuda, **environment): ``setup.py --version``, which builds nothing; returns the module's names."""
-    for name in ("CUDA_HOME", "CUDA_PATH", "FORCE_CUDA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(cuda_toolkit, "USUAL_HOME", tmp_path / "usual")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["setup.py", "--version"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(repo_root)
+def run_setup(repo_root, tmp_path):
+    """run_setup(cuda, then, **environment): exit status and output of ``setup.py --version``, which builds nothing.
 
-    def run(cuda, **environment):
-        monkeypatch.setattr(torch.version, "cuda", cuda)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        return runpy.run_path("setup.py")
+    ``then`` is code that runs behind it, with the file's names in ``names``.
+    """
+    clean = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH", "FORCE_CUDA")}
+
+    def run(cuda, then="", **environment):
+        args = ["-c", RUN + then, json.dumps(cuda), tmp_path]
+        env = {**clean, "PATH": str(tmp_path), **environment}
+        with warm_python.shared().start(args, cwd=repo_root, env=env) as command:
+            printed = command.stdout.read()
+            return command.wait(), printed
 
     return run
 
@@ -41,19 +49,24 @@ def run_setup(monkeypatch, repo_root, tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_ends_with_what_is_missing(run_setup, cuda, environment, said):
-    with pytest.raises(SystemExit, match=said):
-        run_setup(cuda, **environment)
+    status, printed = run_setup(cuda, **environment)
+    assert status == 1
+    assert re.search(said, printed), printed
+    assert "Traceback" not in printed
 
 
-def test_without_a_fitting_nvcc_the_cpu_ops_are_built_and_it_is_said(run_setup, capsys):
-    assert run_setup("13.0")["WITH_CUDA"] is False
-    assert "only the CPU ops are built: torch " in capsys.readouterr().err
+def test_without_a_fitting_nvcc_the_cpu_ops_are_built_and_it_is_said(run_setup):
+    status, printed = run_setup("13.0")
+    assert (status, printed.splitlines()[-1]) == (0, "with CUDA: False")
+    assert "only the CPU ops are built: torch " in printed
 
 
 @pytest.mark.parametrize(("cuda", "environment"), [(None, {}), ("13.0", {"FORCE_CUDA": "0", "CUDA_HOME": "/none"})])
-def test_ops_for_the_cpu_alone_need_no_words(run_setup, cuda, environment, capsys):
-    assert run_setup(cuda, **environment)["WITH_CUDA"] is False
-    assert capsys.readouterr().err == ""
+def test_ops_for_the_cpu_alone_need_no_words(run_setup, cuda, environment):
+    status, printed = run_setup(cuda, **environment)
+    version, said = printed.splitlines()
+    assert (status, said) == (0, "with CUDA: False")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
 
 
 def test_the_toolkit_that_fits_becomes_the_one_of_torch(run_setup, tmp_path):
@@ -64,6 +77,6 @@ def test_the_toolkit_that_fits_becomes_the_one_of_torch(run_setup, tmp_path):
         (home / file).touch()
     (home / "bin/nvcc").write_text("#!/bin/sh\necho 'release 13.0, V13.0.88'\n")
     (home / "bin/nvcc").chmod(0o755)
-    choose_cuda = run_setup(None)["choose_cuda"]
-    torch.version.cuda = "13.0"
-    assert choose_cuda() and os.environ["CUDA_HOME"] == str(home)
+    then = "torch.version.cuda = '13.0'\nprint(names['choose_cuda'](), os.environ['CUDA_HOME'])"
+    status, printed = run_setup(None, then=then)
+    assert (status, printed.splitlines()[-1]) == (0, f"True {home}")

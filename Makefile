@@ -157,7 +157,8 @@ lab: setup
 	@cd tools && "$(PY)" experiment.py --plan cfgs/experiments/lab_$(DETECTOR).yaml --jobs $(JOBS)
 
 test: setup $(DEV)
-	$(PYTEST) -n $(JOBS) --dist loadscope --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"
+	$(PYTEST) -n $(JOBS) --dist loadscope --no-loadscope-reorder \
+	  --cov --cov-report term:skip-covered --cov-fail-under 85 -m "not gpu"
 
 lint: $(DEV)
 	$(VENV)/bin/ruff check .

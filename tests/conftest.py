@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 # One thread a process: the suite runs several processes side by side. Set before numpy and torch are imported.
@@ -71,7 +72,13 @@ def device(request) -> torch.device:
 
 
 def pytest_collection_modifyitems(items):
-    """Stops where a test marked ``gpu`` does not ask for the device: it would pass and have run on no GPU."""
+    """Files of few tests first; stops where a test marked ``gpu`` does not ask for the device.
+
+    Such a test would pass and have run on no GPU. Files of few tests are those of whole trainings: begun last, they
+    would keep one process busy for minutes while the others have nothing left to do.
+    """
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
     for item in items:
         if item.get_closest_marker("gpu") and not {"gpu", "device"} & set(item.fixturenames):
             raise pytest.UsageError(f"{item.nodeid} is marked gpu: take its device from the fixture gpu or device")

@@ -3,13 +3,19 @@
 import json
 import os
 import pickle
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import yaml
 from easydict import EasyDict
 from support import fake_commands, warm_python
+from support.fake_tools import same
 from support.tiny_model import TOOLS, write_tiny_model
 
 from pcdet.config import cfg_from_yaml_file
@@ -103,6 +109,35 @@ def test_the_fake_commands_of_other_tests_write_what_the_real_ones_write(tiny):
         fake = fake_commands.measures_of(block, is_teacher=False)
         assert shape_of(fake) == shape_of({key: value for key, value in real.items() if key in fake})
         assert {"batches", "epochs", "warm_steps"} == real.keys() - fake.keys()
+
+
+def test_a_plan_killed_at_three_moments_ends_with_the_results_of_the_one_that_was_not(tiny):
+    """SIGKILL for the plan and all of its real trainings, wherever they are."""
+    if os.environ.get("PCDET_ALL_PLANS") != "1":
+        pytest.skip("trains the tiny plan again, which takes minutes; set PCDET_ALL_PLANS=1 to run it")
+    folder, undisturbed = tiny
+    output = (folder / "output").rename(folder / "undisturbed").with_name("output")  # commands name their folder
+    flags, chance = ["--plan", folder / "plan.yaml", "--output_dir", output, "--jobs", "2"], random.Random(0)
+    try:
+        for jobs in (1, 4, 9):  # that have begun
+            with start_alone("experiment.py", *flags) as command:
+                while len(list(output.rglob("job.json"))) < jobs:
+                    assert command.poll() is None
+                    time.sleep(0.05)
+                time.sleep(chance.uniform(0, 4))
+                os.killpg(command.pid, signal.SIGKILL)
+            assert command.returncode == -signal.SIGKILL
+        assert not (output / "results.json").exists()
+        run_tool("experiment.py", *flags)
+        assert same(read_results(output / "results.json")) == same(undisturbed)
+    finally:
+        shutil.rmtree(output)
+        (folder / "undisturbed").rename(output)
+
+
+def start_alone(name, *flags):
+    """A command of tools/ that leads a group of processes, so that one signal ends all of it."""
+    return subprocess.Popen([sys.executable, TOOLS / name, *flags], cwd=TOOLS, start_new_session=True)
 
 
 def shape_of(content):

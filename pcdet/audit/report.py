@@ -10,7 +10,8 @@ import numpy as np
 
 Role = Literal["teacher", "control", "student"]
 Verdict = Literal["gain", "loss", "not shown"]
-# How a detection ends: it finds an object, or it is one of the errors, in the order in which they are asked for.
+# How a detection ends: it finds an object, or it is one of the errors, in the order in which they are asked for. Of
+# heading, size and localisation it is the one whose correction leaves the highest overlap, where several would do.
 TRUE = "true"
 ERRORS = ("duplicate", "heading", "size", "localisation", "several", "class", "background")
 IGNORED = "ignored"  # it lies on an object that counts neither for nor against it
@@ -41,7 +42,7 @@ class Group:
 
     Attributes:
         by: what they have in common: ``class``, ``distance``, ``points``, or an attribute of the data set's labels.
-        value: of that, for a reader, such as ``20-40 m``.
+        value: of that, for a reader, such as ``20-40 m``; ``all`` for every object (``class``, ``ALL``).
         class_name: the class, or ``ALL``.
         objects: how many.
         recall: model -> fraction found, a mean over its seeds.
@@ -63,7 +64,8 @@ class GroupGain:
         control: name of a model.
         group: index into ``Audit.groups``.
         gain: difference of the recalls.
-        interval: 95 %, bootstrap over frames, and over seeds where there are several.
+        interval: 95 %, bootstrap over frames, and over seeds where there are several; from -1 to 1, which is all that
+            a difference can be, for a group in too few frames to draw from.
         verdict: by the interval; ``not shown`` where it holds zero.
         teacher_worse: whether the teacher finds fewer objects of the group than the control; None without a teacher.
     """
@@ -96,7 +98,9 @@ class ErrorCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Lines over the score threshold, for one model and class; mean over seeds.
+    """Lines over the score threshold, for one model and class; mean over seeds, of precision over those that detect.
+
+    Thresholds from which no seed detects anything are left out: curves may differ in their length.
 
     Attributes:
         model: its name.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from pcdet.datasets.augmentor import DataAugmentor
 from pcdet.datasets.collate import collate_batch
 from pcdet.datasets.config import DataConfig, encoder_node
 from pcdet.datasets.errors import DataError
+from pcdet.datasets.frame_labels import FrameLabels, MatchingRule, labels_of_sample
 from pcdet.datasets.processor import DataProcessor
 from pcdet.datasets.seeding import SAMPLE, draw_seed, generator_for
 from pcdet.registry import POINT_ENCODERS, build_from_cfg, parse_node
@@ -49,9 +50,11 @@ class DatasetTemplate(Dataset):
 
     Attributes:
         SCHEMA: the keys that DATA_CONFIG may have; further ones go into a subclass of ``DataConfig``.
+        LABEL_ATTRIBUTES: what ``frame_labels`` tells of an object beside its box, each with its values in order.
     """
 
     SCHEMA: type = DataConfig
+    LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(
         self,
@@ -134,6 +137,30 @@ class DatasetTemplate(Dataset):
         A data set that can tell without reading its clouds should: a training on names that no label has is refused.
         """
         return None
+
+    def frame_labels(self, index: int) -> FrameLabels | None:
+        """The labels of a frame, for whoever asks single objects; None without labels.
+
+        By default those of ``load_frame``: its cloud is read, and the points in each box are counted.
+
+        Raises:
+            DataError: the labels cannot be used; the frame is named.
+        """
+        return labels_of_sample(self.load_frame(index))
+
+    def matching_rules(self) -> dict[str, MatchingRule]:
+        """Class -> when a detection finds an object of it.
+
+        By default a 3D overlap of at least 0.5, or with MAP_CLASS_TO_KITTI the one that ``evaluation`` asks for.
+
+        Raises:
+            ValueError: a class, by MAP_CLASS_TO_KITTI, that KITTI's evaluation does not know.
+        """
+        if self.config.map_class_to_kitti is None:
+            return {name: MatchingRule("overlap", 0.5) for name in self.class_names}
+        from pcdet.datasets.kitti.object_labels import kitti_matching_rules
+
+        return kitti_matching_rules(self.class_names, self.config.map_class_to_kitti)
 
     def __len__(self) -> int:
         return self.num_frames() * self.total_epochs

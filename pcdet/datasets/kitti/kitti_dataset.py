@@ -8,16 +8,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from pcdet.datasets.dataset import DatasetTemplate, prediction_arrays
 from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.file_names import frame_file
+from pcdet.datasets.frame_labels import FrameLabels, MatchingRule
 from pcdet.datasets.kitti.info_checks import check_infos
 from pcdet.datasets.kitti.kitti_infos import create_kitti_infos
 from pcdet.datasets.kitti.kitti_utils import (
@@ -29,13 +30,19 @@ from pcdet.datasets.kitti.kitti_utils import (
     write_result_file,
 )
 from pcdet.datasets.kitti.lidar_annos import in_kitti_classes, kitti_classes
+from pcdet.datasets.kitti.object_labels import (
+    DIFFICULTY,
+    OCCLUSION,
+    boxes_of_objects,
+    kitti_matching_rules,
+    labels_of_info,
+)
 from pcdet.datasets.pickles import read_pickle
 from pcdet.datasets.point_files import read_points
 from pcdet.datasets.results import in_frame_order, repeated_frames
 from pcdet.registry import DATASETS
 from pcdet.utils.box_utils import (
     boxes3d_kitti_camera_to_imageboxes,
-    boxes3d_kitti_camera_to_lidar,
     boxes3d_lidar_to_kitti_camera,
 )
 from pcdet.utils.calibration_kitti import Calibration
@@ -59,6 +66,8 @@ class KittiDataset(DatasetTemplate):
         root_split_path: folder of the split's frames.
         bad_frames: frames left out because of SKIP_BAD_FRAMES.
     """
+
+    LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {"occlusion": OCCLUSION, "difficulty": DIFFICULTY}
 
     def find_frames(self) -> None:
         """Reads the info files of the split, and tells what is missing."""
@@ -234,17 +243,26 @@ class KittiDataset(DatasetTemplate):
         return sample
 
     def _labels(self, annos: dict, calib: Calibration) -> dict:
-        cared = annos["name"] != "DontCare"
-        camera = np.concatenate(
-            [annos["location"][cared], annos["dimensions"][cared], annos["rotation_y"][cared][:, None]], axis=1
-        ).astype(np.float64)
-        labels = {
-            "gt_names": annos["name"][cared],
-            "gt_boxes": boxes3d_kitti_camera_to_lidar(camera.reshape(-1, 7), calib).astype(np.float32),
-        }
+        is_object, boxes = boxes_of_objects(annos, calib)
+        labels = {"gt_names": annos["name"][is_object], "gt_boxes": boxes.astype(np.float32)}
         if "gt_boxes2d" in self.config.get_item_list:
-            labels["gt_boxes2d"] = annos["bbox"][cared].astype(np.float32)
+            labels["gt_boxes2d"] = annos["bbox"][is_object].astype(np.float32)
         return labels
+
+    def frame_labels(self, index: int) -> FrameLabels | None:
+        """The labels of a frame, from its info: points in the camera's view, occlusion, difficulty, neighbour classes.
+
+        The difficulty is the easiest level at which the evaluation counts the object. None without labels.
+        """
+        return labels_of_info(self.kitti_infos[index], self.class_names, self.config.map_class_to_kitti)
+
+    def matching_rules(self) -> dict[str, MatchingRule]:
+        """Class -> the strict 3D overlap of KITTI's evaluation.
+
+        Raises:
+            ValueError: a class that the evaluation does not know.
+        """
+        return kitti_matching_rules(self.class_names, self.config.map_class_to_kitti)
 
     # --------------------------------------------------------------------------------------------------------- results
 

@@ -70,7 +70,7 @@ def paired_gain(own: Sequence[float], control: Sequence[float], bootstrap: Seque
             f"own and control must hold one number for each of the same seeds, got {len(own)} and {len(control)}"
         )
     differences = own - control
-    between = None if bootstrap is None else _percentile_interval(_numbers("bootstrap", bootstrap))
+    between = None if bootstrap is None else percentile_interval(_numbers("bootstrap", bootstrap))
     num = len(differences)
     return Gain(
         mean=float(differences.mean()),
@@ -146,8 +146,8 @@ class Bootstrap:
         """
         _check_comparable(own, control)
         rng = np.random.default_rng(self.seed)
-        frames = _draws(rng, own[0].num_frames, self.resamples)
-        pairs = _draws(rng, len(own), self.resamples)
+        frames = draws(rng, own[0].num_frames, self.resamples)
+        pairs = draws(rng, len(own), self.resamples)
         gains = [self._map_of(a, frames) - self._map_of(b, frames) for a, b in zip(own, control, strict=True)]
         return np.sum(pairs * np.transpose(gains), axis=1) / len(own)
 
@@ -157,7 +157,7 @@ class Bootstrap:
         return self._maps[id(run)][1]
 
 
-def _draws(rng: np.random.Generator, num: int, resamples: int) -> np.ndarray:
+def draws(rng: np.random.Generator, num: int, resamples: int) -> np.ndarray:
     """(R, num) how often each of ``num`` things is among ``num`` draws with replacement."""
     return rng.multinomial(num, np.full(num, 1 / num), size=resamples)
 
@@ -181,7 +181,8 @@ def _t_interval(own: np.ndarray, control: np.ndarray) -> Interval:
     return float(interval.low), float(interval.high)
 
 
-def _percentile_interval(values: np.ndarray) -> Interval:
+def percentile_interval(values: np.ndarray) -> Interval:
+    """The 95 % interval between the percentiles of (R,) numbers of resamples."""
     outside = (1 - CONFIDENCE) / 2 * 100
     low, high = np.percentile(values, [outside, 100 - outside])
     return float(low), float(high)

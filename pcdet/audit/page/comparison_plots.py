@@ -1,0 +1,86 @@
+"""Plots of a comparison: accuracy against cost, and gains over the controls."""
+
+from __future__ import annotations
+
+import statistics
+
+from pcdet.audit.page.blocks import Plot
+from pcdet.audit.page.comparison_rows import Compared, interval_of
+from pcdet.audit.page.figures import errors_of, figure, label, marker
+from pcdet.experiments.quickstart.comparison import METRICS
+from pcdet.utils.palette import FIXED, styles_of
+
+COSTS = {  # what stands on the axis -> a row's number
+    "parameters": lambda row: row["params"],
+    "MACs of a frame": lambda row: row["macs"] + row.get("sparse_macs", 0),
+    "milliseconds a frame": lambda row: row["ms_per_frame"],
+    "CPU seconds of the training": lambda row: row["train_cpu_s"],
+}
+
+
+def comparison_cost_plot(compared: Compared) -> Plot:
+    """A point a model, a view a cost and metric."""
+    note = "Mean over seeds, with one standard deviation. Up and to the left is better."
+    plot = Plot("comparison-cost", "Accuracy against cost: the comparison", note, ["cost", "metric"])
+    styles = {**styles_of(compared.rows), compared.teacher: FIXED["teacher"]}
+    for cost, number in COSTS.items():
+        known = [name for name, row in compared.rows.items() if number(row)]
+        for metric in METRICS if known else ():
+            traces = [
+                {
+                    "type": "scatter", "mode": "markers", "name": label(name), "marker": marker(styles[name], 10),
+                    "x": [number(compared.rows[name])], "y": [statistics.mean(compared.scores(name, metric))],
+                    "error_y": errors_of([compared.scores(name, metric)]), "text": [label(name)],
+                    "hovertemplate": "%{text}<br>%{x:.4s}: %{y:.1f}<extra></extra>",
+                }
+                for name in known
+            ]  # fmt: skip
+            axis = {"title": cost, "rangemode": "tozero"}
+            plot.add([cost, metric.upper()], figure(traces, axis, {"title": f"{metric.upper()} mAP, moderate (%)"}))
+    return plot
+
+
+def comparison_gain_plot(compared: Compared) -> Plot:
+    """A forest plot of the comparison's paired gains."""
+    note = "Points of moderate mAP, seed by seed, with the 95 % interval over seeds; hollow: not shown."
+    plot = Plot("comparison-forest", "Paired gains over every control: the comparison", note, ["metric"])
+    styles = styles_of(compared.controls)
+    for metric in METRICS:
+        gains = [(name, control, gain) for name, control, m, gain in compared.gains() if m == metric]
+        names = [f"{name} over {control}" for name, control, _ in gains]
+        traces = []
+        for place, ((_, control, gain), name) in enumerate(zip(gains, names, strict=True)):
+            low, high = gain.interval or (gain.mean, gain.mean)
+            colour = styles[control].colour
+            points = {**marker(styles[control], 9, gain.shown), "line": {"color": colour, "width": 1.6}}
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": label(name),
+                    "showlegend": False,
+                    "x": [gain.mean],
+                    "y": [place],
+                    "marker": points,
+                    "text": [f"{label(name)}: {gain.mean:+.2f} {interval_of(gain)}"],
+                    "hovertemplate": "%{text}<extra></extra>",
+                    "error_x": {
+                        "type": "data",
+                        "symmetric": False,
+                        "array": [high - gain.mean],
+                        "color": colour,
+                        "arrayminus": [gain.mean - low],
+                        "width": 0,
+                    },
+                }  # fmt: skip
+            )
+        if traces:
+            axis = {"tickvals": list(range(len(names))), "ticktext": [label(n) for n in names], "zeroline": False}
+            axis["range"] = [len(names) - 0.4, -0.6]
+            title = {
+                "title": f"gain in {metric.upper()} mAP, moderate (points)",
+                "zerolinewidth": 2,
+                "rangemode": "tozero",
+            }
+            plot.add([metric.upper()], figure(traces, title, axis, height=120 + 24 * len(names)))
+    return plot

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from commands import run
 from easydict import EasyDict
 
 from pcdet import api
@@ -21,7 +22,7 @@ HEAD = 4096 * 12 * 72
 
 @pytest.fixture(scope="module")
 def checkpoints(cfg_file, tmp_path_factory):
-    """Two untrained models of the tiny file in a training's folders; a run record lies beside the second."""
+    """Two untrained models that find something, in a training's folders; a run record lies beside the second."""
     cfg = cfg_from_yaml_file(cfg_file, EasyDict())
     dataset, _, _ = build_dataloader(cfg.DATA_CONFIG, cfg.CLASS_NAMES, 1, False, workers=0, training=False)
     files = []
@@ -29,14 +30,29 @@ def checkpoints(cfg_file, tmp_path_factory):
         path = tmp_path_factory.mktemp(name) / "ckpt" / "checkpoint_epoch_1.pth"
         path.parent.mkdir()
         model = build_network(cfg.MODEL, len(cfg.CLASS_NAMES), dataset)
+        with torch.no_grad():
+            model.dense_head.conv_cls.bias.zero_()  # an untrained head is sure of nothing but background
+            model.dense_head.conv_box.weight.mul_(0.1)  # boxes near their anchors overlap with objects
         torch.save({"model_state": model.state_dict(), "version": "pcdet+test"}, path)
         files.append(path)
     (files[1].parent.parent / "run.json").write_text(json.dumps({"train_cpu_s": 12.5}))
     return files
 
 
+QUICK = ["--device", "cpu", "--workers", "0", "--timed_frames", "1"]
+
+
 def compare(args):
     command.compare(command.parse_args(args))
+
+
+def results_of_test_py(cfg_file, ckpt, folder, tools):
+    """What test.py says of a checkpoint, in the batches and with the threads of compare.py."""
+    args = ["--cfg_file", cfg_file, "--ckpt", ckpt, "--output_dir", folder, "--device", "cpu", "--workers", "0"]
+    run(["test.py", *args, "--batch_size", "4", "--threads", "1"], cwd=tools)
+    (record,) = folder.rglob("run.json")
+    (result,) = json.loads(record.read_text())["results"].values()
+    return result
 
 
 def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file, tmp_path, capsys):
@@ -58,6 +74,34 @@ def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file,
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "gain in moderate mAP" in printed and "over student" in printed and "train CPU s" in printed
+
+
+def test_detections_are_those_of_test_py_in_a_folder_for_each_model_and_seed(checkpoints, cfg_file, tmp_path, tools):
+    teacher, student = checkpoints
+    report, folder = tmp_path / "results.json", tmp_path / "found"
+    models = [("teacher", teacher), ("student+slices", teacher), ("student+slices", student)]
+    args = [word for name, path in models for word in ("--model", name, str(cfg_file), str(path))]
+    compare([*args, *QUICK, "--json", str(report), "--detections", str(folder)])
+
+    written = json.loads(report.read_text())
+    assert written["detections"] == {
+        "teacher": [str(folder / "teacher/seed0/result.pkl")],
+        "student+slices": [str(folder / f"student+slices/seed{k}/result.pkl") for k in range(2)],
+    }
+    assert written["models"] == [[name, str(cfg_file), str(path)] for name, path in models]
+    results_of_test_py(cfg_file, student, tmp_path / "tested", tools)
+    (of_test_py,) = (tmp_path / "tested").rglob("result.pkl")
+    for path, same in zip(sorted(folder.rglob("result.pkl")), (False, True, False), strict=True):
+        assert (path.read_bytes() == of_test_py.read_bytes()) is same, path
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a" * 256])
+def test_a_name_that_is_no_folder_name_is_refused_where_detections_are_asked_for(name, capsys):
+    args = ["--model", "teacher", "t.yaml", "t.pth", "--model", name, "s.yaml", "s.pth"]
+    assert command.parse_args(args).model[1][0] == name
+    with pytest.raises(SystemExit):
+        command.parse_args([*args, "--detections", "found"])
+    assert f"{name!r} cannot be a folder's name" in " ".join(capsys.readouterr().err.split("error: ")[1].split())
 
 
 def test_a_checkpoint_of_another_model_is_told_with_its_row(checkpoints, cfg_file, tmp_path):

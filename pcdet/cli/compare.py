@@ -3,7 +3,7 @@ r"""Compares detectors in one way: AP, parameters, MACs, milliseconds per frame 
     compare.py --model teacher cfgs/kitti_models/pointpillar.yaml TEACHER.pth \
                --model student cfgs/kitti_models/kd/pointpillar_4x.yaml STUDENT.pth --json out.json
 
-The first row is the teacher. Repeating a name adds a seed to its row.
+The first row is the teacher; controls follow, then methods as they are given. Repeating a name adds a seed to its row.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from pcdet.cli.flags import add_precision_flags
 from pcdet.cli.session import log_precision
 from pcdet.config import ConfigError
 from pcdet.engine.precision import Precision
-from pcdet.experiments.quickstart.comparison import Row, comparison_table, gain_table, plot_comparison, write_json
+from pcdet.experiments.quickstart.comparison import Row, comparison_table, gain_table, write_json
+from pcdet.experiments.quickstart.comparison_plot import plot_comparison
 from pcdet.utils.common_utils import create_logger
 from pcdet.utils.cpu_features import read_processor
 from pcdet.utils.model_stats import count_macs, count_parameters
+from pcdet.utils.palette import in_order
 
 LONGEST_NAME = 255  # bytes of a folder's name
 
@@ -161,7 +163,8 @@ def measure(
             row.macs, row.sparse_macs = count_macs(contender.model, contender.batch([0]))
     for name, ms in time_side_by_side(list(first_of.values()), args.timed_frames).items():
         rows[name].ms_per_frame = ms
-    return rows, first_of, detections
+    teacher, *others = rows
+    return {name: rows[name] for name in [teacher, *in_order(others)]}, first_of, detections
 
 
 def facts_of(args: argparse.Namespace, precision: Precision, teacher: Contender) -> Mapping:

@@ -50,6 +50,9 @@ METHODS = tuple(
 )
 # Boxes: what is labelled, what a model finds, and what it gets wrong.
 TRUTH, FOUND, MISSED, FALSE, IGNORED = "#009E73", "#0072B2", "#CC79A7", "#D55E00", "#999999"
+# Boxes that a model finds, by class: none is TRUTH's colour, and those of the three differ in lightness too.
+CLASSES = {"Car": FOUND, "Pedestrian": "#E69F00", "Cyclist": "#CC79A7"}
+OTHER_CLASSES = ("#332288", "#56B4E9", "#882255", "#999933", "#000000")
 SEQUENTIAL = "viridis"  # for importance and other amounts, low to high
 
 
@@ -65,3 +68,13 @@ def styles_of(names: Iterable[str]) -> dict[str, Style]:
         others = sum(style in METHODS for style in styles.values())
         styles[name] = fixed or METHODS[others % len(METHODS)]
     return styles
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order in which everything is drawn and listed: teacher, controls, then the others as they come.
+
+    Args:
+        names: of models or rows.
+    """
+    places = {name: place for place, name in enumerate(FIXED)}
+    return sorted(names, key=lambda name: places.get(ALSO_CALLED.get(name, name), len(places)))

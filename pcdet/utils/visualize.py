@@ -20,10 +20,8 @@ from pcdet.utils.box_utils import (
     boxes_to_corners_3d,
 )
 from pcdet.utils.figures import new_figure, save_figure
+from pcdet.utils.palette import CLASSES, FOUND, OTHER_CLASSES, TRUTH
 
-GT_COLOUR = "#1a9850"
-CLASS_COLOURS = {"Car": "#d73027", "Pedestrian": "#e08214", "Cyclist": "#4575b4", "": "#d73027"}
-OTHER_COLOURS = ("#762a83", "#01665e", "#8c510a", "#c51b7d", "#4d4d4d")
 NEAR_PLANE = 0.1  # metres; edges of boxes are cut there before they are projected
 EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 POINTS_DRAWN = 200_000  # a larger cloud is thinned evenly: more points than pixels show nothing
@@ -195,9 +193,10 @@ def _limits(points, gt: Boxes, pred: Boxes, limits) -> tuple[np.ndarray, np.ndar
 
 def _colours(boxes: Boxes, style: str) -> list[str]:
     if style == "--":
-        return [GT_COLOUR] * len(boxes.boxes)
-    names = boxes.names if boxes.names is not None else [""] * len(boxes.boxes)
-    return [CLASS_COLOURS.get(n) or OTHER_COLOURS[zlib.crc32(n.encode()) % len(OTHER_COLOURS)] for n in names]
+        return [TRUTH] * len(boxes.boxes)
+    if boxes.names is None:
+        return [FOUND] * len(boxes.boxes)
+    return [CLASSES.get(n) or OTHER_CLASSES[zlib.crc32(n.encode()) % len(OTHER_CLASSES)] for n in boxes.names]
 
 
 def _draw_ground_plan(axes, boxes: Boxes, style: str) -> None:
@@ -217,7 +216,7 @@ def _draw_ground_plan(axes, boxes: Boxes, style: str) -> None:
 
 def _legend(axes, gt: Boxes, pred: Boxes) -> None:
     if len(gt.boxes):
-        axes.plot([], [], "--", color=GT_COLOUR, label="ground truth")
+        axes.plot([], [], "--", color=TRUTH, label="ground truth")
     shown = dict(zip(pred.names if pred.names is not None else [], _colours(pred, "-"), strict=False))
     for name, colour in sorted(shown.items()):
         axes.plot([], [], "-", color=colour, label=name)

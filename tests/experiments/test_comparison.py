@@ -4,10 +4,8 @@ import pytest
 
 from pcdet.experiments.quickstart.comparison import (
     Row,
-    _costs,
     comparison_table,
     gain_table,
-    plot_comparison,
     write_json,
 )
 
@@ -82,17 +80,3 @@ def test_sparse_macs_stand_beside_the_dense_ones_where_there_are_any(rows):
     rows["teacher"].sparse_macs = 2_500_000_000
     lines = comparison_table(rows).split("\n\n")[0].splitlines()
     assert "MACs, dense + sparse" in lines[0] and "34.17 G + 2.50 G" in "".join(lines)
-
-
-def test_a_picture_is_written_without_a_display(rows, tmp_path):
-    plot_comparison(rows, tmp_path / "c.png", title="t")
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_students_of_one_size_are_told_apart_by_what_their_training_took(rows):
-    for row, seconds in zip(rows.values(), ([100.0], [30.0, 50.0], [60.0, 60.0]), strict=True):
-        row.train_cpu_s = seconds
-    assert _costs(rows) == ({"teacher": 100.0, "student": 40.0, "kd": 60.0}, "CPU seconds of training")
-    rows["kd"].train_cpu_s = [60.0, None]
-    costs, label = _costs(rows)
-    assert costs["teacher"] == pytest.approx(34.17, abs=0.01) and label == "GMACs per frame"

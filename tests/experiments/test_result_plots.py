@@ -8,8 +8,9 @@ from support.synthetic_results import comparison, large_results, results, run, s
 from pcdet.experiments.results.files import parse_results
 from pcdet.experiments.results.groups import Reported
 from pcdet.experiments.results.page import write_report
-from pcdet.experiments.results.plots import CONTROL_STYLES, METHOD_COLOURS, draw_curves, draw_gains
+from pcdet.experiments.results.plots import draw_curves, draw_gains
 from pcdet.experiments.results.sensitivity import draw_sensitivity
+from pcdet.utils.palette import METHODS, styles_of
 
 pytest.importorskip("matplotlib")
 
@@ -113,12 +114,12 @@ def points(axes, label=None):
 def test_each_gain_is_drawn_with_mean_interval_and_seeds_and_hollow_where_not_shown():
     figure = drawn(draw_gains, small_results)
     axes = figure.axes[0]
-    orange = [line for line in axes.lines if line.get_color() == CONTROL_STYLES["plain at equal compute"][0]]
+    orange = [line for line in axes.lines if line.get_color() == "#E69F00"]
     seeds, interval, mean = orange
     assert list(seeds.get_xdata()) == [-0.6, -0.4]
     assert list(interval.get_xdata()) == [-1.77062, 0.77062]
     assert list(mean.get_xdata()) == [-0.5] and mean.get_markerfacecolor() == "white"
-    black = [line for line in axes.lines if line.get_color() == CONTROL_STYLES["plain"][0]]
+    black = [line for line in axes.lines if line.get_color() == "#000000"]
     assert [line.get_markerfacecolor() for line in black if list(line.get_xdata()) == [2.5]] == ["#000000"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["FitNets [26]", "slices"]
     assert [a.get_xlabel() for a in figure.axes] == [f"gain in {m} mAP, moderate (points)" for m in ("3D", "BEV")]
@@ -143,7 +144,7 @@ def test_no_two_methods_of_a_panel_have_one_colour():
     assert len(figure.axes) == 4  # 13 methods in two panels, for two students
     for axes in figure.axes:
         colours = [c.lines[0].get_color() for c in axes.containers]
-        assert len(set(colours)) == len(colours) <= 1 + len(METHOD_COLOURS)
+        assert len(set(colours)) == len(colours) <= 1 + len(METHODS)
 
 
 def test_sensitivity_has_a_panel_a_setting_and_a_line_for_what_is_held():
@@ -161,5 +162,10 @@ def test_nothing_is_drawn_of_nothing():
     assert draw_curves(reported(results([]))) is None
 
 
-def test_palettes_share_no_colour():
-    assert not {colour for colour, _ in CONTROL_STYLES.values()} & set(METHOD_COLOURS)
+def test_a_row_has_one_style_in_all_pictures_of_a_plan():
+    gains, curves = drawn(draw_gains, large_results), drawn(draw_curves, large_results)
+    over_slices = next(t for t in gains.legends[0].legend_handles if t.get_label() == "over slices")
+    lines = {c.get_label(): c.lines[0] for axes in curves.axes for c in axes.containers}
+    for line in (over_slices, lines["slices"]):
+        assert (line.get_color(), line.get_marker()) == ("#009E73", "^")
+    assert lines["plain"].get_color() == styles_of(["student"])["student"].colour == "#000000"

@@ -7,6 +7,7 @@ import pytest
 from pcdet.datasets.simulated import camera
 from pcdet.datasets.simulated.frame import make_frame
 from pcdet.datasets.simulated.render import png, render
+from pcdet.utils import palette
 from pcdet.utils.calibration_kitti import Calibration
 from pcdet.utils.object3d_kitti import Object3d
 from pcdet.utils.visualize import Boxes, boxes_of_labels, draw_bev, draw_image, read_image
@@ -26,17 +27,18 @@ def calib(tmp_path_factory):
     return Calibration(path)
 
 
-def red_pixels(path):
-    image = read_image(path)
-    return np.argwhere((image[..., 0] > 0.7) & (image[..., 1] < 0.35) & (image[..., 2] < 0.35))
+def pixels_of(colour, path):
+    """(row, column) of the pixels that have a colour, or nearly."""
+    wanted = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    return np.argwhere((np.abs(read_image(path) - wanted) < 0.15).all(axis=-1))
 
 
 def test_a_box_appears_where_it_is_seen_from_above(tmp_path):
     boxes = Boxes(np.array([[30.0, 15.0, -1, 4, 2, 1.5, 0.3]]))
-    red = red_pixels(draw_bev(np.zeros((1, 3)), None, boxes, tmp_path / "bev.png", limits=LIMITS))
+    drawn = pixels_of(palette.FOUND, draw_bev(np.zeros((1, 3)), None, boxes, tmp_path / "bev.png", limits=LIMITS))
     height, width = read_image(tmp_path / "bev.png").shape[:2]
-    assert len(red) > 50
-    assert red[:, 0].max() < height / 2 and red[:, 1].max() < width / 2  # ahead is up, left is left
+    assert len(drawn) > 50
+    assert drawn[:, 0].max() < height / 2 and drawn[:, 1].max() < width / 2  # ahead is up, left is left
 
 
 def test_a_birds_eye_view_takes_truth_predictions_and_large_clouds(frame, tmp_path):
@@ -61,9 +63,9 @@ def test_boxes_in_a_picture_lie_on_the_objects(frame, calib, tmp_path):
     label = next(x for x in frame.labels if x.name == "Car" and x.truncated == 0)
     boxes = boxes_of_labels([Object3d(label.line())], calib, ["Car"])
     grey = np.full((camera.IMAGE_HEIGHT, camera.IMAGE_WIDTH, 3), 128, np.uint8)
-    red = red_pixels(draw_image(grey, calib, None, boxes, tmp_path / "image.png"))
+    drawn = pixels_of(palette.CLASSES["Car"], draw_image(grey, calib, None, boxes, tmp_path / "image.png"))
     assert read_image(tmp_path / "image.png").shape == grey.shape
-    found = np.array([red[:, 1].min(), red[:, 1].max(), red[:, 0].max()])  # the caption lies above the box
+    found = np.array([drawn[:, 1].min(), drawn[:, 1].max(), drawn[:, 0].max()])  # the caption lies above the box
     np.testing.assert_allclose(found, label.bbox[[0, 2, 3]], atol=4)
 
 

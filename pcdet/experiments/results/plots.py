@@ -1,8 +1,7 @@
 """Pictures of a plan's results: gains over their controls, and learning curves over training cost.
 
-A colour has one meaning in a picture: those of controls are from Okabe and Ito's palette, those of methods from Paul
-Tol's "muted" one, both made for colour-blind readers; the plain student is black in all. Names stand at the axes or in
-a legend, never among the points.
+Colours, markers and the order of controls are those of ``pcdet.utils.palette``. Names stand at the axes or in a legend,
+never among the points.
 """
 
 from __future__ import annotations
@@ -13,25 +12,11 @@ from collections.abc import Sequence
 
 from pcdet.experiments.quickstart.comparison import METRICS
 from pcdet.experiments.results.groups import Reported
-from pcdet.experiments.results.schema import PLAIN, Comparison
+from pcdet.experiments.results.schema import CONTROLS, PLAIN, Comparison
 from pcdet.utils.figures import new_figure
+from pcdet.utils.palette import METHODS, Style, styles_of
 from pcdet.utils.tables import human_count
 
-CONTROL_STYLES = {  # colour (Okabe and Ito) and marker
-    "plain": ("#000000", "o"),
-    "plain at equal compute": ("#E69F00", "s"),
-    "plain at its best length": ("#0072B2", "D"),
-    "slices": ("#009E73", "^"),
-    "slices at equal compute": ("#CC79A7", "v"),
-    "slices at its best length": ("#D55E00", "P"),
-    "self-training": ("#999999", "*"),
-    "slices+self-training": ("#56B4E9", "X"),
-}
-METHOD_COLOURS = (  # Paul Tol's muted palette
-    "#332288", "#88CCEE", "#117733", "#CC6677", "#AA4499", "#DDCC77", "#44AA99", "#882255", "#999933",
-)  # fmt: skip
-METHOD_MARKERS = "sD^vPX<>p"
-PLAIN_COLOUR = "#000000"
 FEW_SEEDS = 2
 BETWEEN_METHODS = 0.7  # empty lines of the forest plot between two methods
 SEEDS_BELOW = 0.3  # of a line: the dots of single seeds stand below their mean
@@ -48,14 +33,14 @@ def draw_gains(reported: Reported):
     A marker is filled where the gain is shown, hollow where it is not. Comparisons of few seeds are left out where
     there are others: their intervals, tens of points wide, would hide the rest. None where nothing was compared.
     """
-    comparisons = [c for c in reported.results.comparisons if c.control in CONTROL_STYLES]  # no method against another
+    comparisons = [c for c in reported.results.comparisons if c.control in CONTROLS]  # no method against another
     if not comparisons:
         return None
     if max(c.seeds for c in comparisons) > FEW_SEEDS:
         comparisons = [c for c in comparisons if c.seeds > FEW_SEEDS]
     rows = list(dict.fromkeys((c.student, c.method, c.length) for c in comparisons))
     metrics = [m for m in METRICS if any(c.metric == m for c in comparisons)]
-    controls = [c for c in CONTROL_STYLES if any(own.control == c for own in comparisons)]
+    controls = [c for c in styles_of(CONTROLS) if any(own.control == c for own in comparisons)]
     places = _places(rows, comparisons, controls)
     lines = max(places.values()) + 1
     figure = new_figure(3.5 + 3.5 * len(metrics), 1.9 + 0.17 * lines, DPI, layout="constrained")
@@ -92,7 +77,8 @@ def _places(rows: Sequence[tuple], comparisons: Sequence[Comparison], controls: 
 
 
 def _draw_gain(axis, comparison: Comparison, place: float) -> None:
-    colour, marker = CONTROL_STYLES[comparison.control]
+    style = styles_of(CONTROLS)[comparison.control]
+    colour, marker = style.colour, style.marker
     gains, below = comparison.gains, [place + SEEDS_BELOW] * len(comparison.gains)
     axis.plot(gains, below, "o", color=colour, alpha=0.4, markersize=3, markeredgewidth=0, zorder=1)
     if comparison.interval is not None:
@@ -112,7 +98,8 @@ def _gain_legend(figure, controls: Sequence[str]) -> None:
     def entry(colour: str, marker: str, label: str, **style):
         return Line2D([], [], color=colour, marker=marker, linestyle="", label=label, **style)
 
-    entries = [entry(*CONTROL_STYLES[control], f"over {control}") for control in controls]
+    styles = styles_of(CONTROLS)
+    entries = [entry(styles[control].colour, styles[control].marker, f"over {control}") for control in controls]
     entries.append(entry("#666666", "o", "hollow: not shown", markerfacecolor="white"))
     entries.append(entry("#666666", "o", "one seed", alpha=0.4, markersize=3))
     figure.legend(handles=entries, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
@@ -132,15 +119,14 @@ def draw_curves(reported: Reported):
         if reported.lengths(student, PLAIN):
             methods = [m for m in reported.methods(student) if m != PLAIN]
             methods.sort(key=lambda method: len(reported.lengths(student, method)) == 1)
-            parts = range(0, max(len(methods), 1), len(METHOD_COLOURS))
-            panels += [(student, methods[start : start + len(METHOD_COLOURS)]) for start in parts]
+            parts = range(0, max(len(methods), 1), len(METHODS))
+            panels += [(student, methods[start : start + len(METHODS)]) for start in parts]
     if not panels:
         return None
     figure = new_figure(9.0, 0.4 + 3.8 * len(panels), DPI, layout="constrained")
     for axis, (student, methods) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
-        _draw_curve(axis, reported, student, PLAIN, PLAIN_COLOUR, "o")
-        for method, colour, marker in zip(methods, METHOD_COLOURS, METHOD_MARKERS, strict=False):
-            _draw_curve(axis, reported, student, method, colour, marker)
+        for method, style in styles_of([PLAIN, *methods]).items():
+            _draw_curve(axis, reported, student, method, style)
         _mark_best_length(axis, reported, student)
         _cost_axis(axis, reported, student, methods)
         axis.set_title(reported.title(student), fontsize=10, loc="left")
@@ -152,14 +138,14 @@ def draw_curves(reported: Reported):
     return figure
 
 
-def _draw_curve(axis, reported: Reported, student: str, method: str, colour: str, marker: str) -> None:
+def _draw_curve(axis, reported: Reported, student: str, method: str, style: Style) -> None:
     groups = [reported.group(student, method, length) for length in reported.lengths(student, method)]
     costs = [group.training_macs for group in groups]
     means = [statistics.mean(group.maps("3d")) for group in groups]
     spread = [statistics.stdev(group.maps("3d")) if len(group.runs) > 1 else 0.0 for group in groups]
     axis.errorbar(
-        costs, means, spread, color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.9, capsize=2,
-        label=reported.title(method),
+        costs, means, spread, color=style.colour, marker=style.marker, markersize=5, linewidth=1.4, elinewidth=0.9,
+        capsize=2, label=reported.title(method),
     )  # fmt: skip
 
 
@@ -173,7 +159,15 @@ def _mark_best_length(axis, reported: Reported, student: str) -> None:
     label = f"best length of {reported.title(PLAIN)}"
     label += ",\nthe longest that was tried" if choice.chosen == longest else ":\nlonger ones gain no more"
     where = [group.training_macs], [statistics.mean(group.maps("3d"))]
-    axis.plot(*where, "o", color=PLAIN_COLOUR, markerfacecolor="none", markersize=13, linestyle="", label=label)
+    axis.plot(
+        *where,
+        "o",
+        color=styles_of([PLAIN])[PLAIN].colour,
+        markerfacecolor="none",
+        markersize=13,
+        linestyle="",
+        label=label,
+    )
 
 
 def _cost_axis(axis, reported: Reported, student: str, methods: Sequence[str]) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcdet.experiments.results.groups import Reported
-from pcdet.experiments.results.plots import DODGE, DPI, METHOD_COLOURS, METHOD_MARKERS, heading
+from pcdet.experiments.results.plots import DODGE, DPI, heading
 from pcdet.experiments.results.schema import PLAIN, Comparison
 from pcdet.utils.figures import new_figure
+from pcdet.utils.palette import METHODS, Style
 
 
 def draw_sensitivity(reported: Reported):
@@ -48,14 +49,11 @@ def _draw_panel(axis, name: str, settings: Mapping[str, Mapping[str, Any]], foun
         if name in settings[method]:
             others = ", ".join(f"{key} = {value}" for key, value in settings[method].items() if key != name)
             lines.setdefault(others, []).append((values.index(settings[method][name]), comparison))
-    if len(lines) > len(METHOD_COLOURS):
-        raise ValueError(
-            f"SETTINGS: at most {len(METHOD_COLOURS)} lines fit a picture, {name} has {len(lines)}; vary fewer"
-        )
-    styles = zip(METHOD_COLOURS, METHOD_MARKERS, strict=True)
-    for index, ((others, points), style) in enumerate(zip(lines.items(), styles, strict=False)):
+    if len(lines) > len(METHODS):
+        raise ValueError(f"SETTINGS: at most {len(METHODS)} lines fit a picture, {name} has {len(lines)}; vary fewer")
+    for index, ((others, points), style) in enumerate(zip(lines.items(), METHODS, strict=False)):
         aside = DODGE * (index - (len(lines) - 1) / 2)
-        _draw_line(axis, sorted((x + aside, comparison) for x, comparison in points), others, *style)
+        _draw_line(axis, sorted((x + aside, comparison) for x, comparison in points), others, style)
     axis.axhline(0.0, color="#000000", linewidth=1.0, zorder=0)
     axis.set_xticks(range(len(values)), [str(value) for value in values])
     axis.margins(x=0.15)
@@ -65,9 +63,10 @@ def _draw_panel(axis, name: str, settings: Mapping[str, Mapping[str, Any]], foun
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.05), frameon=False, fontsize=8, ncols=2)
 
 
-def _draw_line(axis, points: list[tuple[float, Comparison]], others: str, colour: str, marker: str) -> None:
+def _draw_line(axis, points: list[tuple[float, Comparison]], others: str, style: Style) -> None:
     """Means joined by a line; hollow where a gain is not shown."""
     at, means = [x for x, _ in points], [comparison.mean for _, comparison in points]
+    colour, marker = style.colour, style.marker
     axis.plot(at, means, "-", color=colour, linewidth=1.2, marker=marker, markersize=6, label=others or None)
     for x, comparison in points:
         if comparison.interval is not None:

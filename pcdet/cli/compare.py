@@ -28,8 +28,9 @@ from pcdet.cli.flags import add_precision_flags
 from pcdet.cli.session import log_precision
 from pcdet.config import ConfigError
 from pcdet.engine.precision import Precision
-from pcdet.experiments.quickstart.comparison import Row, comparison_table, gain_table, write_json
+from pcdet.experiments.quickstart.comparison import Row, write_json
 from pcdet.experiments.quickstart.comparison_plot import plot_comparison
+from pcdet.experiments.quickstart.comparison_tables import accuracy_tables, comparison_table, gain_table
 from pcdet.utils.common_utils import create_logger
 from pcdet.utils.cpu_features import read_processor
 from pcdet.utils.model_stats import count_macs, count_parameters
@@ -132,6 +133,7 @@ def compare(args: argparse.Namespace) -> None:
     print(comparison_table(rows))
     if len(names) > 2:
         print("\n" + gain_table(rows, args.control))
+    print("\n" + accuracy_tables(rows))
     teacher = first_of[names[0]]
     if args.json:
         kept = {"detections": {name: list(map(str, files)) for name, files in detections.items()}}

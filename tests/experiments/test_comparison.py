@@ -2,12 +2,8 @@ import json
 
 import pytest
 
-from pcdet.experiments.quickstart.comparison import (
-    Row,
-    comparison_table,
-    gain_table,
-    write_json,
-)
+from pcdet.experiments.quickstart.comparison import Row, write_json
+from pcdet.experiments.quickstart.comparison_tables import accuracy_tables, comparison_table, gain_table
 
 CLASSES = ["Car", "Pedestrian"]
 
@@ -49,6 +45,26 @@ def test_json_has_metric_difficulty_and_a_list_per_seed(rows, tmp_path):
     assert read["rows"]["student"]["train_cpu_s_per_seed"] == [10.0, 20.0]
     assert read["rows"]["kd"]["train_cpu_s"] is None
     assert read["rows"]["teacher"]["params"] == 4_834_888
+
+
+def test_what_an_evaluation_lacks_is_left_out_of_tables_and_json(rows, tmp_path):
+    assert rows["kd"].mean_ap("aos", "easy") == [] and rows["kd"].mean_ap("3d", "easy", "R11", "loose") == []
+    write_json(tmp_path / "r.json", rows)
+    read = json.loads((tmp_path / "r.json").read_text())["rows"]["kd"]
+    assert read["mean_ap"]["strict"]["R40"]["aos"]["easy"] == [] and read["recall"] == {}
+    line = comparison_table(rows).splitlines()[4].split()
+    assert line[:3] == ["kd", "58.0", "+-1.4"] and line[13:16] == ["-", "-", "-"]
+    assert "recall" not in accuracy_tables(rows)
+
+
+def test_recall_is_a_share_in_json_and_a_percentage_in_the_table(rows):
+    for row, share in zip(rows.values(), (0.5, 0.25, 0.75), strict=True):
+        for result in row.results:
+            result.update({"recall/roi_0.5": 0.0, "recall/rcnn_0.5": share})
+    assert rows["student"].recalls() == {"roi_0.5": [0.0, 0.0], "rcnn_0.5": [0.25, 0.25]}
+    lines = accuracy_tables(rows).split("\n\n")[-1].splitlines()
+    assert lines[0].split() == ["recall", "(%)", "roi_0.5", "rcnn_0.5"]
+    assert lines[2].split() == ["teacher", "0.0", "50.0"]
 
 
 def test_gains_are_paired_by_seed_and_skip_rows_with_other_seeds(rows):

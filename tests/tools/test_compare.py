@@ -46,13 +46,38 @@ def compare(args):
     command.compare(command.parse_args(args))
 
 
-def results_of_test_py(cfg_file, ckpt, folder, tools):
-    """What test.py says of a checkpoint, in the batches and with the threads of compare.py."""
+def results_of_test_py(cfg_file, ckpt, folder, tools, before=""):
+    """What test.py says of a checkpoint, in the batches and with the threads of compare.py; ``before`` is code."""
     args = ["--cfg_file", cfg_file, "--ckpt", ckpt, "--output_dir", folder, "--device", "cpu", "--workers", "0"]
-    run(["test.py", *args, "--batch_size", "4", "--threads", "1"], cwd=tools)
+    run(command_line("test", before, *args, "--batch_size", "4", "--threads", "1"), cwd=tools)
     (record,) = folder.rglob("run.json")
     (result,) = json.loads(record.read_text())["results"].values()
     return result
+
+
+def command_line(name, before, *args):
+    """A command of tools/ that runs code of its own before it begins."""
+    return ["-c", f"{before}\nfrom pcdet.cli.{name} import main\nmain()", *args]
+
+
+# An untrained model finds nothing right. This one finds every object, some centimetres aside: each number has a value.
+NEARLY_RIGHT = """
+import torch
+from pcdet.models.detectors import Detector3DTemplate
+from pcdet.models.model_utils.post_processing import generate_recall_record
+
+def post_processing(self, batch):
+    found, dice = [], torch.Generator().manual_seed(7)
+    for truth in batch["gt_boxes"]:
+        truth = truth[truth[:, 7] > 0]
+        boxes = truth[:, :7] + torch.randn(len(truth), 7, generator=dice) * torch.tensor([.05, .05, .03, 0, 0, 0, .1])
+        scores = torch.rand(len(truth), generator=dice)
+        found.append({"pred_boxes": boxes, "pred_scores": scores, "pred_labels": truth[:, 7].long()})
+    boxes = [one["pred_boxes"] for one in found]
+    return found, generate_recall_record(boxes, None, batch["gt_boxes"], [0.3, 0.5, 0.7])
+
+Detector3DTemplate.post_processing = post_processing
+"""
 
 
 def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file, tmp_path, capsys):
@@ -93,6 +118,30 @@ def test_detections_are_those_of_test_py_in_a_folder_for_each_model_and_seed(che
     (of_test_py,) = (tmp_path / "tested").rglob("result.pkl")
     for path, same in zip(sorted(folder.rglob("result.pkl")), (False, True, False), strict=True):
         assert (path.read_bytes() == of_test_py.read_bytes()) is same, path
+
+
+def test_every_number_is_that_of_test_py_on_the_same_checkpoint(checkpoints, cfg_file, tmp_path, tools):
+    report = tmp_path / "results.json"
+    args = [*QUICK, "--model", "teacher", cfg_file, checkpoints[0], "--json", report]
+    printed = run(command_line("compare", NEARLY_RIGHT, *args), cwd=tools)
+    expected = results_of_test_py(cfg_file, checkpoints[0], tmp_path / "tested", tools, NEARLY_RIGHT)
+    row = json.loads(report.read_text())["rows"]["teacher"]
+    assert row["results"] == [expected]
+
+    numbers = 0
+    for overlaps, suffix in (("strict", ""), ("loose", "_loose")):
+        for points in ("R40", "R11"):
+            for metric, key in (("3d", "3d"), ("bev", "bev"), ("aos", "aos"), ("bbox", "image")):
+                for level in ("easy", "moderate", "hard"):
+                    of = [expected[f"{c}_{key}{suffix}/{level}_{points}"] for c in ("Car", "Pedestrian", "Cyclist")]
+                    numbers += sum(value > 0 for value in of)
+                    assert row["mean_ap"][overlaps][points][metric][level] == [sum(of) / 3]
+    assert numbers > 100, "of 144: zeros would be equal whatever was computed"
+    assert row["3d"] == row["mean_ap"]["strict"]["R40"]["3d"]
+    recall = {key.removeprefix("recall/"): [value] for key, value in expected.items() if key.startswith("recall/")}
+    assert row["recall"] == recall and row["recall"]["rcnn_0.3"] > [0.0]
+    for title in ("mAP (R40)  ", "mAP (R11)  ", "mAP (R40), loose", "mAP (R11), loose", "recall (%)", "aos easy"):
+        assert title in printed
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a" * 256])

@@ -5,7 +5,8 @@ Errors, ECCV 2020, arXiv 2008.08115), which tells errors apart by the overlap wi
 for boxes in space: localisation is divided into heading, size and centre, by which correction alone would make the
 detection find its object; it is asked for before another class, since a detector that sees the right thing of the right
 class is nearest to the truth; TIDE's "both" (a poorly placed box on another class) is background here; and errors are
-counted, not weighed by the average precision that their correction would gain.
+counted, not weighed by the average precision that their correction would gain. An object is missed where no detection
+finds it, also where one comes near; TIDE counts those that nothing comes near.
 
 The kinds, in the order in which they are asked for:
 

@@ -129,7 +129,7 @@ def requirements() -> list[str]:
 
 COMMANDS = {
     "pcdet-train": "train", "pcdet-train-kd": "train_kd", "pcdet-test": "test", "pcdet-compare": "compare",
-    "pcdet-demo": "demo", "pcdet-doctor": "doctor", "pcdet-kd-measure": "kd_measure",
+    "pcdet-demo": "demo", "pcdet-doctor": "doctor", "pcdet-kd-measure": "kd_measure", "pcdet-audit": "audit",
 }  # fmt: skip
 # Folder of the package -> folder of the checkout: model files and lists of frames.
 SHIPPED = {"pcdet/cfgs": "tools/cfgs", "pcdet/data/kitti/ImageSets": "data/kitti/ImageSets"}

@@ -2,8 +2,13 @@ import json
 
 import pytest
 
-from pcdet.experiments.quickstart.comparison import Row, write_json
-from pcdet.experiments.quickstart.comparison_tables import accuracy_tables, comparison_table, gain_table
+from pcdet.experiments.quickstart.comparison import Row, Spread, write_json
+from pcdet.experiments.quickstart.comparison_tables import (
+    accuracy_tables,
+    comparison_table,
+    gain_table,
+    stage_table,
+)
 
 CLASSES = ["Car", "Pedestrian"]
 
@@ -55,6 +60,25 @@ def test_what_an_evaluation_lacks_is_left_out_of_tables_and_json(rows, tmp_path)
     line = comparison_table(rows).splitlines()[4].split()
     assert line[:3] == ["kd", "58.0", "+-1.4"] and line[13:16] == ["-", "-", "-"]
     assert "recall" not in accuracy_tables(rows)
+
+
+def test_stages_and_memory_have_a_line_for_each_batch_size(rows, tmp_path):
+    stages = {
+        "load": Spread(12.0, 11.0, 14.0),
+        "network": Spread(30.04, 29.0, 33.0),
+        "decode_nms": Spread(2.0, 2.0, 2.0),
+    }
+    stages["total"] = Spread(44.0, 42.0, 49.0)
+    rows = {"teacher": rows["teacher"]}
+    rows["teacher"].ms_by_stage, rows["teacher"].peak_memory = {1: stages, 4: stages}, {1: 14 * 2**20}
+    header, _, *lines = stage_table(rows).splitlines()
+    assert header.endswith("load, voxelise           network    decode, NMS         all three  peak MiB")
+    times = ["12.0", "(11.0-14.0)", "30.0", "(29.0-33.0)", "2.0", "(2.0-2.0)", "44.0", "(42.0-49.0)"]
+    assert [line.split() for line in lines] == [["teacher", "1", *times, "14"], ["teacher", "4", *times, "-"]]
+    write_json(tmp_path / "r.json", rows)
+    row = json.loads((tmp_path / "r.json").read_text())["rows"]["teacher"]
+    assert row["ms_by_stage"]["4"]["network"] == {"median": 30.04, "low": 29.0, "high": 33.0}
+    assert row["peak_memory"] == {"1": 14 * 2**20}
 
 
 def test_recall_is_a_share_in_json_and_a_percentage_in_the_table(rows):

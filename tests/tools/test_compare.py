@@ -9,8 +9,10 @@ from pcdet import api
 from pcdet.cli import compare as command
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
+from pcdet.engine import precision
 from pcdet.models import build_network
 from pcdet.registry import ConfigError
+from pcdet.utils.cpu_features import Processor
 from pcdet.utils.weights import MisfitError
 
 # Products counted by hand for the tiny model: maps of 64 x 64, 32 x 32 and 16 x 16 cells with 4, 8 and 16 channels;
@@ -39,7 +41,7 @@ def checkpoints(cfg_file, tmp_path_factory):
     return files
 
 
-QUICK = ["--device", "cpu", "--workers", "0", "--timed_frames", "1"]
+QUICK = ["--device", "cpu", "--workers", "0", "--timed_frames", "1", "--no_memory"]
 
 
 def compare(args):
@@ -85,8 +87,7 @@ def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file,
     models = [("teacher", teacher), ("student", student), ("student", student), ("kd", student), ("kd", teacher)]
     args = [word for name, path in models for word in ("--model", name, str(cfg_file), str(path))]
     report, picture = tmp_path / "new" / "results.json", tmp_path / "new" / "comparison.png"
-    settings = ["--device", "cpu", "--workers", "0", "--timed_frames", "1"]
-    compare([*args, *settings, "--json", str(report), "--plot", str(picture)])
+    compare([*args, *QUICK, "--json", str(report), "--plot", str(picture)])
 
     rows = json.loads(report.read_text())["rows"]
     assert list(rows) == ["teacher", "student", "kd"]
@@ -175,7 +176,7 @@ def test_rows_are_measured_in_the_precision_and_layout_asked_for(checkpoints, cf
 
     monkeypatch.setattr(api, "build_detector", watched)
     model = ["--model", "t", str(cfg_file), str(checkpoints[0])]
-    settings = ["--device", "cpu", "--workers", "0", "--timed_frames", "1", "--json", str(report)]
+    settings = [*QUICK, "--json", str(report)]
     for flags, dtype, layout in (
         ([], torch.float32, "contiguous"),
         (["--channels_last"], torch.float32, "channels_last"),
@@ -192,21 +193,61 @@ def test_rows_are_measured_in_the_precision_and_layout_asked_for(checkpoints, cf
         compare([*model, *settings, "--use_amp", "--amp_dtype", "fp16"])
 
 
+def test_each_precision_asked_for_has_rows_and_detections_of_its_own(
+    checkpoints, cfg_file, tmp_path, monkeypatch, capsys
+):
+    native = Processor("a processor with bf16", ("AVX2", "AVX-512", "AVX512_BF16"))
+    monkeypatch.setattr(precision, "read_processor", lambda: native)
+    report, folder = tmp_path / "r.json", tmp_path / "found"
+    flags = [
+        "--precisions",
+        "fp32",
+        "bf16",
+        "--batch_sizes",
+        "1",
+        "2",
+        "--json",
+        str(report),
+        "--detections",
+        str(folder),
+    ]
+    compare(["--model", "t", str(cfg_file), str(checkpoints[0]), *QUICK, *flags])
+    written = json.loads(report.read_text())
+    other = written["other_precisions"]["bf16"]
+    assert (written["precision"], other["precision"]) == ("float32", "torch.bfloat16")
+    files = (folder / "t/seed0/result.pkl", folder / "t/seed0/bf16/result.pkl")
+    assert ([str(file) for file in files]) == [*written["detections"]["t"], *other["detections"]["t"]]
+    assert files[0].read_bytes() != files[1].read_bytes()
+    for rows in (written["rows"], other["rows"]):
+        stages = rows["t"]["ms_by_stage"]
+        assert list(stages) == ["1", "2"] and rows["t"]["ms_per_frame"] == stages["1"]["forward"]["median"] > 0
+    printed = capsys.readouterr().out
+    assert printed.count("ms per frame (quartiles)") == 2 and printed.index("==== fp32") < printed.index("==== bf16")
+
+
+def test_bf16_without_arithmetic_for_it_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # hides it where there is any
+    with pytest.raises(ConfigError, match=r"--precisions bf16: this .* bf16 arithmetic .*; leave bf16 out, or insist"):
+        compare(["--model", "t", "no.yaml", "no.pth", "--device", "cpu", "--precisions", "fp32", "bf16"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--precisions", "fp32", "--use_amp"], "leave --use_amp and --amp_dtype out"),
+        (["--batch_sizes", "1", "0"], "must be at least 1, got 0"),
+        (["--timed_frames", "0"], "must be at least 1, got 0"),
+    ],
+)
+def test_flags_that_say_nothing_to_measure_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        command.parse_args(["--model", "t", "t.yaml", "t.pth", *flags])
+    assert message in capsys.readouterr().err
+
+
 def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tmp_path):
     report = tmp_path / "r.json"
-    args = [
-        "--model",
-        "t",
-        str(cfg_file),
-        str(checkpoints[0]),
-        "--device",
-        "cpu",
-        "--workers",
-        "0",
-        "--timed_frames",
-        "1",
-    ]
-    compare([*args, "--json", str(report)])
+    compare(["--model", "t", str(cfg_file), str(checkpoints[0]), *QUICK, "--json", str(report)])
     row = json.loads(report.read_text())["rows"]["t"]
     pillars = row["macs"] - BLOCKS - BRANCHES - HEAD
     # What is left is the pillar encoder: ten inputs, four outputs, a whole number of slots.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,29 @@ POINTS = ("R40", "R11")  # recall points over which precision is averaged
 OVERLAPS = {"strict": "", "loose": "_loose"}  # of detection and object -> what a key of the evaluation has of it
 RECALL = "recall/"
 EVALUATED_AS = {"3d": "3d", "bev": "bev", "aos": "aos", "bbox": "image"}  # metric -> its name in these keys
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several measurements of one thing.
+
+    Attributes:
+        median: half of them are smaller.
+        low: a quarter of them is smaller.
+        high: a quarter of them is larger.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """That of one value or more."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
 
 
 @dataclass
@@ -29,7 +53,9 @@ class Row:
         params: learnable values.
         macs: multiply-accumulates of one forward pass on the frame named in the report, sparse convolutions left out.
         sparse_macs: those of its sparse convolutions.
-        ms_per_frame: milliseconds for one frame, network and post-processing, batch size 1.
+        ms_per_frame: median milliseconds for one frame, network and post-processing, at the first batch size.
+        ms_by_stage: batch size -> stage -> milliseconds for one frame.
+        peak_memory: batch size -> bytes that a forward pass takes beyond weights and batch.
         train_cpu_s: CPU seconds of training, one number a seed; ``None`` where no record of the training was found.
     """
 
@@ -40,6 +66,8 @@ class Row:
     macs: int = 0
     sparse_macs: int = 0
     ms_per_frame: float = 0.0
+    ms_by_stage: dict = field(default_factory=dict)
+    peak_memory: dict = field(default_factory=dict)
     train_cpu_s: list = field(default_factory=list)
 
     def add(self, result: Mapping[str, float], class_names: Sequence[str]) -> None:

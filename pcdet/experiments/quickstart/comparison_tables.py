@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS, OVERLAPS, POINTS, Row
+from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS, OVERLAPS, POINTS, Row, Spread
 from pcdet.utils.tables import format_table, human_count, mean_and_spread
 
 SHOWN = (*METRICS, "aos")  # of the metrics; that of boxes in the image is in the JSON
 LEFT_OUT = "-"
+STAGES = {"load": "load, voxelise", "network": "network", "decode_nms": "decode, NMS", "total": "all three"}
 
 
 def comparison_table(rows: Mapping[str, Row]) -> str:
@@ -47,6 +48,20 @@ def accuracy_tables(rows: Mapping[str, Row]) -> str:
         cells = [[name, *(_percent(row.recalls().get(key)) for key in names)] for name, row in rows.items()]
         tables.append(format_table(["recall (%)", *names], cells))
     return "\n\n".join(tables)
+
+
+def stage_table(rows: Mapping[str, Row]) -> str:
+    """Milliseconds per frame of each stage, median and quartiles, and peak memory, for each batch size."""
+    lines = []
+    for name, row in rows.items():
+        for size, stages in row.ms_by_stage.items():
+            peak = f"{row.peak_memory[size] / 2**20:.0f}" if size in row.peak_memory else LEFT_OUT
+            lines.append([name, size, *(_spread(stages[stage]) for stage in STAGES), peak])
+    return format_table(["ms per frame (quartiles)", "batch", *STAGES.values(), "peak MiB"], lines)
+
+
+def _spread(times: Spread) -> str:
+    return f"{times.median:.1f} ({times.low:.1f}-{times.high:.1f})"
 
 
 def _map_header(title: str) -> list[str]:

@@ -41,16 +41,17 @@ NOTE = "Simulated scenes, for learning and testing the pipeline: no number here 
 
 
 def compare(detector, models):
-    """Prints the tables; returns what was measured and the picture of it."""
+    """Prints the tables; returns what was measured, the picture of it and the page."""
     results = OUTPUT / detector / "results.json"
-    plot = results.with_name("comparison.png")
-    command = [sys.executable, "compare.py", "--json", str(results), "--plot", str(plot), "--use_amp"]
+    plot, page = results.with_name("comparison.png"), results.with_name("audit.html")
+    command = [sys.executable, "compare.py", "--json", str(results), "--plot", str(plot), "--page", str(page)]
+    command += ["--use_amp"]
     for control in CONTROLS:
         command += ["--control", control]
     for entry in models:
         command += ["--model", *map(str, entry)]
     subprocess.run([*command, *ON_OUR_DATA], cwd=TOOLS, check=True)
-    return json.loads(results.read_text()), plot
+    return json.loads(results.read_text()), plot, page
 
 
 def draw_boxes(models):
@@ -136,10 +137,11 @@ def run(detector, seeds, parallel):
     print(f"2/3 {len(jobs)} trainings of {detector}, {parallel} at a time; logs: output/quickstart", flush=True)
     run_jobs(jobs, core_places(parallel))
     print(f"3/3 {len(models)} models on the {SCENES['val-frames']} scenes that nobody trained on\n", flush=True)
-    measured, plot = compare(detector, models)
+    measured, plot, page = compare(detector, models)
     print(f"\n{what_it_means(measured['rows'])}\n{NOTE}\n\nPictures:", flush=True)
     for picture in (plot, *draw_boxes(models)):
         print(f"  {os.path.relpath(picture, ROOT)}")
+    print(f"\nThe page of this run, for a browser, object by object:\n  {os.path.relpath(page, ROOT)}")
     print("\n" + "\n".join(next_steps(detector, seeds, models)))
     print(f"\n{clock(time.monotonic() - begin)} in all")
 

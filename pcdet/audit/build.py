@@ -39,7 +39,7 @@ def build_audit(
     Args:
         dataset: in test mode, with labels.
         models: with at least one seed each, and at most one teacher.
-        pairs: names of a student and its control.
+        pairs: names of a student and its control, or the teacher where there is no control.
         max_scenes: most frames to look at.
         points_per_scene: most points of each.
         progress: whether to show bars.
@@ -103,13 +103,13 @@ def check_models(models: Sequence[AuditedModel], pairs: Sequence[Pair]) -> None:
         )
     roles = {model.name: model.role for model in models}
     for pair in pairs:
-        for name, role in zip(pair, ("student", "control"), strict=True):
+        for name, allowed in zip(pair, (("student",), ("control", "teacher")), strict=True):
             if name not in roles:
                 raise ValueError(f"pair {pair[0]}, {pair[1]}: there is no model {name}, only {', '.join(names)}")
-            if roles[name] != role:
+            if roles[name] not in allowed:
                 raise ValueError(
-                    f"pair {pair[0]}, {pair[1]}: a pair names a student and then its control, but {name} is a "
-                    f"{roles[name]}"
+                    f"pair {pair[0]}, {pair[1]}: a pair names a student and then its control or teacher, but {name} is "
+                    f"a {roles[name]}"
                 )
 
 

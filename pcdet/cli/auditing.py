@@ -38,13 +38,13 @@ def make_audit(
     controls: Sequence[str],
     detectors: Detectors,
 ) -> Audit:
-    """The audit of all students over all controls, with the importance of points in its first scenes.
+    """The audit of all students over all controls, or the teacher, with the importance of points in its first scenes.
 
     Args:
         args: with the flags of ``add_page_flags``.
         dataset: whose frames were evaluated.
         models: teacher, controls and students.
-        controls: names of those that students are compared with.
+        controls: names of those that students are compared with; the teacher if there are none.
         detectors: whose importance is shown.
 
     Raises:
@@ -55,7 +55,8 @@ def make_audit(
         raise ConfigError(
             f"--max_scenes and --importance must be at least 0, got {args.max_scenes} and {args.importance}"
         )
-    pairs = [(model.name, control) for model in models if model.role == "student" for control in controls]
+    beside = list(controls) or [model.name for model in models if model.role == "teacher"]
+    pairs = [(model.name, other) for model in models if model.role == "student" for other in beside]
     points = ALL_POINTS if args.keep_whole else POINTS_OF_A_SCENE
     audit = build_audit(dataset, models, pairs, max_scenes=args.max_scenes, points_per_scene=points, progress=True)
     shown = {scene.frame for scene in audit.scenes}

@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pcdet.cli.auditing import add_page_flags
+from pcdet.cli.compare_page import write_comparison_page
 from pcdet.cli.contender import Conditions, Contender, evaluated_classes
 from pcdet.cli.ending import run
 from pcdet.cli.flags import add_precision_flags
@@ -28,6 +30,7 @@ from pcdet.cli.peak_memory import peak_memory
 from pcdet.cli.session import log_precision
 from pcdet.cli.stage_times import time_stages
 from pcdet.config import ConfigError
+from pcdet.datasets.pickles import read_pickle
 from pcdet.engine.precision import Precision
 from pcdet.experiments.quickstart.comparison import Row, rows_to_json, write_json
 from pcdet.experiments.quickstart.comparison_plot import plot_comparison
@@ -63,6 +66,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no_memory", action="store_true", help="leave out peak memory, measured in a new process")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network")
+    parser.add_argument("--page", help="write an HTML page of rows, objects and scenes here (docs/AUDIT.md)")
+    add_page_flags(parser)
     add_precision_flags(parser)
     parser.add_argument(
         "--precisions", nargs="+", choices=SHORT_NAMES.values(), help="compare in each of them, in place of --use_amp"
@@ -134,16 +139,18 @@ class Measured:
         rows: by name.
         first_of: each name's first contender.
         detections: each name's files, one a seed.
+        results: what each of these files holds, where a page is asked for.
     """
 
     conditions: Conditions
     rows: dict[str, Row] = field(default_factory=dict)
     first_of: dict[str, Contender] = field(default_factory=dict)
     detections: dict[str, list[str]] = field(default_factory=dict)
+    results: dict[str, list[list[dict]]] = field(default_factory=dict)
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Prints the tables and writes what ``--json``, ``--plot`` and ``--detections`` ask for."""
+    """Prints the tables and writes what ``--json``, ``--plot``, ``--page`` and ``--detections`` ask for."""
     torch.set_num_threads(args.threads)
     precisions = choose_precisions(args)
     logger = create_logger()
@@ -155,11 +162,15 @@ def compare(args: argparse.Namespace) -> None:
         print(("" if len(measured) == 1 else f"\n==== {name}\n\n") + tables_of(one.rows, args.control))
     first = next(iter(measured.values()))
     teacher = next(iter(first.first_of.values()))
+    facts = facts_of(args, measured, teacher)
     if args.json:
-        write_json(args.json, first.rows, **facts_of(args, measured, teacher))
+        write_json(args.json, first.rows, **facts)
     if args.plot:
         data = Path(teacher.cfg.DATA_CONFIG.DATA_PATH).name
         plot_comparison(first.rows, args.plot, title=f"{len(teacher.dataset)} frames of {data}")
+    if args.page:
+        contenders = {name: first.first_of[name] for name in first.rows}
+        write_comparison_page(args, contenders, first.results, {"rows": rows_to_json(first.rows), **facts})
 
 
 def tables_of(rows: Mapping[str, Row], controls: Sequence[str]) -> str:
@@ -196,6 +207,8 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
             folder = Path(args.detections, name, f"seed{len(files)}", subfolder) if args.detections else Path(unwanted)
             result = contender.evaluate(folder)
             files.append(str((folder / "result.pkl").resolve()))
+            if args.page:
+                out.results.setdefault(name, []).append(read_pickle(folder / "result.pkl"))
         row.add(result, evaluated_classes(result))
         row.train_cpu_s.append(contender.training_cpu_seconds())
         if name not in out.first_of:

@@ -26,7 +26,7 @@ Detectors = Mapping[str, tuple[nn.Module, Any]]  # name of a model -> the detect
 def add_page_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of what a page shows."""
     add = parser.add_argument
-    add("--max_scenes", type=int, default=60, help="frames to look at, those with most objects won or lost first")
+    add("--max_scenes", type=int, default=200, help="frames to look at, those with most objects won or lost first")
     add("--keep_whole", nargs="*", default=[], metavar="FRAME", help="frames whose points are not thinned")
     add("--importance", type=int, default=10, help="frames whose points show how important two of the models find them")
 

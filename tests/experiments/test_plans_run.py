@@ -101,6 +101,23 @@ def test_reported_numbers_are_those_of_the_command_that_evaluates_a_checkpoint(t
             np.testing.assert_array_equal(frame[key], own[frame["frame_id"]][key])
 
 
+def test_the_audit_of_a_plan_has_its_runs_on_the_report_split(tiny):
+    folder, results = tiny
+    file = folder / "output" / "results.json"
+    run_tool("audit.py", "--results", file, "--page", folder / "page.html", "--importance", "1")
+    audit = json.loads((folder / "page.json").read_text())
+    assert audit["frames"] == results.frames.report == 2
+    assert [(m["name"], m["role"], m["seeds"]) for m in audit["models"]] == [
+        ("teacher", "teacher", 1), ("plain", "control", 1), ("slices", "control", 1), ("slices+logits", "student", 1),
+    ]  # fmt: skip
+    assert {g["control"] for g in audit["gains"]} == {"plain", "slices"}
+    moved = (folder / "moved").joinpath("results.json")
+    moved.parent.mkdir()
+    shutil.copy(file, moved)
+    assert "no runs beside" in run_tool("audit.py", "--results", moved)
+    assert (folder / "moved" / "audit.html").is_file()
+
+
 def test_the_fake_commands_of_other_tests_write_what_the_real_ones_write(tiny):
     folder, _ = tiny
     kd = {"LOSSES": [{"NAME": "PivotalLogit"}]}

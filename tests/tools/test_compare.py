@@ -87,8 +87,15 @@ def test_rows_hold_a_number_a_seed_and_what_training_cost(checkpoints, cfg_file,
     models = [("teacher", teacher), ("student", student), ("student", student), ("kd", student), ("kd", teacher)]
     args = [word for name, path in models for word in ("--model", name, str(cfg_file), str(path))]
     report, picture = tmp_path / "new" / "results.json", tmp_path / "new" / "comparison.png"
-    compare([*args, *QUICK, "--json", str(report), "--plot", str(picture)])
+    page = tmp_path / "new" / "page.html"
+    compare([*args, *QUICK, "--json", str(report), "--plot", str(picture), "--page", str(page), "--importance", "1"])
 
+    audit = json.loads(page.with_suffix(".json").read_text())
+    assert [(m["name"], m["role"], m["seeds"]) for m in audit["models"]] == [
+        ("teacher", "teacher", 1), ("student", "control", 2), ("kd", "student", 2),
+    ]  # fmt: skip
+    assert {(g["student"], g["control"]) for g in audit["gains"]} == {("kd", "student")}
+    assert "kd beside teacher" in page.read_text()
     rows = json.loads(report.read_text())["rows"]
     assert list(rows) == ["teacher", "student", "kd"]
     assert [len(rows[name]["3d"]["moderate"]) for name in rows] == [1, 2, 2]

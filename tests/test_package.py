@@ -66,6 +66,13 @@ def test_model_files_and_lists_of_frames_are_those_of_the_checkout(built, repo_r
             assert (built / "lib/pcdet" / carried / file).read_bytes() == (repo_root / source / file).read_bytes()
 
 
+def test_the_files_of_an_audits_page_are_carried(built, repo_root):
+    files = [f for f in (repo_root / "pcdet/audit/page").iterdir() if f.suffix in (".html", ".css", ".js")]
+    assert len(files) == 6
+    for file in files:
+        assert (built / "lib/pcdet/audit/page" / file.name).read_bytes() == file.read_bytes()
+
+
 TRAIN = "from pcdet.cli.train import main; main()"
 
 

@@ -90,13 +90,12 @@ def _gains(groups: list[Group], losses: bool) -> list[GroupGain]:
 
 
 def _errors() -> list[ErrorCount]:
+    kinds = {TRUE: 3.0, **{kind: 0.1 * (k + 2) for k, kind in enumerate((*ERRORS, "missed"))}}
     return [
-        ErrorCount(
-            model=name, class_name=c, kind=kind, per_frame=round((3.0 if kind == TRUE else 0.1 * (k + 1)) * q, 4)
-        )
-        for name, q in QUALITY.items()
-        for c in (ALL, *CLASSES)
-        for k, kind in enumerate((TRUE, *ERRORS, "missed"))
+        ErrorCount(model=name, class_name=c, kind=kind, per_frame=round(count * quality / (1 + i), 4))
+        for name, quality in QUALITY.items()
+        for i, c in enumerate((ALL, *CLASSES))
+        for kind, count in kinds.items()
     ]
 
 
@@ -104,12 +103,12 @@ def _curves() -> list[Curve]:
     scores = np.linspace(0.95, 0.05, 40)
     return [
         Curve(
-            model=name, class_name=c, scores=scores.tolist(), recall=(quality * (1 - scores**2)).tolist(),
+            model=name, class_name=c, scores=scores.tolist(), recall=((quality - 0.1 * i) * (1 - scores**2)).tolist(),
             precision=(1 - (1 - scores) ** 3 * (1.4 - quality)).tolist(),
-            false_positives=(6 * (1 - scores) ** 3 * (1.5 - quality)).tolist(),
+            false_positives=((6 - 2 * i) * (1 - scores) ** 3 * (1.5 - quality)).tolist(),
         )
         for name, quality in QUALITY.items()
-        for c in CLASSES
+        for i, c in enumerate(CLASSES)
     ]  # fmt: skip
 
 

@@ -28,10 +28,11 @@ from pcdet.utils import palette
 from pcdet.utils.safe_files import replacing
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("page.js", "objects.js", "scene.js")
+SCRIPTS = ("page.js", "objects.js", "view3d.js", "scene.js")
 LIMIT = 15_000_000  # bytes of a page
 NO_RESULTS = "No results of a plan and no comparison were given."
 NO_AUDIT = "No audit was given."
+NO_PLOTLY = "the page needs plotly: pip install plotly"
 
 
 def write_page(
@@ -74,7 +75,7 @@ def write_page(
         "kinds": {"true": TRUE, "ignored": IGNORED, "errors": list(ERRORS)},
         "colours": {
             "truth": palette.TRUTH, "true": palette.FOUND, "false": palette.FALSE, "ignored": palette.IGNORED,
-            "missed": palette.MISSED, "sequential": palette.SEQUENTIAL.capitalize(),
+            "missed": palette.MISSED, "sequential": _colour_scale(),
         },
     }  # fmt: skip
     page = _filled(title, json_text(content), "")
@@ -171,12 +172,21 @@ def _sum(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def _colour_scale() -> list[str]:
+    """The palette's scale for amounts, low to high, as plotly has it: colours in hexadecimal."""
+    try:
+        from plotly.colors import sequential
+    except ImportError as error:
+        raise ImportError(NO_PLOTLY) from error
+    return getattr(sequential, palette.SEQUENTIAL.capitalize())
+
+
 def _plotly() -> str:
     """Plotly's JavaScript, with what would end its script element or begin a comment in it made harmless."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ImportError("the page needs plotly: pip install plotly") from error
+        raise ImportError(NO_PLOTLY) from error
     library = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
     for dangerous in ("</script", "<!--"):
         if dangerous in library.lower():

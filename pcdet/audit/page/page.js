@@ -1,5 +1,5 @@
 // Draws the page from its data: sections, sentences, tables and plots. Names in the data are never markup: elements are
-// made one by one, and texts set as texts. objects.js and scene.js draw the parts of those names.
+// made one by one, and texts set as texts. objects.js, scene.js and view3d.js draw the table of objects and the frames.
 "use strict";
 
 const auditPage = {};
@@ -15,9 +15,6 @@ auditPage.element = (tag, properties = {}, children = []) => {
   made.append(...children);
   return made;
 };
-
-// A text as a label of plotly, which would take <b> and <a href> for markup.
-auditPage.label = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 auditPage.table = (content) => {
   const { element } = auditPage;
@@ -118,6 +115,7 @@ auditPage.write = () => {
   }
   const facts = data.facts.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]);
   document.getElementById("facts").append(element("dl", {}, facts));
+  if (auditPage.drawFrame) auditPage.drawFrame();
 };
 
 // Draws one plot after another, so that the page can be scrolled meanwhile; resolves when all are there.

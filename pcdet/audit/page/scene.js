@@ -1,4 +1,4 @@
-// Frames in three dimensions: points, labelled boxes, and the boxes of the chosen models, drawn by plotly.
+// Frames: points, labelled boxes, and boxes of the chosen models, with the controls of the view (view3d.js draws it).
 "use strict";
 
 auditPage.bytes = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -15,172 +15,133 @@ auditPage.decode = (points) => {
   return axes;
 };
 
-// The eight corners of [x, y, z, dx, dy, dz, heading]: four at the bottom, four above them; 0 and 1 are in front.
-auditPage.corners = ([x, y, z, dx, dy, dz, heading]) => {
-  const [cos, sin] = [Math.cos(heading), Math.sin(heading)];
-  const signs = [[1, 1], [1, -1], [-1, -1], [-1, 1]];
-  return [-1, 1].flatMap((up) => signs.map(([a, b]) => {
-    const [along, across] = [(a * dx) / 2, (b * dy) / 2];
-    return [x + along * cos - across * sin, y + along * sin + across * cos, z + (up * dz) / 2];
-  }));
-};
-
-// Corners in the order of a pen, null where it is lifted; the last stroke points to the front.
-auditPage.PEN = [0, 1, 2, 3, 0, 4, 5, 6, 7, 4, null, 1, 5, null, 2, 6, null, 3, 7, null];
-auditPage.DASHES = ["solid", "dash", "dot", "longdash", "dashdot", "longdashdot"];
-
-// One line for many boxes; texts are shown where the pointer is on a box.
-auditPage.boxTrace = (name, boxes, texts, line) => {
-  const [x, y, z, text] = [[], [], [], []];
-  boxes.forEach((box, i) => {
-    const corners = auditPage.corners(box);
-    const front = [box[0] + (box[3] / 2 + 0.8) * Math.cos(box[6]), box[1] + (box[3] / 2 + 0.8) * Math.sin(box[6]), box[2]];
-    const strokes = [...auditPage.PEN.map((corner) => (corner === null ? [null, null, null] : corners[corner])),
-      [box[0], box[1], box[2]], front, [null, null, null]];
-    for (const [a, b, c] of strokes) { x.push(a); y.push(b); z.push(c); text.push(auditPage.label(texts[i])); }
-  });
-  return {
-    type: "scatter3d", mode: "lines", name: auditPage.label(name), x, y, z, text, line, connectgaps: false,
-    hovertemplate: "%{text}<extra></extra>", showlegend: boxes.length > 0, meta: { boxes: boxes.length },
-  };
+// 0..1 -> 0xAABBGGRR, between the colours (#rrggbb) of a scale.
+auditPage.colourOf = (amount, scale) => {
+  const at = Math.min(Math.max(amount, 0), 1) * (scale.length - 1);
+  const low = Math.min(Math.floor(at), scale.length - 2);
+  const part = (text, i) => parseInt(text.slice(1 + 2 * i, 3 + 2 * i), 16);
+  const [r, g, b] = [0, 1, 2].map((i) => Math.round(part(scale[low], i) + (at - low) * (part(scale[low + 1], i) - part(scale[low], i))));
+  return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 };
 
 // Indices of detections that count: from the slider's score on, or, where that is null, from the model's thresholds.
 auditPage.counted = (detections, thresholds, score) =>
   detections.scores.flatMap((own, i) => {
-    const least = score !== null ? score : thresholds[detections.names[i]];
-    return least === undefined || own >= least ? [i] : [];
+    const name = detections.names[i];
+    const least = score !== null ? score : Object.hasOwn(thresholds, name) ? thresholds[name] : 0;
+    return own >= least ? [i] : [];
   });
 
-auditPage.KINDS = (data) => [
-  ["true", (kind) => kind === data.kinds.true, data.colours.true],
-  ["false", (kind) => data.kinds.errors.includes(kind), data.colours.false],
-  ["ignored", (kind) => kind === data.kinds.ignored, data.colours.ignored],
-];
-
-// The lines of all that is switched on.
-auditPage.boxTraces = (scene, data, state) => {
-  const traces = [];
+// Groups of boxes that are switched on: {name, boxes, texts, colour, width, dash}.
+auditPage.boxGroups = (scene, data, state) => {
+  const groups = [];
+  const add = (name, boxes, texts, colour, width, dash) => groups.push({ name, boxes, texts, colour, width, dash });
   if (state.truth) {
-    const groups = [["truth", true, data.colours.truth], ["truth, not counted", false, data.colours.ignored]];
-    for (const [name, counted, color] of groups) {
-      const own = scene.boxes.map((_, i) => i).filter((i) => scene.counted[i] === counted);
-      traces.push(auditPage.boxTrace(name, own.map((i) => scene.boxes[i]), own.map((i) => `${scene.names[i]} (${name})`), { color, width: 4 }));
+    for (const [name, counts, colour] of [["truth", true, data.colours.truth], ["truth, not counted", false, data.colours.ignored]]) {
+      const own = scene.boxes.map((_, i) => i).filter((i) => scene.counted[i] === counts);
+      add(name, own.map((i) => scene.boxes[i]), own.map((i) => `${name}: ${scene.names[i]}`), colour, 2, "solid");
     }
   }
-  if (state.object !== null && scene.boxes[state.object]) {
-    const line = { color: data.colours.missed, width: 9 };
-    traces.push(auditPage.boxTrace("chosen object", [scene.boxes[state.object]], [scene.names[state.object]], line));
-  }
+  const kinds = [
+    ["true", (kind) => kind === data.kinds.true, data.colours.true],
+    ["false", (kind) => data.kinds.errors.includes(kind), data.colours.false],
+    ["ignored", (kind) => kind === data.kinds.ignored, data.colours.ignored],
+  ];
   data.models.forEach((model, m) => {
     const found = scene.detections.find((entry) => entry.model === model.name);
     if (!state.models[m] || !found) return;
     const shown = auditPage.counted(found, model.thresholds, state.score);
-    for (const [name, holds, color] of auditPage.KINDS(data)) {
+    for (const [name, holds, colour] of kinds) {
       const own = shown.filter((i) => holds(found.kinds[i]));
-      const texts = own.map((i) => `${model.name}: ${found.names[i]} ${found.scores[i].toFixed(2)}, ${found.kinds[i]}`);
-      const line = { color, width: 4, dash: auditPage.DASHES[m % auditPage.DASHES.length] };
-      traces.push(auditPage.boxTrace(`${model.name}: ${name}`, own.map((i) => found.boxes[i]), texts, line));
+      const texts = own.map((i) => `${model.name}: ${found.names[i]}, score ${found.scores[i].toFixed(2)}, ${found.kinds[i]}`);
+      add(`${model.name}: ${name}`, own.map((i) => found.boxes[i]), texts, colour, 2, auditPage.dashOf(m));
     }
   });
-  return traces;
+  const chosen = scene.boxes[state.object];
+  if (chosen) add("chosen object", [chosen], [`chosen object: ${scene.names[state.object]}`], data.colours.missed, 4, "solid");
+  return groups;
 };
 
-// What is seen: [low, high] of each axis; the surroundings of the chosen object, or all points.
-auditPage.range = (scene, axes, state) => {
-  if (state.near && state.object !== null && scene.boxes[state.object]) {
-    const [x, y, z] = scene.boxes[state.object];
-    return [[x - 12, x + 12], [y - 12, y + 12], [z - 3, z + 3]];
-  }
-  const ends = axes.map((axis) => axis.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]));
-  const boxes = scene.boxes.concat(...scene.detections.map((entry) => entry.boxes));
-  return ends.map(([low, high], i) => {
-    const all = boxes.map((box) => box[i]);
-    const [least, most] = [Math.min(low, ...all), Math.max(high, ...all)];
-    return Number.isFinite(least) ? [least - 1, most + 1] : [-1, 1];
-  });
-};
+auditPage.dashOf = (model) => Object.keys(auditPage.DASHES)[model % Object.keys(auditPage.DASHES).length];
 
-auditPage.pointTraces = (scene, axes, data, state, ranges) => {
-  const inside = (own) => {
-    const kept = [];
-    for (let i = 0; i < own[0].length; i += 1) {
-      if (ranges.every(([low, high], axis) => own[axis][i] >= low && own[axis][i] <= high)) kept.push(i);
-    }
-    return kept;
-  };
-  const cloud = (own, marker, kept) => ({
-    type: "scatter3d", mode: "markers", showlegend: false, hoverinfo: "skip", marker,
-    x: kept.map((i) => own[0][i]), y: kept.map((i) => own[1][i]), z: kept.map((i) => own[2][i]),
-  });
-  const kept = inside(axes);
-  const size = state.near ? 2.5 : 1.4;
+// Clouds of dots: all points by their height, or pale, with the importances of a model over them.
+auditPage.clouds = (scene, data, state) => {
+  const points = scene.axes || (scene.axes = auditPage.decode(scene.points));
   const entry = scene.importance.find((found) => found.model === state.importance);
-  if (!entry) {
-    const marker = { size, color: kept.map((i) => axes[2][i]), colorscale: [[0, "#8a8a8a"], [1, "#202020"]], cmin: ranges[2][0], cmax: ranges[2][1] };
-    return [cloud(axes, marker, kept)];
+  if (entry) {
+    const amounts = auditPage.bytes(entry.importance);
+    const colours = Uint32Array.from(amounts, (amount) => auditPage.colourOf(amount / 255, data.colours.sequential));
+    const pale = new Uint32Array(scene.points.n).fill(0xffc8c8c8);
+    return [{ axes: points, colours: pale, size: 1 }, { axes: auditPage.decode(entry), colours, size: 4 }];
   }
-  const own = auditPage.decode(entry), amounts = auditPage.bytes(entry.importance), seen = inside(own);
-  const bar = { title: { text: "importance" }, thickness: 12, len: 0.6, x: 0, xanchor: "left" };
-  const coloured = { size: size + 2, color: seen.map((i) => amounts[i] / 255), colorscale: data.colours.sequential, cmin: 0, cmax: 1, colorbar: bar };
-  return [cloud(axes, { size, color: "#c4c4c4" }, kept), cloud(own, coloured, seen)];
+  const heights = points[2];
+  const grey = (z) => auditPage.colourOf((z + 2.5) / 4.5, ["#9a9a9a", "#101010"]);
+  return [{ axes: points, colours: Uint32Array.from(heights, grey), size: 2 }];
 };
 
-auditPage.CAMERAS = {
-  "From behind": { eye: { x: -1.15, y: 0, z: 0.6 }, up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 } },
-  "From above": { eye: { x: -0.01, y: 0, z: 1.5 }, up: { x: 1, y: 0, z: 0 }, center: { x: 0, y: 0, z: 0 } },
+// Looks at all points from behind the sensor.
+auditPage.wholeFrame = (scene) => {
+  const half = scene.points.step.map((step) => 32767 * step);
+  const target = [scene.points.centre[0], scene.points.centre[1], Math.min(scene.points.centre[2], 0)];
+  return { target, distance: 1.1 * Math.max(half[0], half[1], 5), yaw: 0, pitch: 0.55 };
 };
 
-// The eye turned around the upright axis by an angle, and moved nearer or away by a factor.
-auditPage.moved = (camera, angle, factor) => {
-  const { x, y, z } = camera.eye;
-  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
-  const eye = { x: factor * (x * cos - y * sin), y: factor * (x * sin + y * cos), z: factor * z };
-  const { x: a, y: b, z: c } = camera.up;
-  return { ...camera, eye, up: { x: a * cos - b * sin, y: a * sin + b * cos, z: c } };
-};
+auditPage.legend = (groups) => groups.filter((group) => group.boxes.length).map((group) => {
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const dashes = auditPage.DASHES[group.dash].join(" ");
+  const look = { x1: 0, x2: 40, y1: 5, y2: 5, stroke: group.colour, "stroke-width": group.width + 1, "stroke-dasharray": dashes };
+  for (const [name, value] of Object.entries(look)) line.setAttribute(name, value);
+  const drawn = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  drawn.append(line);
+  return auditPage.element("li", {}, [drawn, `${group.name} (${group.boxes.length})`]);
+});
 
-auditPage.drawScene = (drawn, scene, data, state) => {
-  const axes = scene.axes || (scene.axes = auditPage.decode(scene.points));
-  const ranges = auditPage.range(scene, axes, state);
-  const lengths = ranges.map(([low, high]) => high - low);
-  const unit = Math.max(lengths[0], lengths[1]) / 1.6;
-  const axis = (title, i) => ({ title: { text: title }, range: ranges[i], showbackground: false, gridcolor: "#e4e4e4", zeroline: false, showspikes: false });
-  const layout = {
-    margin: { l: 0, r: 0, t: 0, b: 0 }, height: 560, legend: { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(255,255,255,0.75)" },
-    scene: {
-      xaxis: axis("x (m)", 0), yaxis: axis("y (m)", 1), zaxis: axis("z (m)", 2), aspectmode: "manual",
-      aspectratio: { x: lengths[0] / unit, y: lengths[1] / unit, z: lengths[2] / unit }, camera: state.camera, dragmode: "orbit",
-    },
-  };
-  const traces = [...auditPage.pointTraces(scene, axes, data, state, ranges), ...auditPage.boxTraces(scene, data, state)];
-  return Plotly.react(drawn, traces, layout, auditPage.plotSettings);
+// The text of the box whose centre is nearest to a place of the picture; none where all are far from it.
+auditPage.boxAt = (canvas, camera, groups, x, y) => {
+  const axes = auditPage.axesOf(camera);
+  let [text, nearest] = ["", 30];
+  for (const group of groups) {
+    group.boxes.forEach((box, i) => {
+      const [right, down, depth] = auditPage.project(axes, canvas.clientWidth, canvas.clientHeight, box.slice(0, 3));
+      const distance = Math.hypot(right - x, down - y);
+      if (depth > 0 && distance < nearest) [text, nearest] = [group.texts[i], distance];
+    });
+  }
+  return text;
 };
 
 auditPage.scenes = (data) => {
   const { element } = auditPage;
-  const student = data.models.findLastIndex((model) => model.role === "student");
-  const first = student < 0 ? data.models.length - 1 : student;
-  const state = {
-    frame: 0, object: null, near: false, truth: true, score: null, importance: null,
-    models: data.models.map((_, i) => i === first), camera: auditPage.CAMERAS["From behind"],
-  };
-  const drawn = element("div", { className: "view3d", id: "scene", attributes: { role: "img", "aria-label": "The frame in three dimensions" } });
+  const first = Math.max(data.models.findLastIndex((model) => model.role === "student"), 0);
+  const state = { frame: 0, object: null, truth: true, score: null, importance: null, camera: null, models: data.models.map((_, i) => i === first) };
+  const canvas = element("canvas", { id: "scene", className: "view3d", tabIndex: 0, attributes: { role: "img", "aria-label": "The frame in three dimensions; arrow keys turn it, plus and minus zoom" } });
   const said = element("p", { className: "note", id: "scene-said", attributes: { "aria-live": "polite" } });
-  let scene = null, opened = null;
+  const legend = element("ul", { className: "legend", id: "scene-legend" });
+  const pointed = element("p", { id: "scene-pointed", textContent: "\u00a0" });
+  let scene = null, opened = null, groups = [], clouds = [], waits = false;
 
-  const draw = async () => {
-    const began = performance.now();
+  const render = () => auditPage.render(canvas, state.camera, clouds, groups);
+  const look = (camera) => {
+    state.camera = camera;
+    if (waits) return;
+    waits = true; // one picture for many movements
+    requestAnimationFrame(() => { waits = false; render(); });
+  };
+  const draw = () => {
     if (opened !== state.frame) [scene, opened] = [auditPage.read(`scene-${state.frame}`), state.frame];
+    importances();
+    if (!state.camera) state.camera = auditPage.wholeFrame(scene);
+    [groups, clouds] = [auditPage.boxGroups(scene, data, state), auditPage.clouds(scene, data, state)];
     const { n } = scene.points;
     const thinned = n < scene.points_in_file ? ` of ${scene.points_in_file.toLocaleString("en")} in its file` : "";
     said.textContent = `Frame ${scene.frame}: ${n.toLocaleString("en")} points${thinned}, ${scene.boxes.length} labelled objects.`;
-    importances();
-    await auditPage.drawScene(drawn, scene, data, state);
-    auditPage.lastDrawn = { frame: scene.frame, milliseconds: performance.now() - began };
+    legend.replaceChildren(...auditPage.legend(groups));
+    pointed.textContent = "\u00a0";
+    render();
   };
-  const set = (change) => { Object.assign(state, change); refresh(); return draw(); };
-  const step = (by) => set({ frame: (state.frame + by + data.scenes.length) % data.scenes.length, object: null, near: false });
+  const set = (change) => { Object.assign(state, change); if (scene || state.frame) draw(); refresh(); };
+  const open = (frame) => set({ frame, object: null });
+  const step = (by) => open((state.frame + by + data.scenes.length) % data.scenes.length);
   const button = (text, action) => {
     const made = element("button", { type: "button", textContent: text });
     made.addEventListener("click", action);
@@ -192,16 +153,17 @@ auditPage.scenes = (data) => {
     return [box, element("label", { className: "model" }, [box, ` ${text}`])];
   };
 
-  const frames = auditPage.select("frame", data.scenes, (frame) => set({ frame, object: null, near: false }));
+  const frames = auditPage.select("frame", data.scenes, open);
   const [truth, truthLabel] = check("truth", (on) => set({ truth: on }));
-  const models = data.models.map((model, m) => check(`${model.name} (${model.role}, ${auditPage.DASHES[m % auditPage.DASHES.length]})`,
+  const models = data.models.map((model, m) => check(`${model.name} (${model.role}, ${auditPage.dashOf(m)})`,
     (on) => set({ models: state.models.map((was, i) => (i === m ? on : was)) }), { "data-model": model.name }));
-  const [near, nearLabel] = check("near the chosen object only", (on) => set({ near: on }));
   const slider = element("input", { type: "range", min: 0, max: 1, step: 0.01, value: 0.5, attributes: { "aria-label": "score from which boxes are shown" } });
   const score = element("output");
   slider.addEventListener("input", () => set({ score: Number(slider.value) }));
-  const own = button("each model's own threshold", () => set({ score: null }));
+  const own = button("Each model's own threshold", () => set({ score: null }));
   const colouring = element("select", { attributes: { "data-name": "colour" } });
+  const scale = element("span", { className: "scale", hidden: true });
+  scale.style.background = `linear-gradient(to right, ${data.colours.sequential.join(", ")})`;
   colouring.addEventListener("change", () => set({ importance: colouring.selectedIndex ? colouring.value : null }));
   const importances = () => {
     const names = scene.importance.map((entry) => entry.model);
@@ -209,38 +171,42 @@ auditPage.scenes = (data) => {
     const options = [element("option", { textContent: "height" }), ...names.map((name) => element("option", { textContent: `importance, ${name}`, value: name }))];
     colouring.replaceChildren(...options);
     colouring.selectedIndex = names.indexOf(state.importance) + 1;
+    scale.hidden = state.importance === null;
   };
+  const toObject = () => look({ target: scene.boxes[state.object].slice(0, 3), distance: 14, yaw: 0, pitch: 0.45 });
+  const object = button("To the chosen object", toObject);
   const refresh = () => {
     frames.querySelector("select").selectedIndex = state.frame;
-    [truth.checked, near.checked, near.disabled] = [state.truth, state.near, state.object === null];
+    [truth.checked, object.disabled] = [state.truth, !scene.boxes[state.object]];
     models.forEach(([box], i) => { box.checked = state.models[i]; });
     score.textContent = state.score === null ? "own thresholds" : state.score.toFixed(2);
   };
-  const look = (camera) => { state.camera = camera; return Plotly.relayout(drawn, { "scene.camera": camera }); };
-  const seen = () => (drawn.layout && drawn.layout.scene.camera) || state.camera;
-  const turn = (angle, factor) => () => look(auditPage.moved(seen(), angle, factor));
 
   // Opens the frame of an object with the two models of the pair.
-  auditPage.showObject = (frame, object, pair) => {
+  auditPage.showObject = (frame, chosen, pair) => {
     const shown = data.models.map((model, i) => (pair.length ? pair.includes(model.name) : state.models[i]));
+    set({ frame, object: chosen, models: shown });
+    if (scene.boxes[chosen]) toObject();
     document.getElementById("frames").scrollIntoView();
-    return set({ frame, object, near: true, models: shown, camera: auditPage.CAMERAS["From behind"] });
+    canvas.focus({ preventScroll: true });
   };
-  auditPage.waiting.push(async () => {
-    refresh();
-    await draw();
-    drawn.on("plotly_relayout", () => { state.camera = seen(); }); // turned by hand: the next frame is seen from there
-  });
+  auditPage.drawFrame = () => { draw(); refresh(); }; // once the canvas has its place in the page
+  auditPage.steer(canvas, () => state.camera, look, (x, y) => { pointed.textContent = auditPage.boxAt(canvas, state.camera, groups, x, y) || "\u00a0"; });
+  window.addEventListener("resize", () => look(state.camera));
+  const turn = (yaw) => () => look(auditPage.turned(state.camera, yaw, 0));
   const controls = [
-    [frames, button("Previous frame", () => step(-1)), button("Next frame", () => step(1)), nearLabel],
+    [frames, button("Previous frame", () => step(-1)), button("Next frame", () => step(1)), element("label", {}, ["points coloured by ", colouring]), scale],
     [truthLabel, ...models.map(([, label]) => label)],
-    [element("label", {}, ["score at least ", slider, score]), own, element("label", {}, ["points coloured by ", colouring])],
-    [...Object.keys(auditPage.CAMERAS).map((name) => button(name, () => look(auditPage.CAMERAS[name]))),
-      button("Turn left", turn(-Math.PI / 8, 1)), button("Turn right", turn(Math.PI / 8, 1)),
-      button("Nearer", turn(0, 0.8)), button("Farther", turn(0, 1.25))],
+    [element("label", {}, ["score at least ", slider, score]), own],
+    [button("Whole frame", () => look(auditPage.wholeFrame(scene))), object,
+      button("From above", () => look({ ...state.camera, yaw: 0, pitch: Math.PI / 2 })),
+      button("From behind", () => look({ ...state.camera, yaw: 0, pitch: 0.45 })),
+      button("Turn left", turn(Math.PI / 8)), button("Turn right", turn(-Math.PI / 8)),
+      button("Nearer", () => look(auditPage.nearer(state.camera, 0.8))), button("Farther", () => look(auditPage.nearer(state.camera, 1.25)))],
   ].map((line) => element("div", { className: "controls" }, line));
-  const colours = "Green: truth. Blue: finds an object. Orange: finds none. Grey: neither counts for nor against. The stroke from a box shows its front. Drag to turn, scroll to zoom.";
-  return element("div", {}, [...controls, said, drawn, element("p", { className: "note", textContent: colours })]);
+  const how = "Green: truth. Blue: finds an object. Orange: an error. Grey: counts neither for nor against. The stroke from a box shows its front. Drag to turn, with shift to move, scroll to zoom; a pointer on a box names it.";
+  auditPage.look = () => state.camera; // for who asks from outside
+  return element("div", {}, [...controls, said, canvas, pointed, legend, element("p", { className: "note", textContent: how })]);
 };
 
 auditPage.write();

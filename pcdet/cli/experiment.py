@@ -82,6 +82,7 @@ def experiment(args: argparse.Namespace, tools: Path = TOOLS) -> None:
         results = carry_out(plan, content, output, places, tools, on_cores=args.gpus is None and args.slurm is None)
         for path in write_all(results, output):
             print(os.path.relpath(path))
+        print(f"what was won and lost, as a page: python audit.py --results {os.path.relpath(output / 'results.json')}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"this step failed (exit {error.returncode}): {shlex.join(map(str, error.cmd))}")
     finally:

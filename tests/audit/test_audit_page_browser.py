@@ -14,6 +14,7 @@ from pcdet.audit.page.assembly import write_page
 from pcdet.audit.report import ALL, TRUE, Audit
 from pcdet.experiments.results.files import parse_results
 
+PATIENCE = 180_000  # milliseconds, on a machine that does much else
 OPENS_WITHIN = 2000  # milliseconds, as a reader is promised
 AUDIT = synthetic_audit(points=2000)
 COMPARISON = synthetic_comparison()
@@ -30,8 +31,8 @@ class Opened:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-ready]", timeout=180_000)
+        self.page.goto(path.as_uri(), timeout=PATIENCE)
+        self.page.wait_for_selector("html[data-ready]", timeout=PATIENCE)
 
     def run(self, script, argument=None):
         return self.page.evaluate(script, argument)
@@ -81,6 +82,18 @@ def test_the_page_opens_without_an_error_and_asks_for_its_own_file_only(opened):
     assert opened.errors == []
     assert len([url for url in opened.requests if not url.startswith(("data:", "blob:"))]) == 1
     assert opened.requests[0].startswith("file:")
+
+
+def test_no_button_of_a_plot_leads_to_the_network(opened):
+    """By itself, plotly has one that sends what is drawn to its maker."""
+    buttons = opened.run(
+        "() => [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.attr || b.dataset.title)"
+    )
+    assert len(buttons) > 20 and not [
+        b for b in buttons if b is None or re.search("cloud|share|send|edit|plotly", b, re.I)
+    ]
+    links = "() => [...document.querySelectorAll('[href]')].map(a => a.getAttribute('href')).filter(h => h[0] !== '#')"
+    assert opened.run(links) == []
 
 
 def test_it_fits_a_laptops_width_and_is_seen_whole_when_printed(opened):

@@ -32,34 +32,59 @@ auditPage.sorted = (rows, key, falling) =>
 // Columns: a name, what is sorted by, the text of a cell.
 auditPage.objectColumns = (content) => {
   const known = (value, text) => (value === null || value === undefined ? "-" : text(value));
-  const column = (name, key, text = String, isText = false) => ({ name, key, text: (row) => known(key(row), text), isText });
+  const column = (name, key, text = String, isText = false) => ({
+    name,
+    key,
+    text: (row) => known(key(row), text),
+    isText,
+  });
   return [
     column("frame", (row) => content.frames[row[0]], String, true),
     column("class", (row) => content.classes[row[2]], String, true),
-    column("distance (m)", (row) => row[3], (value) => value.toFixed(1)),
+    column(
+      "distance (m)",
+      (row) => row[3],
+      (value) => value.toFixed(1),
+    ),
     column("points", (row) => row[4]),
     ...content.attributes.map((name, i) => column(name, (row) => row[5][i], String, true)),
-    ...content.models.map((name, i) => column(`${name} finds`, (row) => row[6][i], (value) => `${Math.round(100 * value)} %`)),
+    ...content.models.map((name, i) =>
+      column(
+        `${name} finds`,
+        (row) => row[6][i],
+        (value) => `${Math.round(100 * value)} %`,
+      ),
+    ),
   ];
 };
 
 auditPage.objects = (content, data) => {
   const { element } = auditPage;
   const columns = auditPage.objectColumns(content);
-  const state = { classIndex: null, pair: 0, outcome: "any", column: null, falling: false, shown: auditPage.PAGE_OF_ROWS };
+  const state = {
+    classIndex: null,
+    pair: 0,
+    outcome: "any",
+    column: null,
+    falling: false,
+    shown: auditPage.PAGE_OF_ROWS,
+  };
   const count = element("p", { className: "note", id: "objects-count", attributes: { "aria-live": "polite" } });
-  const head = element("tr"), body = element("tbody");
+  const head = element("tr"),
+    body = element("tbody");
   const more = element("button", { textContent: "Show more", type: "button" });
   const models = (pair) => pair.map((name) => content.models.indexOf(name));
 
-  const cells = (row) => columns.map((column, i) => {
-    const text = column.text(row);
-    const scene = data.scenes.indexOf(content.frames[row[0]]);
-    if (i > 0 || scene < 0) return element("td", { textContent: text, title: text, className: column.isText ? "text" : "" });
-    const open = element("button", { type: "button", textContent: text, title: "Show this object in its frame" });
-    open.addEventListener("click", () => auditPage.showObject(scene, row[1], content.pairs[state.pair] || []));
-    return element("td", { className: "text" }, [open]);
-  });
+  const cells = (row) =>
+    columns.map((column, i) => {
+      const text = column.text(row);
+      const scene = data.scenes.indexOf(content.frames[row[0]]);
+      if (i > 0 || scene < 0)
+        return element("td", { textContent: text, title: text, className: column.isText ? "text" : "" });
+      const open = element("button", { type: "button", textContent: text, title: "Show this object in its frame" });
+      open.addEventListener("click", () => auditPage.showObject(scene, row[1], content.pairs[state.pair] || []));
+      return element("td", { className: "text" }, [open]);
+    });
 
   const draw = () => {
     const [student, control] = models(content.pairs[state.pair] || []);
@@ -67,14 +92,21 @@ auditPage.objects = (content, data) => {
     if (state.column !== null) rows = auditPage.sorted(rows, columns[state.column].key, state.falling);
     body.replaceChildren(...rows.slice(0, state.shown).map((row) => element("tr", {}, cells(row))));
     const shown = Math.min(state.shown, rows.length);
-    count.textContent = `${shown} of ${rows.length} objects that fit, of ${content.rows.length}. A frame's name that is a button opens it.`;
+    const fit = `${shown} of ${rows.length} objects that fit, of ${content.rows.length}.`;
+    count.textContent = `${fit} A frame's name that is a button opens it.`;
     more.hidden = shown === rows.length;
-    head.replaceChildren(...columns.map((column, i) => {
-      const button = element("button", { type: "button", textContent: column.name });
-      button.addEventListener("click", () => set({ column: i, falling: state.column === i && !state.falling }));
-      const sort = state.column !== i ? "none" : state.falling ? "descending" : "ascending";
-      return element("th", { className: column.isText ? "text" : "", attributes: { scope: "col", "aria-sort": sort } }, [button]);
-    }));
+    head.replaceChildren(
+      ...columns.map((column, i) => {
+        const button = element("button", { type: "button", textContent: column.name });
+        button.addEventListener("click", () => set({ column: i, falling: state.column === i && !state.falling }));
+        const sort = state.column !== i ? "none" : state.falling ? "descending" : "ascending";
+        return element(
+          "th",
+          { className: column.isText ? "text" : "", attributes: { scope: "col", "aria-sort": sort } },
+          [button],
+        );
+      }),
+    );
   };
   const set = (change) => {
     const focused = document.activeElement && head.contains(document.activeElement);
@@ -85,10 +117,16 @@ auditPage.objects = (content, data) => {
   more.addEventListener("click", () => set({ shown: state.shown + 4 * auditPage.PAGE_OF_ROWS }));
 
   const outcomes = ["any", "won", "lost", "equal"];
-  const controls = [auditPage.select("class", ["all", ...content.classes], (i) => set({ classIndex: i ? i - 1 : null }))];
+  const controls = [
+    auditPage.select("class", ["all", ...content.classes], (i) => set({ classIndex: i ? i - 1 : null })),
+  ];
   if (content.pairs.length) {
     controls.push(
-      auditPage.select("pair", content.pairs.map((pair) => pair.join(" over ")), (i) => set({ pair: i })),
+      auditPage.select(
+        "pair",
+        content.pairs.map((pair) => pair.join(" over ")),
+        (i) => set({ pair: i }),
+      ),
       auditPage.select("won or lost by the student", outcomes, (i) => set({ outcome: outcomes[i] })),
     );
   }

@@ -21,7 +21,13 @@ auditPage.table = (content) => {
   const cell = (tag, text, column, more = {}) =>
     element(tag, { textContent: text, title: text, className: column < content.text_columns ? "text" : "", ...more });
   const head = content.header.map((text, i) => cell("th", text, i, { attributes: { scope: "col" } }));
-  const rows = content.rows.map((row) => element("tr", {}, row.map((text, i) => cell("td", text, i))));
+  const rows = content.rows.map((row) =>
+    element(
+      "tr",
+      {},
+      row.map((text, i) => cell("td", text, i)),
+    ),
+  );
   const table = element("table", {}, [element("thead", {}, [element("tr", {}, head)]), element("tbody", {}, rows)]);
   const wide = element("div", { className: "wide", tabIndex: 0 }, [table]);
   const note = content.note ? [element("p", { className: "note", textContent: content.note })] : [];
@@ -32,7 +38,12 @@ auditPage.table = (content) => {
 
 auditPage.list = (content) => {
   const { element } = auditPage;
-  const items = (texts) => element("ul", {}, texts.map((text) => element("li", { textContent: text })));
+  const items = (texts) =>
+    element(
+      "ul",
+      {},
+      texts.map((text) => element("li", { textContent: text })),
+    );
   const found = [element("h3", { textContent: content.heading }), items(content.items.slice(0, content.shown))];
   const rest = content.items.slice(content.shown);
   if (rest.length) {
@@ -50,14 +61,24 @@ auditPage.select = (name, options, change, chosen = 0) => {
   return element("label", {}, [`${name} `, select]);
 };
 
-auditPage.plotSettings = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+auditPage.plotSettings = {
+  displaylogo: false,
+  responsive: true,
+  modeBarButtonsToRemove: ["lasso2d", "select2d"],
+  showSendToCloud: false,
+  plotlyServerURL: "", // by itself, plotly offers to send what it draws to its maker
+};
 auditPage.waiting = []; // functions that draw, one a plot, called when plotly is there
 
 // A plot with a selector for each of its choices.
 auditPage.plot = (content) => {
   const { element } = auditPage;
   const chosen = content.selectors.map(() => 0);
-  const drawn = element("div", { className: "plot", id: content.id, attributes: { role: "img", "aria-label": content.heading } });
+  const drawn = element("div", {
+    className: "plot",
+    id: content.id,
+    attributes: { role: "img", "aria-label": content.heading },
+  });
   const below = element("div");
   const draw = () => {
     const options = content.selectors.map((selector, i) => selector.options[chosen[i]]);
@@ -77,7 +98,12 @@ auditPage.plot = (content) => {
   const selects = content.selectors
     .map((selector, i) => [selector, i])
     .filter(([selector]) => selector.options.length > 1)
-    .map(([selector, i]) => auditPage.select(selector.name, selector.options, (index) => { chosen[i] = index; draw(); }));
+    .map(([selector, i]) =>
+      auditPage.select(selector.name, selector.options, (index) => {
+        chosen[i] = index;
+        draw();
+      }),
+    );
   const parts = [element("h3", { textContent: content.heading })];
   if (selects.length) parts.push(element("div", { className: "controls" }, selects));
   parts.push(drawn, element("p", { className: "note", textContent: content.note }), below);
@@ -110,10 +136,16 @@ auditPage.write = () => {
   document.title = data.title;
   for (const section of data.sections) {
     document.getElementById("main").append(auditPage.section(section, data));
-    const link = element("a", { textContent: section.id[0].toUpperCase() + section.id.slice(1), href: `#${section.id}` });
+    const link = element("a", {
+      textContent: section.id[0].toUpperCase() + section.id.slice(1),
+      href: `#${section.id}`,
+    });
     document.getElementById("nav").append(link);
   }
-  const facts = data.facts.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]);
+  const facts = data.facts.flatMap(([name, value]) => [
+    element("dt", { textContent: name }),
+    element("dd", { textContent: value }),
+  ]);
   document.getElementById("facts").append(element("dl", {}, facts));
   if (auditPage.drawFrame) auditPage.drawFrame();
 };

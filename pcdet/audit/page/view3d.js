@@ -1,5 +1,5 @@
-// A view in three dimensions on a plain canvas: it needs no graphics card, and it prints. Points are dots of a picture with
-// a depth for each pixel, boxes are lines over it. x is forward, y to the left, z up, in metres.
+// A view in three dimensions on a plain canvas: it needs no graphics card, and it prints. Points are dots of a picture
+// with a depth for each pixel, boxes are lines over it. x is forward, y to the left, z up, in metres.
 "use strict";
 
 auditPage.NEAREST = 0.3; // metres before the eye; what is nearer is cut off
@@ -9,7 +9,12 @@ auditPage.LENS = 1.1; // focal length over the height of the picture
 auditPage.axesOf = ({ target, distance, yaw, pitch }) => {
   const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
   const forward = [cp * cy, cp * sy, -sp];
-  return { forward, right: [sy, -cy, 0], up: [sp * cy, sp * sy, cp], eye: target.map((v, i) => v - distance * forward[i]) };
+  return {
+    forward,
+    right: [sy, -cy, 0],
+    up: [sp * cy, sp * sy, cp],
+    eye: target.map((v, i) => v - distance * forward[i]),
+  };
 };
 
 // [right, down, depth]: pixels and metres. Depth may be negative, behind the eye.
@@ -47,11 +52,18 @@ auditPage.drawDots = (image, depths, view, cloud) => {
 // The eight corners of [x, y, z, dx, dy, dz, heading]: four at the bottom, four above them; 0 and 1 are in front.
 auditPage.corners = ([x, y, z, dx, dy, dz, heading]) => {
   const [cos, sin] = [Math.cos(heading), Math.sin(heading)];
-  const signs = [[1, 1], [1, -1], [-1, -1], [-1, 1]];
-  return [-1, 1].flatMap((up) => signs.map(([a, b]) => {
-    const [along, across] = [(a * dx) / 2, (b * dy) / 2];
-    return [x + along * cos - across * sin, y + along * sin + across * cos, z + (up * dz) / 2];
-  }));
+  const signs = [
+    [1, 1],
+    [1, -1],
+    [-1, -1],
+    [-1, 1],
+  ];
+  return [-1, 1].flatMap((up) =>
+    signs.map(([a, b]) => {
+      const [along, across] = [(a * dx) / 2, (b * dy) / 2];
+      return [x + along * cos - across * sin, y + along * sin + across * cos, z + (up * dz) / 2];
+    }),
+  );
 };
 
 // Pairs of ends: the edges of a box, and a stroke from its centre over its front.
@@ -59,7 +71,11 @@ auditPage.edges = (box) => {
   const corners = auditPage.corners(box);
   const [x, y, z, length, , , heading] = box;
   const reach = length / 2 + 0.8;
-  const pairs = [0, 1, 2, 3].flatMap((i) => [[i, (i + 1) % 4], [4 + i, 4 + ((i + 1) % 4)], [i, 4 + i]]);
+  const pairs = [0, 1, 2, 3].flatMap((i) => [
+    [i, (i + 1) % 4],
+    [4 + i, 4 + ((i + 1) % 4)],
+    [i, 4 + i],
+  ]);
   const front = [x + reach * Math.cos(heading), y + reach * Math.sin(heading), z];
   return [...pairs.map(([a, b]) => [corners[a], corners[b]]), [[x, y, z], front]];
 };
@@ -98,20 +114,27 @@ auditPage.drawBoxes = (context, axes, group, ratio) => {
 // Draws clouds, then groups of boxes.
 auditPage.render = (canvas, camera, clouds, groups) => {
   const ratio = Math.min(window.devicePixelRatio || 1, 2);
-  const [width, height] = [Math.max(Math.round(canvas.clientWidth * ratio), 1), Math.max(Math.round(canvas.clientHeight * ratio), 1)];
+  const [width, height] = [
+    Math.max(Math.round(canvas.clientWidth * ratio), 1),
+    Math.max(Math.round(canvas.clientHeight * ratio), 1),
+  ];
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
   new Uint32Array(image.data.buffer).fill(0xffffffff);
   const depths = new Float32Array(width * height).fill(Infinity);
   const axes = auditPage.axesOf(camera);
-  for (const cloud of clouds) auditPage.drawDots(image, depths, axes, { ...cloud, size: Math.round(cloud.size * ratio) });
+  for (const cloud of clouds)
+    auditPage.drawDots(image, depths, axes, { ...cloud, size: Math.round(cloud.size * ratio) });
   context.putImageData(image, 0, 0);
   for (const group of groups) auditPage.drawBoxes(context, axes, group, ratio);
 };
 
-auditPage.turned = (camera, yaw, pitch) =>
-  ({ ...camera, yaw: camera.yaw + yaw, pitch: Math.min(Math.max(camera.pitch + pitch, -0.2), Math.PI / 2) });
+auditPage.turned = (camera, yaw, pitch) => ({
+  ...camera,
+  yaw: camera.yaw + yaw,
+  pitch: Math.min(Math.max(camera.pitch + pitch, -0.2), Math.PI / 2),
+});
 auditPage.nearer = (camera, factor) => ({ ...camera, distance: Math.min(Math.max(camera.distance * factor, 1), 500) });
 
 // The target moved by pixels of the picture.
@@ -122,27 +145,42 @@ auditPage.shifted = (camera, right, down, height) => {
   return { ...camera, target };
 };
 
-// Mouse, touch and keys of a canvas; change(camera) is called with the new camera, hover(x, y) with the pointer's place.
+// Mouse, touch and keys of a canvas; change(camera) gets the new camera, hover(x, y) the pointer's place.
 auditPage.steer = (canvas, camera, change, hover) => {
   let last = null;
-  canvas.addEventListener("pointerdown", (event) => { last = event; canvas.setPointerCapture(event.pointerId); });
-  canvas.addEventListener("pointerup", () => { last = null; });
+  canvas.addEventListener("pointerdown", (event) => {
+    last = event;
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointerup", () => {
+    last = null;
+  });
   canvas.addEventListener("pointermove", (event) => {
-    if (!last) { hover(event.offsetX, event.offsetY); return; }
+    if (!last) {
+      hover(event.offsetX, event.offsetY);
+      return;
+    }
     const [x, y] = [event.clientX - last.clientX, event.clientY - last.clientY];
     last = event;
     if (event.shiftKey || event.buttons > 1) change(auditPage.shifted(camera(), x, y, canvas.clientHeight));
     else change(auditPage.turned(camera(), -x / 200, y / 200));
   });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    change(auditPage.nearer(camera(), Math.exp(event.deltaY / 700)));
-  }, { passive: false });
+  canvas.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      change(auditPage.nearer(camera(), Math.exp(event.deltaY / 700)));
+    },
+    { passive: false },
+  );
   const keys = {
-    ArrowLeft: () => auditPage.turned(camera(), 0.1, 0), ArrowRight: () => auditPage.turned(camera(), -0.1, 0),
-    ArrowUp: () => auditPage.turned(camera(), 0, 0.1), ArrowDown: () => auditPage.turned(camera(), 0, -0.1),
-    "+": () => auditPage.nearer(camera(), 0.8), "-": () => auditPage.nearer(camera(), 1.25),
+    ArrowLeft: () => auditPage.turned(camera(), 0.1, 0),
+    ArrowRight: () => auditPage.turned(camera(), -0.1, 0),
+    ArrowUp: () => auditPage.turned(camera(), 0, 0.1),
+    ArrowDown: () => auditPage.turned(camera(), 0, -0.1),
+    "+": () => auditPage.nearer(camera(), 0.8),
+    "-": () => auditPage.nearer(camera(), 1.25),
   };
   canvas.addEventListener("keydown", (event) => {
     if (!keys[event.key]) return;

@@ -92,7 +92,7 @@ def _beside_audit(audit: Audit) -> list[str]:
 
 
 def result_claims(reported: Reported) -> list[str]:
-    """How many trainings gain over every control, then all claims: those that gain over most controls come first."""
+    """How many trainings gain over every control, then all claims: those that gain over all, and most, come first."""
     found = claims(reported)
     by_training: dict[tuple, list[bool]] = {}
     for c in reported.results.comparisons:
@@ -104,8 +104,8 @@ def result_claims(reported: Reported) -> list[str]:
     text = f"{len(ahead)} of {len(by_training)} trainings gain 3D mAP over every control that they were compared with"
     # claims() ends with a paragraph for each of these trainings, in this order
     general, paragraphs = found[: -len(by_training)], found[-len(by_training) :]
-    shares = [sum(won) / len(won) for won in by_training.values()]
-    order = sorted(range(len(paragraphs)), key=lambda i: -shares[i])
+    ranks = [(not all(won), -sum(won)) for won in by_training.values()]
+    order = sorted(range(len(paragraphs)), key=lambda i: ranks[i])
     return [f"{text}{': ' + '; '.join(ahead) if ahead else ''}.", *general, *(paragraphs[i] for i in order)]
 
 

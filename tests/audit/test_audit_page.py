@@ -53,7 +53,7 @@ def element(page, name):
 
 def decoded(points):
     """Metres of an encoded cloud, by the formula of its docstring."""
-    numbers = np.frombuffer(base64.b64decode(points["data"]), dtype="<i2").reshape(-1, 3)
+    numbers = np.frombuffer(base64.b64decode(points["data"]), dtype="<i2").reshape(-1, len(points["step"]))
     return np.array(points["centre"]) + np.array(points["step"]) * numbers
 
 
@@ -288,6 +288,23 @@ def test_points_that_are_not_finite_are_named():
     points[1, 2] = np.inf
     with pytest.raises(ValueError, match=r"points of frame 7 must be finite, number 1 is \[0.0, 0.0, inf\]"):
         quantised(points, "points of frame 7")
+
+
+def test_detections_of_a_scene_keep_their_scores_exactly_and_their_boxes_to_millimetres(tmp_path, audit):
+    """A threshold is the score of a detection: a score that is rounded down would fall below it."""
+    _, data, scenes = written(tmp_path, audit=audit)
+    for scene, own in zip(scenes, audit.scenes, strict=True):
+        assert [found["model"] for found in scene["detections"]] == list(own.detections)
+        for found in scene["detections"]:
+            expected = own.detections[found["model"]]
+            scores = np.frombuffer(base64.b64decode(found["scores"]), dtype="<f4")
+            np.testing.assert_array_equal(scores, np.asarray(expected.scores, dtype=np.float32))
+            assert np.abs(decoded(found["boxes"]) - expected.boxes).max(initial=0) < 0.002
+            for numbers, texts, wanted in (("name", "names", expected.names), ("kind", "kinds", expected.kinds)):
+                numbered = np.frombuffer(base64.b64decode(found[numbers]), dtype="<u2")
+                assert [found[texts][i] for i in numbered] == list(wanted)
+    thresholds = {m["name"]: m["thresholds"] for m in data["models"]}
+    assert thresholds == {m.name: dict(m.thresholds) for m in audit.models}
 
 
 def test_thinning_keeps_points_in_boxes_and_far_ones_rather_than_near_ones():

@@ -3,16 +3,38 @@
 
 auditPage.bytes = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
-// Coordinates in metres from numbers of 16 bits: [x, y, z], each a Float32Array.
-auditPage.decode = (points) => {
-  const view = new DataView(auditPage.bytes(points.data).buffer);
-  const axes = [0, 1, 2].map(() => new Float32Array(points.n));
-  for (let i = 0; i < points.n; i += 1) {
-    for (let axis = 0; axis < 3; axis += 1) {
-      axes[axis][i] = points.centre[axis] + points.step[axis] * view.getInt16(2 * (3 * i + axis), true);
+// Columns from numbers of 16 bits, each a Float32Array: [x, y, z] of points, seven of boxes.
+auditPage.decode = (rows) => {
+  const view = new DataView(auditPage.bytes(rows.data).buffer);
+  const width = rows.step.length;
+  const columns = rows.step.map(() => new Float32Array(rows.n));
+  for (let i = 0; i < rows.n; i += 1) {
+    for (let c = 0; c < width; c += 1) {
+      columns[c][i] = rows.centre[c] + rows.step[c] * view.getInt16(2 * (width * i + c), true);
     }
   }
-  return axes;
+  return columns;
+};
+
+// One model's detections, an entry each: {model, boxes, scores, names, kinds}.
+auditPage.unpacked = (found) => {
+  const columns = auditPage.decode(found.boxes);
+  const each = Array.from({ length: found.boxes.n }, (_, i) => i);
+  const [scores, name, kind] = [found.scores, found.name, found.kind].map(
+    (text) => new DataView(auditPage.bytes(text).buffer),
+  );
+  return {
+    model: found.model,
+    boxes: each.map((i) => columns.map((column) => column[i])),
+    scores: each.map((i) => scores.getFloat32(4 * i, true)),
+    names: each.map((i) => found.names[name.getUint16(2 * i, true)]),
+    kinds: each.map((i) => found.kinds[kind.getUint16(2 * i, true)]),
+  };
+};
+
+auditPage.readScene = (number) => {
+  const scene = auditPage.read(`scene-${number}`);
+  return { ...scene, detections: scene.detections.map(auditPage.unpacked) };
 };
 
 // 0..1 -> 0xAABBGGRR, between the colours (#rrggbb) of a scale.
@@ -187,7 +209,7 @@ auditPage.scenes = (data) => {
     });
   };
   const draw = () => {
-    if (opened !== state.frame) [scene, opened] = [auditPage.read(`scene-${state.frame}`), state.frame];
+    if (opened !== state.frame) [scene, opened] = [auditPage.readScene(state.frame), state.frame];
     importances();
     if (!state.camera) state.camera = auditPage.wholeFrame(scene);
     [groups, clouds] = [auditPage.boxGroups(scene, data, state), auditPage.clouds(scene, data, state)];

@@ -1,4 +1,4 @@
-"""Scenes as a page holds them: coordinates of 16 bits in base64, thinned to what the page's size allows."""
+"""Scenes as a page holds them: numbers of few bits in base64, points thinned to what the page's size allows."""
 
 from __future__ import annotations
 
@@ -94,24 +94,24 @@ def thinned(points: np.ndarray, keep: int, boxes: np.ndarray) -> np.ndarray:
     return points[np.sort(np.concatenate([first, chosen]))]
 
 
-def quantised(points: np.ndarray, what: str) -> dict[str, Any]:
-    """Coordinates as numbers of 16 bits: ``metres = centre + step * number``, at most half a step wrong.
+def quantised(rows: np.ndarray, what: str) -> dict[str, Any]:
+    """Points or boxes as numbers of 16 bits: ``value = centre + step * number``, at most half a step wrong.
 
     Args:
-        points: (N, 3) metres.
+        rows: (N, C), metres and radians.
         what: names them in an error.
 
     Raises:
         ValueError: one is not finite.
     """
-    points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
-    if not np.isfinite(points).all():
-        wrong = np.flatnonzero(~np.isfinite(points).all(axis=1))[0]
-        raise ValueError(f"{what} must be finite, number {wrong} is {points[wrong].tolist()}; leave such points out")
-    low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(3), np.zeros(3))
+    rows = np.asarray(rows, dtype=np.float64)
+    if not np.isfinite(rows).all():
+        wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]
+        raise ValueError(f"{what} must be finite, number {wrong} is {rows[wrong].tolist()}; leave such ones out")
+    low, high = (rows.min(axis=0), rows.max(axis=0)) if len(rows) else np.zeros((2, rows.shape[1]))
     centre, step = (low + high) / 2, np.maximum((high - low) / 65534, FEWEST_STEP)
-    numbers = np.rint((points - centre) / step).astype("<i2")
-    return {"n": len(points), "centre": centre.tolist(), "step": step.tolist(), "data": _base64(numbers)}
+    numbers = np.rint((rows - centre) / step).astype("<i2")
+    return {"n": len(rows), "centre": centre.tolist(), "step": step.tolist(), "data": _base64(numbers)}
 
 
 def _base64(numbers: np.ndarray) -> str:
@@ -140,17 +140,32 @@ def _shell(scene: Scene) -> dict[str, Any]:
         "boxes": _boxes(scene.boxes),
         "names": list(scene.names),
         "counted": [bool(counted) for counted in scene.counted],
-        "detections": [{"model": name, **_detections(found)} for name, found in scene.detections.items()],
+        "detections": [
+            {"model": name, **_detections(found, f"boxes of {name} in frame {scene.frame}")}
+            for name, found in scene.detections.items()
+        ],
     }
 
 
-def _detections(found: SceneDetections) -> dict[str, Any]:
+def _detections(found: SceneDetections, what: str) -> dict[str, Any]:
+    """Detections for ``auditPage.unpacked``. Scores keep all of their bits: thresholds are among them."""
+    names, name = _numbered(found.names)
+    kinds, kind = _numbered(found.kinds)
     return {
-        "boxes": _boxes(found.boxes),
-        "scores": rounded(found.scores, 4),
-        "names": list(found.names),
-        "kinds": list(found.kinds),
+        "boxes": quantised(np.asarray(found.boxes, dtype=np.float64).reshape(-1, 7), what),
+        "scores": _base64(np.asarray(found.scores, dtype="<f4")),
+        "names": names,
+        "name": name,
+        "kinds": kinds,
+        "kind": kind,
     }
+
+
+def _numbered(texts: Sequence[str]) -> tuple[list[str], str]:
+    """The different texts, and in base64 the number of each text among them, 16 bits each."""
+    different = list(dict.fromkeys(texts))
+    place = {text: number for number, text in enumerate(different)}
+    return different, _base64(np.array([place[text] for text in texts], dtype="<u2"))
 
 
 def _boxes(boxes: np.ndarray) -> list[list[float | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -141,12 +142,19 @@ class DatasetTemplate(Dataset):
     def frame_labels(self, index: int) -> FrameLabels | None:
         """The labels of a frame, for whoever asks single objects; None without labels.
 
-        By default those of ``load_frame``: its cloud is read, and the points in each box are counted.
+        By default those of ``load_frame``: its cloud is read, and the points in each box are counted. With
+        MAP_CLASS_TO_KITTI, neighbour classes are neutral, as in ``evaluation``.
 
         Raises:
             DataError: the labels cannot be used; the frame is named.
         """
-        return labels_of_sample(self.load_frame(index))
+        labels = labels_of_sample(self.load_frame(index))
+        if labels is None or self.config.map_class_to_kitti is None:
+            return labels
+        from pcdet.datasets.kitti.object_labels import neutral_classes
+
+        neutral = neutral_classes(labels.names, self.class_names, self.config.map_class_to_kitti)
+        return dataclasses.replace(labels, neutral=neutral)
 
     def matching_rules(self) -> dict[str, MatchingRule]:
         """Class -> when a detection finds an object of it.

@@ -102,6 +102,14 @@ def test_any_data_set_asks_for_half_an_overlap_or_what_kitti_asks_of_its_class()
     assert clouds(MAP_CLASS_TO_KITTI={"car": "Car"}).matching_rules() == {"car": MatchingRule("overlap", 0.7)}
 
 
+def test_neighbours_are_neutral_in_any_data_set_that_kittis_evaluation_judges():
+    """A label that its mapping leaves out keeps its name: as a Van it excuses what finds it as a Car."""
+    van = type("Vans", (Clouds,), {"load_frame": lambda self, i: {**Clouds.load_frame(self, i), "gt_names": ["Van"]}})
+    config = kitti_files.dataset_cfg(DATASET="Vans", MAP_CLASS_TO_KITTI={"car": "Car"})
+    labels = van(config, ["car"], training=False, root_path=".").frame_labels(0)
+    assert list(labels.names) == ["Van"] and list(labels.neutral) == [("car",)]
+
+
 def test_rules_speak_for_themselves_and_refuse_what_they_cannot_mean():
     assert str(MatchingRule("overlap", 0.7)) == "3D overlap of at least 0.7"
     assert str(MatchingRule("distance", 2.0)) == "centres at most 2 m apart over the ground"

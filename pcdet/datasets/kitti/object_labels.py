@@ -58,7 +58,7 @@ def labels_of_info(info: Mapping, class_names: Sequence[str], mapping: Mapping[s
         boxes=boxes,
         names=names,
         points=[int(count) if count >= 0 else None for count in counts],
-        neutral=_neutral(names, class_names, mapping or {}),
+        neutral=neutral_classes(names, class_names, mapping or {}),
         attributes={
             "occlusion": [OCCLUSION[int(n)] for n in np.where(known, occluded, len(OCCLUSION) - 1)],
             "difficulty": _difficulty(annos, is_object),
@@ -85,8 +85,19 @@ def _kitti_names(class_names: Sequence[str], mapping: Mapping[str, str]) -> tupl
     return rules.resolve_classes([mapping.get(name, name) for name in class_names])
 
 
-def _neutral(names: Sequence[str], class_names: Sequence[str], mapping: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """For each object the classes whose neighbour it is."""
+def neutral_classes(
+    names: Sequence[str], class_names: Sequence[str], mapping: Mapping[str, str]
+) -> list[tuple[str, ...]]:
+    """For each object the classes whose neighbour it is: in KITTI's evaluation their detections of it do not count.
+
+    Args:
+        names: of the objects.
+        class_names: of the detectors.
+        mapping: MAP_CLASS_TO_KITTI, by which the neighbours are found; empty for none.
+
+    Raises:
+        ValueError: a class that the evaluation does not know.
+    """
     neighbours = [rules.NEIGHBOURS.get(kitti) for kitti in _kitti_names(class_names, mapping)]
     codes = [code if name else None for name, code in zip(neighbours, rules.label_codes(neighbours), strict=True)]
     own = rules.label_codes([mapping.get(name, name) for name in names])

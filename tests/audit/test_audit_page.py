@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,20 +15,22 @@ from support.synthetic_results import small_results
 from pcdet.audit.page.assembly import sections, write_page
 from pcdet.audit.page.audit_plots import curve_plots, error_plot, group_gain_plot
 from pcdet.audit.page.blocks import Plot
+from pcdet.audit.page.comparison_plots import comparison_cost_plot
 from pcdet.audit.page.comparison_rows import Compared, comparison_tables
 from pcdet.audit.page.embedded import json_text
-from pcdet.audit.page.figures import label
+from pcdet.audit.page.figures import label, marker, model_styles
 from pcdet.audit.page.groups import negative_transfer
 from pcdet.audit.page.objects import objects_block
 from pcdet.audit.page.result_plots import cost_plot, curves_plot, forest_plot, sensitivity_plot
 from pcdet.audit.page.scenes import allowance, encode_scenes, quantised, thinned
 from pcdet.audit.page.summary import audit_claims, comparison_claims, result_claims, summary_section
-from pcdet.audit.report import ALL
+from pcdet.audit.report import ALL, Model
 from pcdet.experiments.quickstart.comparison import Row, rows_to_json
 from pcdet.experiments.results.files import parse_results
 from pcdet.experiments.results.groups import Reported
 from pcdet.experiments.results.sentences import claims
 
+NO_TRANSFER = "Negative transfer: no student is compared with a control, so none can be shown."
 T_OF_THREE_SEEDS = 4.302653  # 97.5 % of Student's t with two degrees of freedom, from a table
 
 
@@ -136,7 +139,47 @@ def test_negative_transfer_is_said_in_words_also_where_there_is_none(audit):
     assert negative_transfer(without_teacher)[0].endswith("There is no teacher to compare with.")
 
 
+def test_a_student_that_finds_less_than_its_larger_teacher_is_no_negative_transfer(audit):
+    of_teacher = [replace(gain, control="teacher", teacher_worse=False) for gain in audit.gains]
+    models = [model for model in audit.models if model.role != "control"]
+    alone = replace(audit, gains=of_teacher, models=models, curves=[])
+    assert any(gain.verdict == "loss" for gain in alone.gains) and negative_transfer(alone) == []
+    (section,) = [s for s in sections(None, None, alone) if s.id == "audit"]
+    assert {"kind": "text", "text": NO_TRANSFER} in section.blocks
+
+
+def test_sections_say_what_is_missing_in_one_model_alone(audit):
+    teacher = [model for model in audit.models if model.role == "teacher"]
+    alone = replace(audit, gains=[], models=teacher, objects=[], curves=[])
+    rows = synthetic_comparison()["rows"]
+    found = sections(None, Compared({"rows": {"teacher": rows["teacher"]}}, alone), alone)
+    missing = {section.id: section.missing for section in found if not section.blocks}
+    assert missing["objects"].startswith("No student is compared")
+    assert missing["gains"].startswith("No row is compared with a control")
+    assert missing["detections"] == "No frame holds an object that counts."
+
+
 # ---------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_a_model_has_the_same_style_in_the_plots_of_rows_and_of_the_audit():
+    content = synthetic_comparison()
+    names = ["big", "kd", "base", "other"]
+    rows = {"rows": dict(zip(names, content["rows"].values(), strict=True))}
+    roles = {"big": "teacher", "base": "control", "kd": "student", "other": "student"}
+    models = [Model(name=name, role=role, seeds=1, thresholds={}) for name, role in roles.items()]
+    compared = Compared(rows, SimpleNamespace(models=models))
+    assert compared.controls == ["base"] and compared.students == ["kd", "other"]
+    figure, _ = view(comparison_cost_plot(compared), "parameters", "3D")
+    drawn = {trace["name"]: trace["marker"] for trace in figure["data"]}
+    assert drawn == {name: marker(style, 10) for name, style in model_styles(models).items()}
+
+
+def test_a_student_beside_its_teacher_alone_is_no_control(audit):
+    rows = synthetic_comparison()["rows"]
+    models = [model for model in audit.models if model.role != "control"]
+    compared = Compared({"rows": {name: rows[name] for name in ("teacher", STUDENT)}}, replace(audit, models=models))
+    assert compared.controls == [] and compared.students == [STUDENT] and compared.gains() == []
 
 
 def test_controls_of_a_comparison_are_those_of_the_audit_then_known_names_then_the_second_row(audit):

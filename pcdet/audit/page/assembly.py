@@ -15,7 +15,7 @@ from pcdet.audit.page.blocks import Section, plots, sentences, table, text
 from pcdet.audit.page.comparison_plots import comparison_cost_plot, comparison_gain_plot
 from pcdet.audit.page.comparison_rows import Compared, comparison_tables
 from pcdet.audit.page.embedded import json_text
-from pcdet.audit.page.groups import negative_transfer
+from pcdet.audit.page.groups import negative_transfer, pairs_of
 from pcdet.audit.page.objects import objects_block
 from pcdet.audit.page.result_plots import cost_plot, curves_plot, forest_plot, sensitivity_plot
 from pcdet.audit.page.scenes import encode_scenes
@@ -32,6 +32,9 @@ SCRIPTS = ("page.js", "objects.js", "view3d.js", "scene.js")
 LIMIT = 15_000_000  # bytes of a page
 NO_RESULTS = "No results of a plan and no comparison were given."
 NO_AUDIT = "No audit was given."
+NO_GAINS = "No row is compared with a control that has as many seeds."
+NO_OBJECTS = "No frame holds an object that counts."
+NO_PAIRS = "No student is compared with another model, so none wins or loses an object."
 NO_PLOTLY = "the page needs plotly: pip install plotly"
 
 
@@ -98,18 +101,18 @@ def sections(reported: Reported | None, compared: Compared | None, audit: Audit 
     return [
         summary_section(reported, compared, audit),
         Section("tables", "Tables", NO_RESULTS, _tables(reported, compared)),
-        Section("gains", "Gains over controls", NO_RESULTS, plots(
+        Section("gains", "Gains over controls", NO_GAINS if reported or compared else NO_RESULTS, plots(
             *([forest_plot(reported)] if reported else []), *([comparison_gain_plot(compared)] if compared else []))),
         Section("cost", "Accuracy against cost", NO_RESULTS, plots(
             *([comparison_cost_plot(compared)] if compared else []), *([cost_plot(reported)] if reported else []))),
         Section("curves", "Learning curves", "No results of a plan were given.", plots(
             *([curves_plot(reported)] if reported else []))),
-        Section("detections", "Precision, recall and false positives", NO_AUDIT, plots(
+        Section("detections", "Precision, recall and false positives", NO_OBJECTS if audit else NO_AUDIT, plots(
             *(curve_plots(audit) if audit else []))),
         Section("sensitivity", "Sensitivity to settings", "No plan that varies settings was given.", plots(
             *([sensitivity_plot(reported)] if reported else []))),
         Section("audit", "The audit: who gains and who loses", NO_AUDIT, _audit(audit) if audit else []),
-        Section("objects", "Objects", NO_AUDIT if audit is None else "The models find the same objects.",
+        Section("objects", "Objects", _no_objects(audit),
                 [objects_block(audit)] if audit and audit.objects else []),
         Section("frames", "Frames", NO_AUDIT if audit is None else "The audit holds no frames to look at.",
                 [{"kind": "scenes"}] if audit and audit.scenes else []),
@@ -121,6 +124,13 @@ def _tables(reported: Reported | None, compared: Compared | None) -> list[dict[s
     if reported:
         found += [text(NOTE), *(table(t) for t in tables(reported))]
     return found
+
+
+def _no_objects(audit: Audit | None) -> str:
+    """What stands where the table of objects would."""
+    if audit is None:
+        return NO_AUDIT
+    return "The models find the same objects." if pairs_of(audit) else NO_PAIRS
 
 
 def _audit(audit: Audit) -> list[dict[str, Any]]:

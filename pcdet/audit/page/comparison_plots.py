@@ -8,7 +8,6 @@ from pcdet.audit.page.blocks import Plot
 from pcdet.audit.page.comparison_rows import Compared, interval_of
 from pcdet.audit.page.figures import errors_of, figure, label, marker
 from pcdet.experiments.quickstart.comparison import METRICS
-from pcdet.utils.palette import FIXED, styles_of
 
 COSTS = {  # what stands on the axis -> a row's number
     "parameters": lambda row: row["params"],
@@ -22,7 +21,7 @@ def comparison_cost_plot(compared: Compared) -> Plot:
     """A point a model, a view a cost and metric."""
     note = "Mean over seeds, with one standard deviation. Up and to the left is better."
     plot = Plot("comparison-cost", "Accuracy against cost: the comparison", note, ["cost", "metric"])
-    styles = {**styles_of(compared.rows), compared.teacher: FIXED["teacher"]}
+    styles = compared.styles()
     for cost, number in COSTS.items():
         known = [name for name, row in compared.rows.items() if number(row)]
         for metric in METRICS if known else ():
@@ -44,7 +43,7 @@ def comparison_gain_plot(compared: Compared) -> Plot:
     """A forest plot of the comparison's paired gains."""
     note = "Points of moderate mAP, seed by seed, with the 95 % interval over seeds; hollow: not shown."
     plot = Plot("comparison-forest", "Paired gains over every control: the comparison", note, ["metric"])
-    styles = styles_of(compared.controls)
+    styles = compared.styles()
     for metric in METRICS:
         gains = [(name, control, gain) for name, control, m, gain in compared.gains() if m == metric]
         names = [f"{name} over {control}" for name, control, _ in gains]

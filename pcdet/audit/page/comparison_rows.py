@@ -8,7 +8,7 @@ from typing import Any
 from pcdet.audit.report import Audit
 from pcdet.experiments.plans.statistics import Gain, paired_gain
 from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
-from pcdet.utils.palette import ALSO_CALLED, FIXED
+from pcdet.utils.palette import ALSO_CALLED, FIXED, Style, styles_of
 from pcdet.utils.tables import Table, human_count, mean_and_spread
 
 NEEDED = (*METRICS, "per_class", "params", "macs", "ms_per_frame", "train_cpu_s")
@@ -19,8 +19,8 @@ class Compared:
 
     Args:
         content: of the JSON file: ``{"rows": {name: row}, ...}``.
-        audit: its roles say which rows are controls. Without one, those are rows with the names of controls, or, where
-            there are none, the second row.
+        audit: its roles say which rows are controls. Without one that has these rows, those are rows with the names of
+            controls, or, where there are none, the second row.
 
     Raises:
         ValueError: there are no rows, or one lacks a key.
@@ -37,9 +37,10 @@ class Compared:
                 )
         self.teacher, *others = self.rows
         roles = {model.name: model.role for model in audit.models} if audit else {}
-        named = [n for n in others if roles.get(n) == "control"]
-        named = named or [n for n in others if ALSO_CALLED.get(n, n) in FIXED]
-        self.controls: Sequence[str] = named or others[:1]
+        if any(name in roles for name in others):
+            self.controls: Sequence[str] = [name for name in others if roles.get(name) == "control"]
+        else:
+            self.controls = [name for name in others if ALSO_CALLED.get(name, name) in FIXED] or others[:1]
         self.students = [name for name in others if name not in self.controls]
 
     def scores(self, name: str, metric: str = "3d", difficulty: str = "moderate") -> Sequence[float]:
@@ -61,6 +62,10 @@ class Compared:
             for control in self.controls
             if control != name and len(self.scores(name, metric)) == len(self.scores(control, metric))
         ]
+
+    def styles(self) -> dict[str, Style]:
+        """Row -> style, the one that its model has in the audit's plots: the first row has the teacher's."""
+        return {self.teacher: FIXED["teacher"], **styles_of([*self.controls, *self.students])}
 
     def cost(self, name: str, control: str) -> float | None:
         """CPU seconds of a row's training over those of another; None where one is not known."""

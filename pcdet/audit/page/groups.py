@@ -48,9 +48,15 @@ def group_sentence(audit: Audit, gain: GroupGain) -> str:
 
 
 def negative_transfer(audit: Audit) -> list[str]:
-    """A sentence for every group where distillation lost, and for every pair where it did not."""
+    """A sentence for every group where distillation lost, and for every pair where it did not.
+
+    A student beside its teacher is no such pair: the teacher is larger, and a loss says nothing of distillation.
+    """
+    teachers = {model.name for model in audit.models if model.role == "teacher"}
     found = []
     for student, control in dict.fromkeys((gain.student, gain.control) for gain in audit.gains):
+        if control in teachers:
+            continue
         gains = [gain for gain in audit.gains if (gain.student, gain.control) == (student, control)]
         losses = [gain for gain in gains if gain.verdict == "loss"]
         if losses:

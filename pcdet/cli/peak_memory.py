@@ -79,14 +79,18 @@ def _measure(entry: Entry, batch_sizes: Sequence[int]) -> dict[int, int]:
     logger = logging.getLogger("pcdet")
     logger.setLevel("WARNING")  # it was all told when the model was evaluated
     contender = Contender(name, cfg_file, ckpt, conditions, logger)
-    grow = growth_on_cpu if conditions.device.type == "cpu" else growth_on_gpu
     contender.detect(contender.batch([0]))  # code and kernels are loaded, weights are laid out
     peaks = {}
     for size in batch_sizes:
         batch = contender.batch(range(size))
-        peaks[size] = grow(lambda batch=batch: contender.detect(batch))
+        peaks[size] = growth(conditions.device, lambda batch=batch: contender.detect(batch))
         del batch  # the model has written into it
     return peaks
+
+
+def growth(device: torch.device, work: Callable[[], object]) -> int:
+    """Bytes that are taken at most on a device while this process works, beyond those before."""
+    return growth_on_cpu(work) if device.type == "cpu" else growth_on_gpu(work, device)
 
 
 def growth_on_cpu(work: Callable[[], object]) -> int:
@@ -99,14 +103,14 @@ def growth_on_cpu(work: Callable[[], object]) -> int:
     return max(_status("VmHWM") - before, 0)
 
 
-def growth_on_gpu(work: Callable[[], object]) -> int:
-    """Bytes that PyTorch allocates at most on the current GPU while it works, beyond those before."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+def growth_on_gpu(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes that PyTorch allocates at most on a GPU while it works, beyond those before."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     work()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _give_back_freed() -> None:

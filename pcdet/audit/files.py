@@ -27,7 +27,7 @@ def write_json(path: str | Path, audit: Audit) -> None:
     """Writes an audit without the arrays of its scenes, whole or not at all.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder is made if need be.
         audit: to write.
 
     Raises:
@@ -35,5 +35,6 @@ def write_json(path: str | Path, audit: Audit) -> None:
         ValueError: a number is not finite.
     """
     text = json.dumps(to_plain(audit), indent=1, allow_nan=False) + "\n"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(text.encode())

@@ -52,14 +52,21 @@ class PlanRuns:
         """The student's methods that an audit shows: controls first, then those asked for, else the finalists.
 
         Raises:
-            ConfigError: one that is asked for has no report at this length.
+            ConfigError: one that is asked for has no report at this length, or nothing has.
         """
         known = [m for m in self.reported.methods(student) if self.reported.group(student, m, length)]
         if unknown := [method for method in methods if method not in known]:
             raise ConfigError(f"--methods: {student} has {', '.join(known)} at length {length:g}, got {unknown[0]!r}")
         finalists = self.reported.results.choices.finalists.get(student, [])
         wanted = list(methods) or [m for m in finalists if m in known]
-        return [m for m in known if m in wanted or (m in CONTROLS and not methods)]
+        found = [m for m in known if m in wanted or (m in CONTROLS and not methods)]
+        if not found:
+            lengths = {x for m in self.reported.methods(student) for x in self.reported.lengths(student, m)}
+            raise ConfigError(
+                f"--length: {student} has neither controls nor finalists at length {length:g}, but trainings of the "
+                f"lengths {', '.join(f'{x:g}' for x in sorted(lengths))}; give one of these, or name --methods"
+            )
+        return found
 
     def models(self, student: str, methods: Sequence[str], length: float) -> list[AuditedModel]:
         """The student's teacher and its methods, with the detections of every seed that all of the methods have."""

@@ -22,7 +22,7 @@ from pcdet.audit.files import write_json
 from pcdet.audit.page.assembly import write_page
 from pcdet.audit.plan_runs import PlanRuns
 from pcdet.audit.report import Audit
-from pcdet.cli.auditing import add_page_flags, make_audit
+from pcdet.cli.auditing import add_page_flags, make_audit, numbers_file
 from pcdet.cli.ending import run
 from pcdet.experiments.results.files import ResultsError, read_results
 from pcdet.registry import ConfigError
@@ -61,13 +61,14 @@ def audit(args: argparse.Namespace) -> None:
     except ResultsError as error:
         raise ConfigError(str(error)) from error
     page = args.page or args.results.with_name("audit.html")
+    numbers = numbers_file(page, [args.results])
     runs = PlanRuns(results, args.results.parent, TOOLS, args.data_path)
     found = audit_of(runs, args) if runs.are_there() else None
     if found is None:
         print(f"no runs beside {args.results}: the page has the plan's numbers, but neither objects nor scenes")
     else:
-        write_json(page.with_suffix(".json"), found)
-        print(os.path.relpath(page.with_suffix(".json")))
+        write_json(numbers, found)
+        print(os.path.relpath(numbers))
     facts = {"plan": results.name, "command": shlex.join(sys.argv), **results.facts}
     try:
         write_page(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,28 @@ def add_page_flags(parser: argparse.ArgumentParser) -> None:
     add("--max_scenes", type=int, default=200, help="frames to look at, those with most objects won or lost first")
     add("--keep_whole", nargs="*", default=[], metavar="FRAME", help="frames whose points are not thinned")
     add("--importance", type=int, default=10, help="frames whose points show how important two of the models find them")
+
+
+def numbers_file(page: str | Path, others: Iterable[str | Path | None]) -> Path:
+    """Where the audit's numbers go: a JSON file with the page's name, beside it.
+
+    Args:
+        page: the page to be made.
+        others: files that the same command reads or writes; None stands for none.
+
+    Raises:
+        ConfigError: the page is no .html file, or the numbers would take the place of one of the others.
+    """
+    page = Path(page)
+    if page.suffix.lower() != ".html":
+        raise ConfigError(f"--page: the file of a page must end in .html, got {str(page)!r}")
+    numbers = page.with_suffix(".json")
+    if numbers.resolve() in {Path(other).resolve() for other in others if other}:
+        raise ConfigError(
+            f"--page {page}: the audit's numbers go into {numbers}, where this command has another file; give the page "
+            "another name"
+        )
+    return numbers
 
 
 def make_audit(

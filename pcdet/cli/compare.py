@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcdet.cli.auditing import add_page_flags
+from pcdet.cli.auditing import add_page_flags, numbers_file
 from pcdet.cli.compare_page import write_comparison_page
 from pcdet.cli.contender import Conditions, Contender, evaluated_classes
 from pcdet.cli.ending import run
@@ -152,6 +152,8 @@ class Measured:
 def compare(args: argparse.Namespace) -> None:
     """Prints the tables and writes what ``--json``, ``--plot``, ``--page`` and ``--detections`` ask for."""
     torch.set_num_threads(args.threads)
+    if args.page:
+        numbers_file(args.page, [args.json])  # before hours of measuring
     precisions = choose_precisions(args)
     logger = create_logger()
     for precision in precisions.values():
@@ -209,6 +211,7 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
             files.append(str((folder / "result.pkl").resolve()))
             if args.page:
                 out.results.setdefault(name, []).append(read_pickle(folder / "result.pkl"))
+        check_classes(contender, result, out.rows)
         row.add(result, evaluated_classes(result))
         row.train_cpu_s.append(contender.training_cpu_seconds())
         if name not in out.first_of:
@@ -220,15 +223,27 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
     return out
 
 
+def check_classes(contender: Contender, result: Mapping[str, float], rows: Mapping[str, Row]) -> None:
+    """ConfigError where a model is evaluated on other classes than the first row: their means are not comparable."""
+    first, row = next(iter(rows.items()))
+    own, known = evaluated_classes(result), list(row.per_class)
+    if known and set(own) != set(known):
+        raise ConfigError(
+            f"--model {contender.name} ({contender.cfg_file}): it is evaluated on {', '.join(own)}, but {first} on "
+            f"{', '.join(known)}; compare models of the same classes (CLASS_NAMES)"
+        )
+
+
 def facts_of(args: argparse.Namespace, measured: Mapping[str, Measured], teacher: Contender) -> Mapping:
     """What the rows were measured with, where the detections lie, and the rows of further precisions."""
     (_, first), *others = measured.items()
+    device = torch.device(args.device)
     return {
         "command": copy.copy(sys.argv),
         "frames": len(teacher.dataset),
         "data_path": str(teacher.cfg.DATA_CONFIG.DATA_PATH),
         "macs_frame": str(teacher.batch([0])["frame_id"][0]),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else read_processor().name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else read_processor().name,
         "threads": args.threads,
         **first.conditions.precision.facts(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

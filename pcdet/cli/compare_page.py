@@ -12,7 +12,7 @@ from typing import Any
 from pcdet.audit.files import write_json
 from pcdet.audit.judging import AuditedModel
 from pcdet.audit.page.assembly import write_page
-from pcdet.cli.auditing import make_audit
+from pcdet.cli.auditing import make_audit, numbers_file
 from pcdet.cli.contender import Contender
 from pcdet.registry import ConfigError
 
@@ -35,18 +35,19 @@ def write_comparison_page(
         DataError: the frames have no labels to audit.
     """
     page, (teacher, *_) = Path(args.page), contenders
-    controls = [] if len(contenders) == 2 else args.control
+    controls = [] if len(contenders) == 2 else [name for name in args.control if name != teacher]
     roles = {teacher: "teacher", **dict.fromkeys(controls, "control")}
     models = [AuditedModel(name=n, role=roles.get(n, "student"), detections=results[n]) for n in contenders]
-    last = list(contenders)[-1]
-    detectors = {name: (contenders[name].model, contenders[name].dataset) for name in (teacher, last)}
+    students = [model.name for model in models if model.role == "student"]
+    detectors = {name: (contenders[name].model, contenders[name].dataset) for name in (teacher, *students[-1:])}
     audit = make_audit(args, contenders[teacher].dataset, models, controls, detectors)
-    write_json(page.with_suffix(".json"), audit)
-    facts = {"command": shlex.join(sys.argv), **{key: comparison[key] for key in ("data_path", "device", "versions")}}
+    write_json(numbers_file(page, [args.json]), audit)
+    facts = {"command": shlex.join(sys.argv), **{key: comparison[key] for key in ("data_path", "device")}}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in comparison["versions"].items())
     try:
         write_page(
-            page, comparison=comparison, audit=audit, title=f"{last} beside {teacher}", facts=facts,
-            keep_whole=args.keep_whole,
+            page, comparison=comparison, audit=audit, title=" beside ".join([*students[-1:], teacher]),
+            facts=facts, keep_whole=args.keep_whole,
         )  # fmt: skip
     except ValueError as error:  # more than a page holds
         raise ConfigError(f"--page: {error}") from error

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,9 +8,11 @@ from easydict import EasyDict
 
 from pcdet import api
 from pcdet.cli import compare as command
+from pcdet.cli import compare_page
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets import build_dataloader
 from pcdet.engine import precision
+from pcdet.experiments.quickstart.comparison import Row
 from pcdet.models import build_network
 from pcdet.registry import ConfigError
 from pcdet.utils.cpu_features import Processor
@@ -250,6 +253,47 @@ def test_flags_that_say_nothing_to_measure_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit):
         command.parse_args(["--model", "t", "t.yaml", "t.pth", *flags])
     assert message in capsys.readouterr().err
+
+
+def test_a_page_whose_numbers_would_overwrite_the_rows_is_refused_before_anything_is_read(tmp_path):
+    model = ["--model", "t", "no.yaml", "no.pth", "--device", "cpu"]
+    with pytest.raises(ConfigError, match=r"numbers go into .*out\.json"):
+        compare([*model, "--json", f"{tmp_path}/out.json", "--page", f"{tmp_path}/out.html"])
+
+
+def test_the_page_is_of_the_student_wherever_it_stands_and_the_teacher_stays_one(monkeypatch):
+    """Rows keep the order in which unknown names are given, so a control may come last."""
+    page = {}
+    monkeypatch.setattr(compare_page, "make_audit", lambda *given: page.update(given=given))
+    monkeypatch.setattr(compare_page, "write_json", lambda *_: None)
+    monkeypatch.setattr(compare_page, "write_page", lambda *_, **rest: page.update(rest))
+    contender = SimpleNamespace(model=None, dataset=None)
+    facts = {"data_path": "", "device": "", "versions": {"python": "3"}}
+    for names, controls, title, roles in (
+        (["big", "kd", "base"], ["base"], "kd beside big", ["teacher", "student", "control"]),
+        (["big", "kd", "base"], ["big"], "base beside big", ["teacher", "student", "student"]),
+        (["big", "kd"], ["kd"], "kd beside big", ["teacher", "student"]),
+        (["big"], [], "big", ["teacher"]),
+    ):
+        flags = [word for name in names for word in ("--model", name, "c", "w")]
+        flags += [word for name in controls for word in ("--control", name)]
+        args = command.parse_args([*flags, "--page", "page.html"])
+        contenders = dict.fromkeys(names, contender)
+        compare_page.write_comparison_page(args, contenders, dict.fromkeys(names, [[]]), facts)
+        _, _, models, _, detectors = page["given"]
+        assert page["title"] == title and [model.role for model in models] == roles
+        assert " beside ".join(reversed(detectors)) == title
+
+
+def test_models_of_other_classes_are_refused_by_name():
+    rows = {"teacher": Row(), "student": Row()}
+    car, walker = ({f"{name}_3d/moderate_R40": 1.0} for name in ("Car", "Pedestrian"))
+    contender = SimpleNamespace(name="student", cfg_file="s.yaml")
+    command.check_classes(contender, car, rows)
+    rows["teacher"].per_class["Car"] = {}
+    command.check_classes(contender, car, rows)
+    with pytest.raises(ConfigError, match=r"--model student \(s.yaml\): .* on Pedestrian, but teacher on Car"):
+        command.check_classes(contender, walker, rows)
 
 
 def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tmp_path):

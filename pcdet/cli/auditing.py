@@ -29,7 +29,7 @@ def add_page_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--max_scenes", type=int, default=200, help="frames to look at, those with most objects won or lost first")
     add("--keep_whole", nargs="*", default=[], metavar="FRAME", help="frames whose points are not thinned")
-    add("--importance", type=int, default=10, help="frames whose points show how important two of the models find them")
+    add("--importance", type=int, default=5, help="frames whose points show how important two of the models find them")
 
 
 def numbers_file(page: str | Path, others: Iterable[str | Path | None]) -> Path:

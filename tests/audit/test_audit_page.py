@@ -361,7 +361,9 @@ def test_thinning_keeps_points_in_boxes_and_far_ones_rather_than_near_ones():
     rows = {tuple(point) for point in kept}
     assert {tuple(point) for point in on_box} <= rows
     assert sum(tuple(point) in rows for point in far) > 5 * sum(tuple(point) in rows for point in near)
-    assert len(thinned(points, 20, box)) == 20  # fewer than lie in the box
+    few = {tuple(point) for point in thinned(points, 20, box)}  # fewer than lie in the box
+    assert len(few) == 20 and len(few & {tuple(point) for point in on_box}) == 10
+    assert len(thinned(on_box, 20, box)) == 20
     assert thinned(points, 5000, box) is points
 
 

@@ -72,12 +72,12 @@ def allowance(counts: Sequence[int], total: int) -> int:
 
 
 def thinned(points: np.ndarray, keep: int, boxes: np.ndarray) -> np.ndarray:
-    """At most ``keep`` points: those in boxes first, then far ones rather than near ones, of which there are many.
+    """At most ``keep`` points: up to half of them in boxes, then far ones rather than the many near ones.
 
     Args:
         points: (N, 3) metres.
         keep: how many.
-        boxes: (M, 7) whose points are kept first.
+        boxes: (M, 7) whose points are kept first; half of the points are left to what surrounds them.
 
     Returns:
         (K, 3) in their order; the same call gives the same points.
@@ -87,11 +87,13 @@ def thinned(points: np.ndarray, keep: int, boxes: np.ndarray) -> np.ndarray:
     inside = points_in_boxes_mask(points, boxes).any(axis=0) if len(boxes) else np.zeros(len(points), dtype=bool)
     rng = np.random.default_rng(0)
     first, rest = np.flatnonzero(inside), np.flatnonzero(~inside)
-    if len(first) > keep:
-        return points[np.sort(rng.choice(first, keep, replace=False))]
-    weight = 1.0 + np.hypot(points[rest, 0], points[rest, 1])
-    chosen = rng.choice(rest, keep - len(first), replace=False, p=weight / weight.sum())
-    return points[np.sort(np.concatenate([first, chosen]))]
+    most = max((keep + 1) // 2, keep - len(rest))
+    if len(first) > most:
+        first = rng.choice(first, most, replace=False)
+    if len(rest):
+        weight = 1.0 + np.hypot(points[rest, 0], points[rest, 1])
+        rest = rng.choice(rest, keep - len(first), replace=False, p=weight / weight.sum())
+    return points[np.sort(np.concatenate([first, rest]))]
 
 
 def quantised(rows: np.ndarray, what: str) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def build_audit(
                 role=model.role,
                 seeds=len(model.runs),
                 thresholds=dict(zip(objects.classes, model.thresholds.tolist(), strict=True)),
+                first_thresholds=dict(zip(objects.classes, model.runs[0].thresholds.tolist(), strict=True)),
             )
             for model in judged
         ],

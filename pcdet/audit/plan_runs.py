@@ -49,7 +49,7 @@ class PlanRuns:
         return bool(runs) and (self.folder / runs[0].folder / "run.json").is_file()
 
     def chosen(self, student: str, methods: Sequence[str], length: float) -> list[str]:
-        """The student's methods that an audit shows: controls first, then those asked for, else the finalists.
+        """The student's methods that an audit shows: those asked for, else the controls and the finalists.
 
         Raises:
             ConfigError: one that is asked for has no report at this length, or nothing has.
@@ -69,14 +69,21 @@ class PlanRuns:
         return found
 
     def models(self, student: str, methods: Sequence[str], length: float) -> list[AuditedModel]:
-        """The student's teacher and its methods, with the detections of every seed that all of the methods have."""
+        """The student's teacher and its methods, with the detections of every seed that all of the methods have.
+
+        Raises:
+            ConfigError: no seed is common to all of them, or a run's detections are not there.
+        """
         teacher = self.reported.group_of_teacher(self.reported.teacher_of(student))
         found = [] if teacher is None else [self._model(TEACHER, "teacher", teacher.runs)]
         of_methods = {method: self.reported.group(student, method, length).runs for method in methods}
         common = set.intersection(*({run.seed for run in runs} for runs in of_methods.values()))
+        if not common:
+            seeds = "; ".join(f"{method}: {sorted(run.seed for run in runs)}" for method, runs in of_methods.items())
+            raise ConfigError(f"--methods: no seed is common to all of them ({seeds}); name methods that share seeds")
         for method, runs in of_methods.items():
             role = "control" if method in CONTROLS else "student"
-            found.append(self._model(method, role, [run for run in runs if run.seed in common] or runs))
+            found.append(self._model(method, role, [run for run in runs if run.seed in common]))
         return found
 
     def first_run(self, student: str, method: str, length: float) -> Run:

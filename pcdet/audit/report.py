@@ -28,12 +28,14 @@ class Model:
         role: ``student`` for a distilled one.
         seeds: how many were trained.
         thresholds: class -> the score from which a detection counts, a mean over the seeds; chosen for the best F1.
+        first_thresholds: the same of the first seed, whose detections the scenes show.
     """
 
     name: str
     role: Role
     seeds: int
     thresholds: Mapping[str, float]
+    first_thresholds: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,7 @@ class ObjectRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneDetections:
-    """Detections of one model, first seed, in a scene; all of at least 0.1 or the model's threshold.
+    """Detections of one model, first seed, in a scene; all of at least 0.1 or its threshold.
 
     Attributes:
         boxes: (K, 7) [x, y, z, dx, dy, dz, heading], LiDAR frame.
@@ -166,7 +168,7 @@ class Scene:
     Attributes:
         frame: its name.
         points: (N, 3) metres, LiDAR frame; may be thinned.
-        points_in_file: how many there were.
+        points_in_file: how many the data set reads; KITTI's are those that its camera sees.
         boxes: (M, 7) labels.
         names: M classes.
         counted: (M,) bool; the others count neither for nor against a model.

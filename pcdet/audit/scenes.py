@@ -84,7 +84,7 @@ def _scene(
 def _detections(model: JudgedModel, number: int, classes: Sequence[str]) -> SceneDetections:
     run = model.runs[0]
     rows = np.arange(run.start[number], run.start[number + 1])
-    least = np.minimum(LOWEST_SCORE, model.thresholds)
+    least = np.minimum(LOWEST_SCORE, run.thresholds)
     rows = rows[run.scores[rows] >= least[run.class_id[rows]]]
     return SceneDetections(
         boxes=run.boxes[rows],

@@ -13,6 +13,7 @@ from pcdet.datasets.frame_labels import FrameLabels
 KINDS = (TRUE, *ERRORS, IGNORED)  # a kind's number is its place here
 UNKNOWN = -1  # in place of a number of points
 NONE = -1  # in place of an object or a class
+NO_DETECTION = 1.0  # the threshold of a class without detections, which changes nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +158,11 @@ class JudgedModel:
 
     @property
     def thresholds(self) -> np.ndarray:
-        """(C,) mean over the seeds of their own."""
-        return np.mean([run.thresholds for run in self.runs], axis=0)
+        """(C,) mean of their own over the seeds that detect anything of the class; ``NO_DETECTION`` where none does."""
+        own = np.array([run.thresholds for run in self.runs])
+        detects = np.array([np.isin(np.arange(own.shape[1]), run.class_id) for run in self.runs])
+        mean = (own * detects).sum(axis=0) / np.maximum(detects.sum(axis=0), 1)
+        return np.where(detects.any(axis=0), mean, NO_DETECTION)
 
     @property
     def found(self) -> np.ndarray:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pcdet.audit.report import IGNORED, TRUE
-from pcdet.audit.tables import KINDS
-
-NO_DETECTION = 1.0  # the threshold of a class without detections, which changes nothing
+from pcdet.audit.tables import KINDS, NO_DETECTION
 
 
 def best_threshold(scores: np.ndarray, true: np.ndarray, num_objects: int) -> float:

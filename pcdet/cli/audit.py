@@ -22,8 +22,9 @@ from pcdet.audit.files import write_json
 from pcdet.audit.page.assembly import write_page
 from pcdet.audit.plan_runs import PlanRuns
 from pcdet.audit.report import Audit
-from pcdet.cli.auditing import add_page_flags, make_audit, numbers_file
+from pcdet.cli.auditing import add_page_flags, check_page_flags, make_audit, numbers_file
 from pcdet.cli.ending import run
+from pcdet.engine.precision import Precision
 from pcdet.experiments.results.files import ResultsError, read_results
 from pcdet.registry import ConfigError
 from pcdet.utils.places import ROOT
@@ -42,7 +43,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--results", required=True, type=Path, help="a plan's results.json")
     parser.add_argument("--page", type=Path, help="the page; audit.html beside the results if left out")
     parser.add_argument("--student", help="whose objects and scenes are shown; the plan's first if left out")
-    parser.add_argument("--methods", nargs="*", default=(), help="methods to show; all controls and finalists if none")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        default=(),
+        help="methods to show, controls among them; all controls and finalists if left out",
+    )
     parser.add_argument("--length", type=float, default=1.0, help="of their trainings")
     parser.add_argument("--data_path", help="the data folder, from tools/, instead of the plan's")
     add_page_flags(parser)
@@ -62,6 +68,7 @@ def audit(args: argparse.Namespace) -> None:
         raise ConfigError(str(error)) from error
     page = args.page or args.results.with_name("audit.html")
     numbers = numbers_file(page, [args.results])
+    check_page_flags(args)
     runs = PlanRuns(results, args.results.parent, TOOLS, args.data_path)
     found = audit_of(runs, args) if runs.are_there() else None
     if found is None:
@@ -96,6 +103,6 @@ def audit_of(runs: PlanRuns, args: argparse.Namespace) -> Audit:
     for name in [model.name for model in models if model.role != "control"][:2]:  # the teacher and a student
         dataset = runs.dataset(first[name])
         detector = api.build_detector(runs.config(first[name]), dataset, ckpt=runs.checkpoint(first[name]))
-        detectors[name] = detector.eval(), dataset
+        detectors[name] = detector.eval(), dataset, Precision()
     controls = [model.name for model in models if model.role == "control"]
     return make_audit(args, runs.dataset(first[models[-1].name]), models, controls, detectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from tqdm import tqdm
 from pcdet.audit.build import build_audit
 from pcdet.audit.judging import AuditedModel
 from pcdet.audit.report import Audit, Scene
+from pcdet.engine.precision import Precision
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.importance import importance_of_points
 from pcdet.registry import ConfigError
 from pcdet.utils.common_utils import batch_to_device
 
 POINTS_OF_A_SCENE, ALL_POINTS = 12_000, 10_000_000
-Detectors = Mapping[str, tuple[nn.Module, Any]]  # name of a model -> the detector, and the data set that it reads
+# Name of a model -> the detector, the data set that it reads, and the precision in which it runs.
+Detectors = Mapping[str, tuple[nn.Module, Any, Precision]]
 
 
 def add_page_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,20 @@ def add_page_flags(parser: argparse.ArgumentParser) -> None:
     add("--max_scenes", type=int, default=200, help="frames to look at, those with most objects won or lost first")
     add("--keep_whole", nargs="*", default=[], metavar="FRAME", help="frames whose points are not thinned")
     add("--importance", type=int, default=5, help="frames whose points show how important two of the models find them")
+
+
+def check_page_flags(args: argparse.Namespace) -> None:
+    """What can be told before anything is measured.
+
+    Raises:
+        ConfigError: a number is below 0, or what draws is not installed.
+    """
+    if args.max_scenes < 0 or args.importance < 0:
+        raise ConfigError(
+            f"--max_scenes and --importance must be at least 0, got {args.max_scenes} and {args.importance}"
+        )
+    if find_spec("plotly") is None:
+        raise ConfigError("--page: a page needs plotly, which is not installed: pip install plotly")
 
 
 def numbers_file(page: str | Path, others: Iterable[str | Path | None]) -> Path:
@@ -74,10 +91,6 @@ def make_audit(
         ConfigError: a flag asks for what cannot be.
         DataError: frames have no labels, or detections are not of these frames.
     """
-    if args.max_scenes < 0 or args.importance < 0:
-        raise ConfigError(
-            f"--max_scenes and --importance must be at least 0, got {args.max_scenes} and {args.importance}"
-        )
     beside = list(controls) or [model.name for model in models if model.role == "teacher"]
     pairs = [(model.name, other) for model in models if model.role == "student" for other in beside]
     points = ALL_POINTS if args.keep_whole else POINTS_OF_A_SCENE
@@ -100,7 +113,7 @@ def with_importance(audit: Audit, detectors: Detectors, frames: int) -> Audit:
         frames: how many scenes.
     """
     scenes = list(audit.scenes[:frames] if detectors else ())
-    indices = {name: _indices(dataset, scenes) for name, (_, dataset) in detectors.items()}
+    indices = {name: _indices(dataset, scenes) for name, (_, dataset, _) in detectors.items()}
     bar = tqdm(scenes, desc="importance", leave=False, dynamic_ncols=True, disable=None)
     shown = [_with_importance(scene, detectors, indices) for scene in bar]
     return dataclasses.replace(audit, scenes=[*shown, *audit.scenes[len(shown) :]])
@@ -108,17 +121,23 @@ def with_importance(audit: Audit, detectors: Detectors, frames: int) -> Audit:
 
 def _indices(dataset: Any, scenes: Sequence[Scene]) -> dict[str, int]:
     """Frame of a scene -> its index in a data set."""
-    wanted = {scene.frame for scene in scenes}
-    names = ((dataset.frame_labels(index).frame, index) for index in range(len(dataset)))
-    return {name: index for name, index in names if name in wanted}
+    wanted, found = {scene.frame for scene in scenes}, {}
+    for index in range(len(dataset)):
+        if len(found) == len(wanted):
+            break  # a data set without labels of its own loads every cloud for them
+        if (name := dataset.frame_labels(index).frame) in wanted:
+            found[name] = index
+    return found
 
 
 def _with_importance(scene: Scene, detectors: Detectors, indices: Mapping[str, Mapping[str, int]]) -> Scene:
     found = {}
-    for name, (model, dataset) in detectors.items():
+    for name, (model, dataset, precision) in detectors.items():
         batch = dataset.collate_batch([dataset[indices[name][scene.frame]]])
         batch_to_device(batch, next(model.parameters()).device)
         low, high = dataset.point_cloud_range[:3], dataset.point_cloud_range[3:]
         points = scene.points[((scene.points >= low) & (scene.points <= high)).all(axis=1)]
-        found[name] = np.column_stack([points, importance_of_points(model, batch, points, Geometry.of(dataset))])
+        with precision.autocast():
+            value = importance_of_points(model, batch, points, Geometry.of(dataset))
+        found[name] = np.column_stack([points, value])
     return dataclasses.replace(scene, importance=found)

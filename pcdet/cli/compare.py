@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcdet.cli.auditing import add_page_flags, numbers_file
+from pcdet.cli.auditing import add_page_flags, check_page_flags, numbers_file
 from pcdet.cli.compare_page import write_comparison_page
 from pcdet.cli.contender import Conditions, Contender, evaluated_classes
 from pcdet.cli.ending import run
@@ -140,6 +140,7 @@ class Measured:
         first_of: each name's first contender.
         detections: each name's files, one a seed.
         results: what each of these files holds, where a page is asked for.
+        frames: that all of them were evaluated on.
     """
 
     conditions: Conditions
@@ -147,6 +148,7 @@ class Measured:
     first_of: dict[str, Contender] = field(default_factory=dict)
     detections: dict[str, list[str]] = field(default_factory=dict)
     results: dict[str, list[list[dict]]] = field(default_factory=dict)
+    frames: Sequence[str] = ()
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -154,6 +156,7 @@ def compare(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     if args.page:
         numbers_file(args.page, [args.json])  # before hours of measuring
+        check_page_flags(args)
     precisions = choose_precisions(args)
     logger = create_logger()
     for precision in precisions.values():
@@ -209,8 +212,10 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
             folder = Path(args.detections, name, f"seed{len(files)}", subfolder) if args.detections else Path(unwanted)
             result = contender.evaluate(folder)
             files.append(str((folder / "result.pkl").resolve()))
-            if args.page:
-                out.results.setdefault(name, []).append(read_pickle(folder / "result.pkl"))
+            results = read_pickle(folder / "result.pkl")
+        check_frames(contender, [str(frame["frame_id"]) for frame in results], out)
+        if args.page:
+            out.results.setdefault(name, []).append(results)
         check_classes(contender, result, out.rows)
         row.add(result, evaluated_classes(result))
         row.train_cpu_s.append(contender.training_cpu_seconds())
@@ -221,6 +226,18 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
     teacher, *others = out.rows
     out.rows = {name: out.rows[name] for name in [teacher, *in_order(others)]}
     return out
+
+
+def check_frames(contender: Contender, frames: Sequence[str], out: Measured) -> None:
+    """ConfigError where a model is evaluated on other frames than the first row."""
+    out.frames = out.frames or frames
+    if set(frames) != set(out.frames):
+        only = [*(set(frames) - set(out.frames)), *(set(out.frames) - set(frames))]
+        raise ConfigError(
+            f"--model {contender.name} ({contender.cfg_file}): it is evaluated on {len(frames)} frames, the first row "
+            f"on {len(out.frames)}, and frame {min(only)} belongs to one of them alone; compare models on the same "
+            "frames (DATA_CONFIG.DATA_PATH, DATA_SPLIT, INFO_PATH)"
+        )
 
 
 def check_classes(contender: Contender, result: Mapping[str, float], rows: Mapping[str, Row]) -> None:

@@ -39,7 +39,7 @@ def write_comparison_page(
     roles = {teacher: "teacher", **dict.fromkeys(controls, "control")}
     models = [AuditedModel(name=n, role=roles.get(n, "student"), detections=results[n]) for n in contenders]
     students = [model.name for model in models if model.role == "student"]
-    detectors = {name: (contenders[name].model, contenders[name].dataset) for name in (teacher, *students[-1:])}
+    detectors = {name: _detector(contenders[name]) for name in (teacher, *students[-1:])}
     audit = make_audit(args, contenders[teacher].dataset, models, controls, detectors)
     write_json(numbers_file(page, [args.json]), audit)
     facts = {"command": shlex.join(sys.argv), **{key: comparison[key] for key in ("data_path", "device")}}
@@ -52,3 +52,7 @@ def write_comparison_page(
     except ValueError as error:  # more than a page holds
         raise ConfigError(f"--page: {error}") from error
     print(f"\npage: {page}")
+
+
+def _detector(contender: Contender) -> tuple:
+    return contender.model, contender.dataset, contender.conditions.precision

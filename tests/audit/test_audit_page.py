@@ -20,12 +20,14 @@ from pcdet.audit.page.comparison_rows import Compared, comparison_tables
 from pcdet.audit.page.embedded import json_text
 from pcdet.audit.page.figures import label, marker, model_styles
 from pcdet.audit.page.groups import negative_transfer
+from pcdet.audit.page.measured_tables import measured_tables
 from pcdet.audit.page.objects import objects_block
 from pcdet.audit.page.result_plots import cost_plot, curves_plot, forest_plot, sensitivity_plot
 from pcdet.audit.page.scenes import allowance, encode_scenes, quantised, thinned
 from pcdet.audit.page.summary import audit_claims, comparison_claims, result_claims, summary_section
 from pcdet.audit.report import ALL, Model
-from pcdet.experiments.quickstart.comparison import Row, rows_to_json
+from pcdet.experiments.quickstart.comparison import DIFFICULTIES, Row, rows_to_json
+from pcdet.experiments.quickstart.comparison_tables import STAGES
 from pcdet.experiments.results.files import parse_results
 from pcdet.experiments.results.groups import Reported
 from pcdet.experiments.results.sentences import claims
@@ -167,7 +169,7 @@ def test_a_model_has_the_same_style_in_the_plots_of_rows_and_of_the_audit():
     names = ["big", "kd", "base", "other"]
     rows = {"rows": dict(zip(names, content["rows"].values(), strict=True))}
     roles = {"big": "teacher", "base": "control", "kd": "student", "other": "student"}
-    models = [Model(name=name, role=role, seeds=1, thresholds={}) for name, role in roles.items()]
+    models = [Model(name=name, role=role, seeds=1, thresholds={}, first_thresholds={}) for name, role in roles.items()]
     compared = Compared(rows, SimpleNamespace(models=models))
     assert compared.controls == ["base"] and compared.students == ["kd", "other"]
     figure, _ = view(comparison_cost_plot(compared), "parameters", "3D")
@@ -333,6 +335,28 @@ def test_points_that_are_not_finite_are_named():
         quantised(points, "points of frame 7")
 
 
+def test_what_the_comparison_measured_beside_its_first_table_is_on_the_page():
+    metrics = ("3d", "bev", "aos", "bbox")
+    maps = {m: {d: [10.0 * i + j] for j, d in enumerate(DIFFICULTIES)} for i, m in enumerate(metrics)}
+    row = {
+        "3d": maps["3d"], "bev": maps["bev"], "per_class": {}, "params": 1, "macs": 1, "ms_per_frame": 1.0,
+        "train_cpu_s": None, "mean_ap": {"strict": {"R40": maps, "R11": maps}, "loose": {"R11": maps}},
+        "recall": {"rcnn_0.5": [0.5, 0.7]}, "peak_memory": {"4": 3 * 2**20},
+        "ms_by_stage": {"4": {s: {"median": 5.0, "low": 4.5, "high": 6.0} for s in STAGES}},
+    }  # fmt: skip
+    headings = {table.heading: table for table in measured_tables(Compared({"rows": {"teacher": row}}))}
+    assert list(headings) == [
+        "mAP (R40, %), strict overlaps", "mAP (R11, %), strict overlaps", "mAP (R11, %), loose overlaps",
+        "Recall (%)", "Milliseconds a frame by stage",
+    ]  # fmt: skip
+    assert headings["mAP (R11, %), loose overlaps"].rows == [
+        ["teacher", "0.0", "1.0", "2.0", "10.0", "11.0", "12.0", "20.0", "21.0", "22.0"]
+    ]
+    assert headings["Recall (%)"].rows[0][1].startswith("60.0")
+    times = headings["Milliseconds a frame by stage"].rows[0]
+    assert times == ["teacher", "4", *["5.0 (4.5-6.0)"] * len(STAGES), "3"]
+
+
 def test_detections_of_a_scene_keep_their_scores_exactly_and_their_boxes_to_millimetres(tmp_path, audit):
     """A threshold is the score of a detection: a score that is rounded down would fall below it."""
     _, data, scenes = written(tmp_path, audit=audit)
@@ -347,7 +371,7 @@ def test_detections_of_a_scene_keep_their_scores_exactly_and_their_boxes_to_mill
                 numbered = np.frombuffer(base64.b64decode(found[numbers]), dtype="<u2")
                 assert [found[texts][i] for i in numbered] == list(wanted)
     thresholds = {m["name"]: m["thresholds"] for m in data["models"]}
-    assert thresholds == {m.name: dict(m.thresholds) for m in audit.models}
+    assert thresholds == {m.name: dict(m.first_thresholds) for m in audit.models}
 
 
 def test_thinning_keeps_points_in_boxes_and_far_ones_rather_than_near_ones():

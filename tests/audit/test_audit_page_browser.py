@@ -264,7 +264,7 @@ def test_a_click_on_an_object_opens_its_frame_with_the_pairs_models(opened):
     page.locator("#objects-table th button", has_text="frame").click()
     page.locator("#objects-table tbody button", has_text=scene.frame).first.click()
     text = page.locator("#scene-said").inner_text()
-    assert text == f"Frame {scene.frame}: 2,000 points of 120,000 in its file, 4 labelled objects."
+    assert text == f"Frame {scene.frame}: 2,000 points of 120,000 that were read, 4 labelled objects."
     checked = "() => [...document.querySelectorAll('[data-model]')].filter(c => c.checked).map(c => c.dataset.model)"
     assert opened.run(checked) in (["student", STUDENT], ["student+slices", STUDENT])
     assert opened.boxes()["chosen object"] == 1
@@ -444,7 +444,10 @@ def hostile_audit() -> Audit:
         AUDIT,
         rules={classes["Car"]: LINK},
         models=[
-            replace(m, name=names[m.name], thresholds={classes[c]: t for c, t in m.thresholds.items()})
+            replace(
+                m, name=names[m.name], thresholds={classes[c]: t for c, t in m.thresholds.items()},
+                first_thresholds={classes[c]: t for c, t in m.first_thresholds.items()},
+            )  # fmt: skip
             for m in AUDIT.models
         ],
         groups=[replace(g, by=f"{g.by}" if g.by == "class" else f"{g.by} {LINK}", value=f"{g.value} {ENDS}",

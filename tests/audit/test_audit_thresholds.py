@@ -70,3 +70,12 @@ def test_curves_are_means_over_seeds_of_what_lies_above_each_threshold():
     assert at("", 0.8) == pytest.approx((0.5, 1 / 6, 0.25))  # seed 1: one of two right
     assert found["car"].scores[0] == 0.9 and found["pedestrian"].scores[0] == 0.8  # above, nobody detects anything
     assert len(SCORES) <= 100 and (np.diff(SCORES) < 0).all()
+
+
+def test_a_seed_that_detects_nothing_of_a_class_has_no_part_in_its_threshold():
+    objects = models()[1]
+    rows = [(0, 0, 0.9, "background", -1)], [(0, 0, 0.9, "background", -1), (0, 1, 0.9, "background", -1)]
+    model = judged("student", "student", rows, objects)
+    for run, own in zip(model.runs, ([0.2, 1.0], [0.4, 0.6]), strict=True):
+        run.thresholds[:2] = own
+    assert model.thresholds[:2].tolist() == pytest.approx([0.3, 0.6])

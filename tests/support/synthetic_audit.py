@@ -44,7 +44,13 @@ def synthetic_audit(scenes: int = 3, points: int = 6000, objects: int = 120, los
         losses: whether cyclists far away are found less often than by the controls.
     """
     models = [
-        Model(name=name, role=role, seeds=2, thresholds={c: 0.3 + 0.05 * i for c in CLASSES})
+        Model(
+            name=name,
+            role=role,
+            seeds=2,
+            thresholds={c: 0.3 + 0.05 * i for c in CLASSES},
+            first_thresholds={c: 0.3 + 0.05 * i for c in CLASSES},
+        )
         for i, (name, role) in enumerate(MODELS.items())
     ]
     groups = _groups()

@@ -267,7 +267,7 @@ def test_the_page_is_of_the_student_wherever_it_stands_and_the_teacher_stays_one
     monkeypatch.setattr(compare_page, "make_audit", lambda *given: page.update(given=given))
     monkeypatch.setattr(compare_page, "write_json", lambda *_: None)
     monkeypatch.setattr(compare_page, "write_page", lambda *_, **rest: page.update(rest))
-    contender = SimpleNamespace(model=None, dataset=None)
+    contender = SimpleNamespace(model=None, dataset=None, conditions=command.Conditions())
     facts = {"data_path": "", "device": "", "versions": {"python": "3"}}
     for names, controls, title, roles in (
         (["big", "kd", "base"], ["base"], "kd beside big", ["teacher", "student", "control"]),
@@ -303,3 +303,14 @@ def test_macs_are_those_counted_by_hand(checkpoints, cfg_file, tmp_path):
     pillars = row["macs"] - BLOCKS - BRANCHES - HEAD
     # What is left is the pillar encoder: ten inputs, four outputs, a whole number of slots.
     assert pillars > 0 and pillars % 40 == 0
+
+
+def test_models_of_other_frames_are_refused_by_name():
+    measured, second = command.Measured(None), SimpleNamespace(name="student", cfg_file="student.yaml")
+    command.check_frames(SimpleNamespace(name="teacher", cfg_file="teacher.yaml"), ["000001", "000002"], measured)
+    command.check_frames(second, ["000002", "000001"], measured)
+    said = (
+        r"--model student \(student.yaml\): it is evaluated on 1 frames, the first row on 2, and frame 000001 belongs"
+    )
+    with pytest.raises(ConfigError, match=said):
+        command.check_frames(second, ["000002"], measured)

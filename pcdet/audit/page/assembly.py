@@ -16,6 +16,7 @@ from pcdet.audit.page.comparison_plots import comparison_cost_plot, comparison_g
 from pcdet.audit.page.comparison_rows import Compared, comparison_tables
 from pcdet.audit.page.embedded import json_text
 from pcdet.audit.page.groups import negative_transfer, pairs_of
+from pcdet.audit.page.measured_tables import measured_tables
 from pcdet.audit.page.objects import objects_block
 from pcdet.audit.page.result_plots import cost_plot, curves_plot, forest_plot, sensitivity_plot
 from pcdet.audit.page.scenes import encode_scenes
@@ -120,7 +121,7 @@ def sections(reported: Reported | None, compared: Compared | None, audit: Audit 
 
 
 def _tables(reported: Reported | None, compared: Compared | None) -> list[dict[str, Any]]:
-    found = [table(t) for t in comparison_tables(compared)] if compared else []
+    found = [table(t) for t in (*comparison_tables(compared), *measured_tables(compared))] if compared else []
     if reported:
         found += [text(NOTE), *(table(t) for t in tables(reported))]
     return found
@@ -145,7 +146,9 @@ def _audit(audit: Audit) -> list[dict[str, Any]]:
 
 
 def _models(audit: Audit) -> list[dict[str, Any]]:
-    return [{"name": m.name, "role": m.role, "seeds": m.seeds, "thresholds": dict(m.thresholds)} for m in audit.models]
+    return [
+        {"name": m.name, "role": m.role, "seeds": m.seeds, "thresholds": dict(m.first_thresholds)} for m in audit.models
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- the file

@@ -214,7 +214,7 @@ auditPage.scenes = (data) => {
     if (!state.camera) state.camera = auditPage.wholeFrame(scene);
     [groups, clouds] = [auditPage.boxGroups(scene, data, state), auditPage.clouds(scene, data, state)];
     const { n } = scene.points;
-    const thinned = n < scene.points_in_file ? ` of ${scene.points_in_file.toLocaleString("en")} in its file` : "";
+    const thinned = n < scene.points_in_file ? ` of ${scene.points_in_file.toLocaleString("en")} that were read` : "";
     const points = `${n.toLocaleString("en")} points${thinned}`;
     said.textContent = `Frame ${scene.frame}: ${points}, ${scene.boxes.length} labelled objects.`;
     legend.replaceChildren(...auditPage.legend(groups));

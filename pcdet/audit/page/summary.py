@@ -123,6 +123,13 @@ def comparison_claims(compared: Compared) -> list[str]:
         cost = compared.cost(name, control)
         at = "a cost that is not known" if cost is None else f"{cost:.2f} times that control's training cost"
         found.append(f"{said} {interval_of(gain)}, at {at}.")
+    for name in compared.students:
+        for control in compared.controls:
+            seeds = [len(compared.scores(row)) for row in (name, control)]
+            if seeds[0] != seeds[1]:
+                found.append(
+                    f"{name} and {control} have {seeds[0]} and {seeds[1]} seeds, so they are not compared here."
+                )
     return found
 
 

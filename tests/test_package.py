@@ -40,7 +40,7 @@ def section(text, name):
 def test_every_command_calls_a_main_function(built):
     lines = section((built / "pcdet.egg-info/entry_points.txt").read_text(), "console_scripts")
     commands = dict(line.split(" = ") for line in lines if line)
-    names = ("train", "train-kd", "kd-measure", "test", "compare", "demo", "doctor")
+    names = ("train", "train-kd", "kd-measure", "test", "compare", "audit", "demo", "doctor")
     assert sorted(commands) == sorted(f"pcdet-{name}" for name in names)
     for target in commands.values():
         module, function = target.split(":")

@@ -335,6 +335,15 @@ def test_points_that_are_not_finite_are_named():
         quantised(points, "points of frame 7")
 
 
+def test_one_seed_is_said_to_tell_nothing_of_other_trainings(tmp_path, audit):
+    said = "One seed each of {}: their intervals are over frames alone"
+    _, data, _ = written(tmp_path, audit=audit)
+    assert "One seed" not in json.dumps(data)
+    models = [replace(model, seeds=1) if model.name in ("teacher", STUDENT) else model for model in audit.models]
+    _, data, _ = written(tmp_path, audit=replace(audit, models=models))
+    assert said.format(STUDENT) in json.dumps(data)
+
+
 def test_what_the_comparison_measured_beside_its_first_table_is_on_the_page():
     metrics = ("3d", "bev", "aos", "bbox")
     maps = {m: {d: [10.0 * i + j] for j, d in enumerate(DIFFICULTIES)} for i, m in enumerate(metrics)}

@@ -33,6 +33,7 @@ SCRIPTS = ("page.js", "objects.js", "view3d.js", "scene.js")
 LIMIT = 15_000_000  # bytes of a page
 NO_RESULTS = "No results of a plan and no comparison were given."
 NO_AUDIT = "No audit was given."
+ONE_SEED = "do not say what another training would give"
 NO_GAINS = "No row is compared with a control that has as many seeds."
 NO_OBJECTS = "No frame holds an object that counts."
 NO_PAIRS = "No student is compared with another model, so none wins or loses an object."
@@ -137,6 +138,10 @@ def _no_objects(audit: Audit | None) -> str:
 def _audit(audit: Audit) -> list[dict[str, Any]]:
     rules = "; ".join(f"{name}: {rule}" for name, rule in audit.rules.items())
     found = [text(f"{audit.frames} frames were looked at. When a detection finds an object: {rules}.")]
+    if once := [model.name for model in audit.models if model.seeds == 1 and model.role != "teacher"]:
+        found.append(
+            text(f"One seed each of {', '.join(once)}: their intervals are over frames alone, and {ONE_SEED}.")
+        )
     found += plots(group_gain_plot(audit))
     if said := negative_transfer(audit):
         found.append(sentences("Negative transfer: where the student finds fewer objects than its control", said, 20))

@@ -22,11 +22,11 @@ def curve_plots(audit: Audit) -> list[Plot]:
     """Precision over recall, and false positives over the score; a view a class."""
     recall = Plot(
         "precision-recall", "Precision and recall",
-        "Mean over seeds. A marker stands at the score from which the model's detections count.", ["class"],
+        "Mean over seeds. A marker stands at the score from which a class counts.", ["class"],
     )  # fmt: skip
     positives = Plot(
         "false-positives", "False positives a frame over the score threshold",
-        "Student beside distilled student: what a lower threshold costs. A marker stands at the model's own threshold. "
+        "Student beside distilled student: what a lower threshold costs. A marker stands at a class's own threshold. "
         "A click on a name in the legend hides or shows its line.", ["class"],
     )  # fmt: skip
     for class_name in classes_of(curve.class_name for curve in audit.curves):

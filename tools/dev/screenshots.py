@@ -67,7 +67,8 @@ def main() -> None:
         page.goto(args.page.resolve().as_uri(), timeout=180_000)
         page.wait_for_selector("html[data-ready]", timeout=180_000)
         page.add_style_tag(content="nav { position: static !important; }")  # it would lie over the parts
-        page.locator("#objects-table tbody button").first.click()  # a frame with its chosen object
+        for button in page.locator("#objects-table tbody button").all()[:1]:
+            button.click()  # a frame with its chosen object, where the page has any
         for name, selector in PARTS.items():
             image = take(page, selector)
             if image is None:

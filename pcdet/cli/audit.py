@@ -22,7 +22,7 @@ from pcdet.audit.files import write_json
 from pcdet.audit.page.assembly import write_page
 from pcdet.audit.plan_runs import PlanRuns
 from pcdet.audit.report import Audit
-from pcdet.cli.auditing import add_page_flags, check_page_flags, make_audit, numbers_file
+from pcdet.cli.auditing import add_page_flags, check_page_flags, make_audit, numbers_file, versions_text
 from pcdet.cli.ending import run
 from pcdet.engine.precision import Precision
 from pcdet.experiments.results.files import ResultsError, read_results
@@ -77,6 +77,7 @@ def audit(args: argparse.Namespace) -> None:
         write_json(numbers, found)
         print(os.path.relpath(numbers))
     facts = {"plan": results.name, "command": shlex.join(sys.argv), **results.facts}
+    facts["versions"] = versions_text(results.facts.get("versions", {}))
     try:
         write_page(
             page, results=results, audit=found, title=results.title or results.name, facts=facts,

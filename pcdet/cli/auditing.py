@@ -71,6 +71,11 @@ def numbers_file(page: str | Path, others: Iterable[str | Path | None]) -> Path:
     return numbers
 
 
+def versions_text(versions: Mapping[str, str]) -> str:
+    """``python 3.11.7, torch 2.13.0``, for a page's facts."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
 def make_audit(
     args: argparse.Namespace,
     dataset: Any,

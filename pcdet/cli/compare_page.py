@@ -12,7 +12,7 @@ from typing import Any
 from pcdet.audit.files import write_json
 from pcdet.audit.judging import AuditedModel
 from pcdet.audit.page.assembly import write_page
-from pcdet.cli.auditing import make_audit, numbers_file
+from pcdet.cli.auditing import make_audit, numbers_file, versions_text
 from pcdet.cli.contender import Contender
 from pcdet.registry import ConfigError
 
@@ -43,7 +43,7 @@ def write_comparison_page(
     audit = make_audit(args, contenders[teacher].dataset, models, controls, detectors)
     write_json(numbers_file(page, [args.json]), audit)
     facts = {"command": shlex.join(sys.argv), **{key: comparison[key] for key in ("data_path", "device")}}
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in comparison["versions"].items())
+    facts["versions"] = versions_text(comparison["versions"])
     try:
         write_page(
             page, comparison=comparison, audit=audit, title=" beside ".join([*students[-1:], teacher]),

@@ -153,7 +153,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["pcdet", "pcdet.*"]),
-    package_data={"pcdet.ops": ["include/pcdet/*.h"], "pcdet.audit.page": ["*.html", "*.css", "*.js"]},
+    package_data={
+        "pcdet.ops": ["include/pcdet/*.h"],
+        "pcdet.audit.page": ["*.html", "*.css", "*.js"],
+        "pcdet.datasets.nuscenes": ["splits.json"],
+    },
     install_requires=requirements(),
     entry_points={"console_scripts": [f"{command} = pcdet.cli.{module}:main" for command, module in COMMANDS.items()]},
     ext_modules=[native_library()],

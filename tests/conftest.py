@@ -42,6 +42,12 @@ def kitti_real() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nuscenes_root() -> Path:
+    """A folder of real nuScenes tables and sweeps, named by PCDET_NUSCENES_ROOT."""
+    return _folder_named_by("PCDET_NUSCENES_ROOT")
+
+
+@pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The root of the checkout."""
     return REPO_ROOT

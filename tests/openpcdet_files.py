@@ -46,7 +46,6 @@ NOT_COVERED = {
     "nuscenes_models/cbgs_dyn_pp_centerpoint": {
         "DATA_CONFIG.DATASET": "NuScenesDataset",
         "MODEL.NAME": "CenterPoint",
-        "MODEL.VFE.NAME": "DynPillarVFE",
         "MODEL.DENSE_HEAD.NAME": "CenterHead",
     },
 }

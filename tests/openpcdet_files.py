@@ -45,7 +45,6 @@ NOT_COVERED = {
     "waymo_models/second": {"DATA_CONFIG.DATASET": "WaymoDataset"},
     "nuscenes_models/cbgs_dyn_pp_centerpoint": {
         "MODEL.NAME": "CenterPoint",
-        "MODEL.VFE.NAME": "DynPillarVFE",
         "MODEL.DENSE_HEAD.NAME": "CenterHead",
     },
 }

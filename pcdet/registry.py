@@ -134,7 +134,7 @@ class Registry:
 
 # Classes of OpenPCDet that this project does not have.
 ELSEWHERE = {
-    "VFE": "DynMeanVFE DynPillarVFE DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
+    "VFE": "DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
     "backbone_3d": "DSVT HEDNet PillarBackBone8x PillarRes18BackBone8x PointNet2Backbone UNetV2 "
     "VoxelResBackBone8xVoxelNeXt VoxelResBackBone8xVoxelNeXt2D VoxelSetAbstraction",
     "map_to_bev": "Conv2DCollapse PointPillarScatter3d",

@@ -39,7 +39,6 @@ NOT_COVERED = {
     "waymo_models/second": {"DATA_CONFIG.DATASET": "WaymoDataset"},
     "nuscenes_models/cbgs_dyn_pp_centerpoint": {
         "DATA_CONFIG.DATASET": "NuScenesDataset",
-        "MODEL.VFE.NAME": "DynPillarVFE",
     },
 }
 

@@ -146,7 +146,7 @@ ELSEWHERE = {
     "TransFusion VoxelNeXt VoxelRCNN",
     "target assigner": "ATSS ATSSTargetAssigner",
     "box coder": "PreviousResidualDecoder PreviousResidualRoIDecoder",
-    "dataset": "Argo2Dataset CustomDataset LyftDataset NuScenesDataset ONCEDataset PandasetDataset WaymoDataset",
+    "dataset": "Argo2Dataset CustomDataset LyftDataset ONCEDataset PandasetDataset WaymoDataset",
 }
 _FACTS = ("class_names", "grid_size", "voxel_size", "point_cloud_range", "depth_downsample_factor")
 _OF_HEADS = ("input_channels", "num_class", "predict_boxes_when_training", *_FACTS)

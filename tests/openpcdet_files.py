@@ -44,7 +44,6 @@ NOT_COVERED = {
     },
     "waymo_models/second": {"DATA_CONFIG.DATASET": "WaymoDataset"},
     "nuscenes_models/cbgs_dyn_pp_centerpoint": {
-        "DATA_CONFIG.DATASET": "NuScenesDataset",
         "MODEL.NAME": "CenterPoint",
         "MODEL.VFE.NAME": "DynPillarVFE",
         "MODEL.DENSE_HEAD.NAME": "CenterHead",
@@ -56,7 +55,7 @@ def write_files(root: Path) -> Path:
     """Writes all files below ``root/tools/cfgs`` and returns that folder."""
     files = {"dataset_configs/kitti_dataset": _kitti(), "dataset_configs/waymo_dataset": {"DATASET": "WaymoDataset"}}
     files["dataset_configs/waymo_dataset"].update(SAMPLED_INTERVAL={"train": 5, "test": 1}, DATA_PATH="../data/waymo")
-    files["dataset_configs/nuscenes_dataset"] = {"DATASET": "NuScenesDataset", "VERSION": "v1.0-trainval"}
+    files["dataset_configs/nuscenes_dataset"] = _nuscenes()
     files |= {f"kitti_models/{name}": globals()[f"_{name}"]() for name in COVERED}
     files |= {name: _with_names(name, names) for name, names in NOT_COVERED.items()}
     for name, content in files.items():
@@ -143,6 +142,62 @@ def _kitti() -> dict:
             "src_feature_list": features,
         },
         "DATA_PROCESSOR": [MASK, SHUFFLE, _voxels([0.05, 0.05, 0.1], 5)],
+    }
+
+
+NUSCENES_CLASSES = (
+    "car truck construction_vehicle bus trailer barrier motorcycle bicycle pedestrian traffic_cone".split()
+)
+
+
+def _nuscenes() -> dict:
+    features = ["x", "y", "z", "intensity", "timestamp"]
+    sampling = {
+        "NAME": "gt_sampling",
+        "DB_INFO_PATH": ["nuscenes_dbinfos_10sweeps_withvelo.pkl"],
+        "PREPARE": {"filter_by_min_points": [f"{name}:5" for name in NUSCENES_CLASSES]},
+        "SAMPLE_GROUPS": [f"{n}:{c}" for n, c in zip(NUSCENES_CLASSES, (2, 3, 7, 4, 6, 2, 6, 6, 2, 2), strict=True)],
+        "NUM_POINT_FEATURES": 5,
+        "DATABASE_WITH_FAKELIDAR": False,
+        "REMOVE_EXTRA_WIDTH": [0.0, 0.0, 0.0],
+        "LIMIT_WHOLE_SCENE": True,
+    }
+    return {
+        "DATASET": "NuScenesDataset",
+        "DATA_PATH": "../data/nuscenes",
+        "VERSION": "v1.0-trainval",
+        "MAX_SWEEPS": 10,
+        "PRED_VELOCITY": True,
+        "SET_NAN_VELOCITY_TO_ZEROS": True,
+        "FILTER_MIN_POINTS_IN_GT": 1,
+        "DATA_SPLIT": {"train": "train", "test": "val"},
+        "INFO_PATH": {"train": ["nuscenes_infos_10sweeps_train.pkl"], "test": ["nuscenes_infos_10sweeps_val.pkl"]},
+        "POINT_CLOUD_RANGE": [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],
+        "BALANCED_RESAMPLING": True,
+        "DATA_AUGMENTOR": {
+            "DISABLE_AUG_LIST": ["placeholder"],
+            "AUG_CONFIG_LIST": [
+                sampling,
+                {"NAME": "random_world_flip", "ALONG_AXIS_LIST": ["x", "y"]},
+                {"NAME": "random_world_rotation", "WORLD_ROT_ANGLE": [-0.3925, 0.3925]},
+                {"NAME": "random_world_scaling", "WORLD_SCALE_RANGE": [0.95, 1.05]},
+            ],
+        },
+        "POINT_FEATURE_ENCODING": {
+            "encoding_type": "absolute_coordinates_encoding",
+            "used_feature_list": features,
+            "src_feature_list": features,
+        },
+        "DATA_PROCESSOR": [
+            MASK,
+            {"NAME": "shuffle_points", "SHUFFLE_ENABLED": {"train": True, "test": True}},
+            {
+                "NAME": "transform_points_to_voxels",
+                "VOXEL_SIZE": [0.1, 0.1, 0.2],
+                "MAX_POINTS_PER_VOXEL": 10,
+                "MAX_NUMBER_OF_VOXELS": {"train": 60000, "test": 60000},
+            },
+        ],
     }
 
 

@@ -42,6 +42,7 @@ ALLOWED = {
 RUN_AS_PROGRAMS = (
     "pcdet.datasets.kitti.kitti_dataset",
     "pcdet.datasets.kitti.evaluate",
+    "pcdet.datasets.nuscenes.evaluate",
     "pcdet.datasets.simulated.__main__",
     "pcdet.doctor",
 )

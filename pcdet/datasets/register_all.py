@@ -4,5 +4,6 @@ Not done in the package itself, so that ``python -m pcdet.datasets.kitti.kitti_d
 """
 
 from pcdet.datasets.kitti.kitti_dataset import KittiDataset
+from pcdet.datasets.nuscenes.nuscenes_dataset import NuScenesDataset
 
-__all__ = ["KittiDataset"]
+__all__ = ["KittiDataset", "NuScenesDataset"]

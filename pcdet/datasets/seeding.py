@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 from pcdet.utils.parent_death import die_with_parent
 
-ORDER, SAMPLE, WORKER = range(3)  # what a generator is for; keeps their streams apart
+ORDER, SAMPLE, WORKER, RESAMPLING, SWEEPS = range(5)  # what a generator is for; keeps their streams apart
 
 
 def draw_seed() -> int:

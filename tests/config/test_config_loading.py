@@ -60,6 +60,11 @@ def test_openpcdets_files_load_as_they_are_and_the_shipped_ones_say_the_same(nam
     assert load(CFGS / f"kitti_models/{name}.yaml") == theirs
 
 
+def test_the_shipped_nuscenes_data_set_says_the_same_as_openpcdets(openpcdets_folder):
+    name = "dataset_configs/nuscenes_dataset.yaml"
+    assert load(CFGS / name) == load(openpcdets_folder / name)
+
+
 @pytest.mark.parametrize("name", NOT_COVERED)
 def test_a_file_of_a_detector_that_is_not_covered_names_what_is(name, openpcdets_folder):
     with pytest.raises(ConfigError) as caught:

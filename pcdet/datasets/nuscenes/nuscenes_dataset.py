@@ -1,0 +1,230 @@
+"""nuScenes' detection data: frames of several sweeps from info files, results in OpenPCDet's form, its evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pcdet.datasets.dataset import DatasetTemplate, resolve_data_path
+from pcdet.datasets.errors import DataError
+from pcdet.datasets.frame_labels import FrameLabels, MatchingRule
+from pcdet.datasets.nuscenes.config import NuScenesConfig
+from pcdet.datasets.nuscenes.info_checks import check_infos
+from pcdet.datasets.nuscenes.info_store import InfoStore
+from pcdet.datasets.nuscenes.layout import release_folder
+from pcdet.datasets.nuscenes.resampling import balanced_frames
+from pcdet.datasets.nuscenes.sweeps import choose_sweeps, load_sweeps
+from pcdet.datasets.pickles import read_pickle
+from pcdet.datasets.results import in_frame_order, repeated_frames
+from pcdet.datasets.seeding import SWEEPS, generator_for
+from pcdet.registry import DATASETS
+
+CREATE_COMMAND = "python -m pcdet.datasets.nuscenes.nuscenes_dataset --func create_nuscenes_infos --cfg_file CFG"
+MATCHING_DISTANCE = 2.0  # metres: the one of the evaluation's four at which errors are measured
+MOVING = 0.2  # m/s, from which nuScenes' evaluation calls a vehicle moving
+MOTION = ("standing", "moving", "unknown")
+
+
+@DATASETS.register
+class NuScenesDataset(DatasetTemplate):
+    """Samples of a nuScenes release that ``create_nuscenes_infos``, or OpenPCDet, has prepared.
+
+    A sample's points are [x, y, z, intensity 0..255, time lag], the lag 0 in the key frame and seconds before it in the
+    sweeps. They and the boxes stand in nuScenes' LIDAR_TOP frame: x to the right, y ahead, z up.
+
+    Attributes:
+        infos: what is known of each frame, in OpenPCDet's form, each once.
+        order: (F,) which frame each sample is: balanced resampling repeats some and leaves others out.
+        split: name of the split.
+    """
+
+    SCHEMA = NuScenesConfig
+    LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {"motion": MOTION}
+
+    def __init__(
+        self,
+        dataset_cfg: dict,
+        class_names: Sequence[str],
+        training: bool = True,
+        root_path: str | Path | None = None,
+        logger: logging.Logger | None = None,
+    ):
+        root = resolve_data_path(root_path if root_path is not None else dataset_cfg["DATA_PATH"])
+        folder = release_folder(root, str(dataset_cfg.get("VERSION", "")))
+        super().__init__(dataset_cfg, class_names, training, folder, logger)
+
+    # ------------------------------------------------------------------------------------------------------ the frames
+
+    def find_frames(self) -> None:
+        """Reads the info files of the split, and chooses the frames of an epoch."""
+        self.split = self.config.data_split[self.mode]
+        self._info_digests: list[str] = []
+        contents = [self._read_infos(name) for name in self.config.info_path[self.mode]]
+        self.infos = InfoStore(info for content in contents for info in content)
+        self._check_repeated()
+        self.order = np.arange(len(self.infos))
+        if self.training and self.config.balanced_resampling:
+            present = [list(self.infos.class_counts(i)) for i in range(len(self.infos))]
+            self.order = balanced_frames(present, self.class_names)
+        self.logger.info(f"nuScenes {self.split}: {len(self.infos)} frames, {len(self.order)} samples an epoch")
+
+    def _read_infos(self, name: str) -> list[dict]:
+        path = self.root_path / name
+        if not path.is_file():
+            raise DataError(
+                f"{path} does not exist; make it with `{CREATE_COMMAND} --version {self.config.version}` "
+                f"(DATA_CONFIG.DATA_PATH is {self.config.data_path!r}, VERSION {self.config.version!r})"
+            )
+        self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        content = read_pickle(path)
+        check_infos(content, path, num_sweeps=self.config.max_sweeps - 1, velocity=self.config.pred_velocity)
+        return content
+
+    def _check_repeated(self) -> None:
+        """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
+        repeated = repeated_frames(self.infos[i]["token"] for i in range(len(self.infos)))
+        if not repeated:
+            return
+        text = f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}"
+        if not self.training:
+            raise DataError(text)
+        self.logger.warning(text)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the info files or the frames of an epoch change."""
+        order = hashlib.sha256(self.order.tobytes()).hexdigest()
+        return hashlib.sha256("\n".join([*self._info_digests, order]).encode()).hexdigest()[:16]
+
+    def num_frames(self) -> int:
+        """Samples of an epoch."""
+        return len(self.order)
+
+    def class_counts(self) -> dict[str, int] | None:
+        """Labelled objects of each class in the split, the most frequent first, each counted once; None without labels.
+
+        Objects that FILTER_MIN_POINTS_IN_GT leaves out are not counted.
+        """
+        if not any("gt_boxes" in self.infos[i] for i in range(min(len(self.infos), 1))):
+            return None
+        counts: Counter[str] = Counter()
+        for i in range(len(self.infos)):
+            counts.update(self.infos.class_counts(i, self.config.filter_min_points_in_gt))
+        return dict(counts.most_common())
+
+    # --------------------------------------------------------------------------------------------------------- samples
+
+    def load_frame(self, index: int) -> dict:
+        """A sample: points of its key frame and of sweeps, labels, ``frame_id`` and ``metadata`` with its token."""
+        info = self.infos[int(self.order[index])]
+        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, index)
+        chosen = choose_sweeps(len(info["sweeps"]), self.config.max_sweeps - 1, rng)
+        sample: dict[str, Any] = {
+            "points": load_sweeps(self.root_path, info["lidar_path"], [info["sweeps"][k] for k in chosen]),
+            "frame_id": frame_name(info),
+            "metadata": {"token": info["token"]},
+        }
+        if "gt_boxes" in info:
+            sample.update(self._labels(info))
+        return sample
+
+    def _labels(self, info: dict) -> dict:
+        keep = self._has_points(info)
+        boxes = info["gt_boxes"].reshape(len(keep), -1) if len(keep) else np.zeros((0, 9))
+        boxes = boxes[keep, : 9 if self.config.pred_velocity else 7].astype(np.float32)
+        if self.config.set_nan_velocity_to_zeros:
+            boxes[np.isnan(boxes)] = 0.0
+        return {"gt_names": info["gt_names"][keep], "gt_boxes": boxes}
+
+    def _has_points(self, info: dict) -> np.ndarray:
+        """(N,) bool: boxes with at least FILTER_MIN_POINTS_IN_GT points; all where the info does not count them."""
+        least = self.config.filter_min_points_in_gt
+        if "num_lidar_pts" not in info:
+            return np.ones(len(info["gt_names"]), dtype=bool)
+        return info["num_lidar_pts"] >= least
+
+    def frame_labels(self, index: int) -> FrameLabels | None:
+        """The labels of a frame from its info: points in the key frame, and whether the object moves. None without."""
+        info = self.infos[int(self.order[index])]
+        if "gt_boxes" not in info:
+            return None
+        names = info["gt_names"].tolist()
+        boxes = np.asarray(info["gt_boxes"], dtype=np.float64).reshape(len(names), -1)
+        points = info["num_lidar_pts"].tolist() if "num_lidar_pts" in info else [None] * len(names)
+        return FrameLabels(
+            frame=frame_name(info),
+            boxes=boxes[:, :7] if names else np.zeros((0, 7)),
+            names=names,
+            points=points,
+            neutral=[()] * len(names),
+            attributes={"motion": _motion(boxes)},
+        )
+
+    def matching_rules(self) -> dict[str, MatchingRule]:
+        """Class -> centres at most 2 m apart, the distance at which nuScenes' evaluation measures errors."""
+        return {name: MatchingRule("distance", MATCHING_DISTANCE) for name in self.class_names}
+
+    # --------------------------------------------------------------------------------------------------------- results
+
+    @staticmethod
+    def generate_prediction_dicts(
+        batch_dict: dict, pred_dicts: list[dict], class_names: Sequence[str], output_path: Path | None = None
+    ) -> list[dict]:
+        """Results of a batch, one dict a frame, in the LiDAR frame.
+
+        Args:
+            batch_dict: with ``frame_id`` and ``metadata``.
+            pred_dicts: per frame ``pred_boxes`` (N, 9), ``pred_scores`` (N,), ``pred_labels`` (N,) from 1.
+            class_names: in the order of the labels.
+            output_path: unused: nuScenes has one file for all frames, which ``evaluation`` writes.
+
+        Returns:
+            Dicts of ``name`` (N,), ``score`` (N,), ``boxes_lidar`` (N, 9), ``pred_labels`` (N,), ``frame_id`` and
+            ``metadata`` with the sample's ``token``.
+        """
+        annos = DatasetTemplate.generate_prediction_dicts(batch_dict, pred_dicts, class_names)
+        for anno, metadata in zip(annos, batch_dict["metadata"], strict=True):
+            anno["metadata"] = metadata
+        return annos
+
+    def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
+        """The mAP, NDS and errors of nuScenes as a text and a dict; (None, {}) where the split has no labels.
+
+        Args:
+            det_annos: what ``generate_prediction_dicts`` has made of all frames.
+            class_names: in the order of the labels.
+            **kwargs: ``output_path``, where ``results_nusc.json`` goes.
+
+        Raises:
+            DataError: results are missing, repeated or of other frames.
+        """
+        from pcdet.datasets.nuscenes.evaluation import evaluate_annos
+
+        frames = [frame_name(self.infos[i]) for i in range(len(self.infos))]
+        return evaluate_annos(
+            in_frame_order(det_annos, frames),
+            class_names,
+            root_path=self.root_path,
+            version=self.config.version,
+            infos=self.infos,
+            output_path=kwargs.get("output_path"),
+        )
+
+
+def frame_name(info: dict) -> str:
+    """Name of a frame: its cloud's file without the last ending."""
+    return Path(info["lidar_path"]).stem
+
+
+def _motion(boxes: np.ndarray) -> list[str]:
+    """Whether each object moves, of ``MOTION``."""
+    if boxes.shape[-1] < 9:
+        return ["unknown"] * len(boxes)
+    speeds = np.hypot(boxes[:, 7], boxes[:, 8])
+    return ["unknown" if np.isnan(speed) else MOTION[int(speed > MOVING)] for speed in speeds]

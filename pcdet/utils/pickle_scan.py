@@ -18,6 +18,7 @@ MAX_INT_BYTES = 128
 MAX_LONG_LINE = 320  # digits of so large an integer, with a sign and an L
 
 KEY, OTHER, TUPLE = 0, 1, 2  # may be a key; may not; a tuple of keys, which may be one and nothing deeper
+NOTHING = 255  # at a number of the memo that stands for nothing
 
 
 class UnsafePickleError(ValueError):
@@ -61,11 +62,13 @@ for _action, _arguments in COMMON.items():
 ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
 DTYPE_TEXT = rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb"
 SHAPE = rb"(?:K.\x85|K.K.\x86|K.K.K.\x87)"
-REFERENCE = rb"(?:h(.)|j(....))"
+REFERENCE = rb"(?:h.|j....)"
 DTYPE = re.compile(DTYPE_TEXT, re.DOTALL)
 ARRAY = re.compile(re.escape(ARRAY_HEAD) + rb"K\x01" + SHAPE + DTYPE_TEXT + rb"[\x88\x89]", re.DOTALL)
+REFERRED = re.compile(rb"h(.)|j(....)", re.DOTALL)
 ARRAY_AGAIN = re.compile(
-    rb"%b%bK\0\x85\x94%b\x87\x94R\x94\(K\x01%b\x94%b[\x88\x89]" % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
+    rb"(%b%b)K\0\x85\x94(%b)\x87\x94R\x94\(K\x01%b\x94(%b)[\x88\x89]"
+    % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
     re.DOTALL,
 )
 REFERENCES = tuple(ord(op.code) for op in pickletools.opcodes if op.name in ("BINGET", "LONG_BINGET"))
@@ -97,7 +100,9 @@ class _Scan:
         self.data, self.start, self.position = data, start, start
         self.stack: list[int] = []
         self.marks: list[list[int]] = []
-        self.memo: dict[int, int] = {}
+        self.memo = bytearray()  # of kinds: files of millions of arrays remember millions of values
+        self.gaps = 0  # numbers in it that stand for nothing
+        self.known: set[bytes] = set()  # references of ``ARRAY_AGAIN`` that have been looked up
         self.tuple_keys = 0
 
     def run(self) -> int:
@@ -110,7 +115,10 @@ class _Scan:
                 position += argument
                 stack.append(KEY)
             elif action == MEMOIZE:
-                memo[len(memo)] = stack[-1]
+                if self.gaps:
+                    self.remember(len(memo) - self.gaps, stack[-1])
+                else:
+                    memo.append(stack[-1])
             elif action == SHORT_TUPLE:
                 stack[-argument:] = (OTHER if any(stack[-argument:]) else TUPLE,)
             elif action == MARK:
@@ -138,16 +146,13 @@ class _Scan:
                     position += number
                     stack.append(KEY if number <= MAX_KEY_BYTES and code != BYTEARRAY8 else OTHER)
                 elif action == GET:
-                    if (
-                        end < size
-                        and data[end] in REFERENCES
-                        and (again := ARRAY_AGAIN.match(data, end - argument - 1))
-                    ):
-                        self.stack = stack
-                        self.array_again(again)
-                        position, stack = self.position, self.stack
+                    again = end < size and data[end] in REFERENCES and self.array_again(end - argument - 1)
+                    if again:
+                        position = again
+                        stack.append(KEY)
                     else:
-                        stack.append(memo[number])
+                        kind = memo[number]
+                        stack.append(kind if kind != NOTHING else self.recall(number))
                 else:
                     self.position, self.stack = position, stack
                     self.put(number)
@@ -186,7 +191,23 @@ class _Scan:
         """Every number of the memo was preceded by the smaller ones, each of a byte or more."""
         if index > self.position - self.start:
             raise UnsafePickleError(f"it numbers what it remembers with {index}, beyond its size")
-        self.memo[index] = self.stack[-1]
+        self.remember(index, self.stack[-1])
+
+    def remember(self, index: int, kind: int) -> None:
+        gap = index - len(self.memo)
+        if gap >= 0:
+            self.memo += bytes((NOTHING,)) * gap
+            self.gaps += gap
+            self.memo.append(kind)
+        else:
+            self.gaps -= self.memo[index] == NOTHING
+            self.memo[index] = kind
+
+    def recall(self, index: int) -> int:
+        kind = self.memo[index]
+        if kind == NOTHING:
+            raise KeyError(index)
+        return kind
 
     def pop_mark(self) -> list[int]:
         kinds, self.stack = self.stack, self.marks.pop()
@@ -216,7 +237,7 @@ class _Scan:
         self.put(self.index())
 
     def text_get(self) -> None:
-        self.stack.append(self.memo[self.index()])
+        self.stack.append(self.recall(self.index()))
 
     def text_int(self) -> None:
         digits = len(self.line())
@@ -247,13 +268,12 @@ class _Scan:
         self.stack.append(KEY)
         begin = self.position - 1
         if array := ARRAY.match(self.data, begin):
-            after, _ = self.after_array_data(array.end(), b"tb")
+            self.position = array.end()
+            self.marks.append(self.stack)
+            self.stack = [KEY, TUPLE, KEY, KEY]
+            after, _ = self.after_array_data(self.position, b"tb")
             if after:
-                self.position = after
-            else:
-                self.position = array.end()
-                self.marks.append(self.stack)
-                self.stack = [KEY, TUPLE, KEY, KEY]
+                self.position, self.stack = after, self.marks.pop()
         elif self.data.startswith(ARRAY_HEAD, begin):
             self.position = begin + len(ARRAY_HEAD)
             self.marks.append(self.stack)
@@ -264,26 +284,25 @@ class _Scan:
             self.line()
             self.line()
 
-    def array_again(self, found: re.Match) -> None:
-        """What the instructions of ``ARRAY_AGAIN`` do, and those of the array's data after it where they are usual."""
-        groups = found.groups()
-        numbers = [
-            short[0] if short is not None else int.from_bytes(long, "little")
-            for short, long in zip(groups[::2], groups[1::2], strict=True)
-        ]
-        kinds = [self.memo[number] for number in numbers]
-        for kind in (TUPLE, OTHER, KEY, TUPLE):  # (0,), the function's arguments, the array, its shape
-            self.memo[len(self.memo)] = kind
-        self.stack.append(KEY)
+    def array_again(self, begin: int) -> int:
+        """Where an array ends that refers back to what others have named; 0 where none of the usual form begins."""
+        found = ARRAY_AGAIN.match(self.data, begin)
+        if found is None or self.gaps:
+            return 0
         after, kind_of_data = self.after_array_data(found.end(), b"\x94t\x94b")
         if after:
-            for kind in (kind_of_data, OTHER):  # the state's tuple has the shape's in it
-                self.memo[len(self.memo)] = kind
-            self.position = after
-        else:
-            self.marks.append(self.stack)
-            self.stack = [KEY, TUPLE, kinds[3], KEY]
-            self.position = found.end()
+            for references in found.groups():
+                if references not in self.known:
+                    self.check_references(references)
+            # (0,), the function's arguments, the array, its shape, its data, its state with the shape in it
+            self.memo += bytes((TUPLE, OTHER, KEY, TUPLE, kind_of_data, OTHER))
+        return after
+
+    def check_references(self, instructions: bytes) -> None:
+        """KeyError unless what the instructions of ``ARRAY_AGAIN`` refer to is remembered, as it is from then on."""
+        for short, long in REFERRED.findall(instructions):
+            self.recall(short[0] if short else int.from_bytes(long, "little"))
+        self.known.add(instructions)
 
     def after_array_data(self, position: int, ending: bytes) -> tuple[int, int]:
         """Where an array ends whose data begin here, and their kind; (0, OTHER) unless exactly ``ending`` follows them.

@@ -148,7 +148,9 @@ def load(file: str | Path | BinaryIO) -> Any:
         verify(file)
     except DamagedFileError as error:
         raise UnsafePickleError(str(error)) from None
-    return loads(Path(file).read_bytes(), os.fspath(file))
+    with naming(os.fspath(file)), _collector_paused():
+        described, budget, _ = describe_pickle(Path(file).read_bytes())  # the file's bytes go before values are made
+        return Resolver(budget)(described)
 
 
 def _load_next(stream: BinaryIO, name: str) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import _init_path  # noqa: F401
 
+from pcdet.datasets.metrics import EvaluationMetrics
 from pcdet.experiments.plans.scenes import prepare_scenes
 from pcdet.experiments.quickstart.meaning import LONGER, SLICES, STUDENT, TEACHER, what_it_means
 from pcdet.experiments.quickstart.trainings import ROWS, Setting, trainings
@@ -138,7 +139,8 @@ def run(detector, seeds, parallel):
     run_jobs(jobs, core_places(parallel))
     print(f"3/3 {len(models)} models on the {SCENES['val-frames']} scenes that nobody trained on\n", flush=True)
     measured, plot, page = compare(detector, models)
-    print(f"\n{what_it_means(measured['rows'])}\n{NOTE}\n\nPictures:", flush=True)
+    metrics = EvaluationMetrics.from_json(measured["metrics"])
+    print(f"\n{what_it_means(measured['rows'], metrics.main)}\n{NOTE}\n\nPictures:", flush=True)
     for picture in (plot, *draw_boxes(models)):
         print(f"  {os.path.relpath(picture, ROOT)}")
     print(f"\nThe page of this run, for a browser, object by object:\n  {os.path.relpath(page, ROOT)}")

@@ -1,9 +1,7 @@
 """Greedy matching of detections to ground truth as the KITTI devkit does it, for all frames and thresholds at once.
 
-Within a frame the ground truth takes turns in file order, and each takes the best detection that is left. What is best
-does not depend on what is left, so every ground truth has a fixed order of preference: it takes the first of its
-candidates that is still free. Frames do not touch each other; one step therefore handles one candidate of one ground
-truth in every frame and for every score threshold, as one row operation on booleans.
+Within a frame the ground truth takes turns in file order, and each takes the best detection that is left, for every
+score threshold at once.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcdet.datasets.greedy_matching import take_turns
 from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import Pairs
 from pcdet.datasets.kitti.kitti_object_eval_python.rules import NO_SCORE, NUM_RECALL_POINTS
 
@@ -71,7 +70,7 @@ def recall_curve(problem: Problem, pair_similarity: np.ndarray | None = None) ->
 def unfiltered_hits(problem: Problem) -> np.ndarray:
     """Which pairs (P,) are true positives without a threshold; here the highest score is preferred, not the overlap."""
     preference = np.lexsort((problem.pairs.det, -problem.scores))
-    taken = take_turns(problem.pairs, problem.frame, preference, (problem.scores > NO_SCORE)[:, None])[:, 0]
+    taken = _take(problem, preference, (problem.scores > NO_SCORE)[:, None])[:, 0]
     return taken & problem.gt_counts & problem.det_counts
 
 
@@ -89,48 +88,13 @@ def filtered_hits(problem: Problem, kept: np.ndarray) -> tuple[np.ndarray, np.nd
     # a detection that counts goes before one that is too small; then the larger overlap, the earlier one
     small = ~problem.det_counts
     preference = np.lexsort((pairs.det, np.where(small, 0, -pairs.overlap), small))
-    taken = take_turns(pairs, problem.frame, preference, kept)
+    taken = _take(problem, preference, kept)
     hits = taken & (problem.gt_counts & problem.det_counts)[:, None]
     return hits, taken & (problem.det_counts & ~problem.det_excused)[:, None]
 
 
-def take_turns(pairs: Pairs, frame: np.ndarray, preference: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Which candidate each ground truth takes, in T cases at once.
-
-    Args:
-        pairs: P candidates, ordered by ground truth.
-        frame: (P,) ascending.
-        preference: (P,) all candidates, the preferred first; only the order within one ground truth matters.
-        free: (P, T) which candidates can be taken at all.
-
-    Returns:
-        (P, T) bool.
-    """
-    taken = np.zeros_like(free)
-    if not len(frame):
-        return taken
-    row = _dense(pairs.row)
-    turn = row - row[np.searchsorted(frame, frame)]  # place of the ground truth among those of its frame
-    order = preference[np.argsort(row[preference], kind="stable")]
-    rank = np.empty_like(row)
-    rank[order] = np.arange(len(row)) - np.searchsorted(row, row)  # place of the candidate for its ground truth
-    step = turn * (rank.max() + 1) + rank
-    order = np.argsort(step, kind="stable")
-    det = np.unique(pairs.det, return_inverse=True)[1]
-
-    det_free = np.ones((det.max() + 1, free.shape[1]), dtype=bool)
-    row_free = np.ones((row[-1] + 1, free.shape[1]), dtype=bool)
-    for now in np.split(order, np.flatnonzero(np.diff(step[order])) + 1):
-        takes = free[now] & det_free[det[now]] & row_free[row[now]]
-        det_free[det[now]] &= ~takes
-        row_free[row[now]] &= ~takes
-        taken[now] = takes
-    return taken
-
-
-def _dense(ascending: np.ndarray) -> np.ndarray:
-    """Ascending numbers renumbered 0, 1, 2, ... without gaps."""
-    return np.cumsum(np.concatenate([[0], np.diff(ascending) != 0]))
+def _take(problem: Problem, preference: np.ndarray, free: np.ndarray) -> np.ndarray:
+    return take_turns(problem.pairs.row, problem.pairs.det, problem.frame, preference, free)
 
 
 def score_thresholds(hit_scores: np.ndarray, num_gt: int) -> np.ndarray:

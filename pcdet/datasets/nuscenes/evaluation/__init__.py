@@ -1,0 +1,86 @@
+"""The evaluation of nuScenes' detection challenge on the CPU, without nuscenes-devkit: mAP, NDS and five errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from pcdet.datasets.nuscenes.evaluation.frames import Frames
+from pcdet.datasets.nuscenes.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pcdet.datasets.nuscenes.evaluation.metrics import evaluate
+from pcdet.datasets.nuscenes.evaluation.submission import LIDAR_ONLY, make_submission, write_results
+from pcdet.datasets.nuscenes.evaluation.text import flatten, format_table
+from pcdet.datasets.nuscenes.tables import Tables
+from pcdet.utils.safe_files import WriteError, replacing
+
+RESULTS_FILE, METRICS_FILE = "results_nusc.json", "metrics_summary.json"
+
+
+def evaluate_annos(
+    det_annos: Sequence[dict],
+    class_names: Sequence[str],
+    *,
+    root_path: str | Path,
+    version: str,
+    infos: Iterable[Mapping],
+    output_path: str | Path | None = None,
+) -> tuple[str | None, dict[str, float]]:
+    """OpenPCDet's text and flat results of detections in the frames of an info file; (None, {}) without labels.
+
+    Args:
+        det_annos: one a frame, as ``submission.make_submission`` takes them.
+        class_names: whose lines and numbers are wanted; mAP and NDS are always those of all ten classes.
+        root_path: folder that holds the folder of the tables.
+        version: its name.
+        infos: of the frames, all of which must have results; with ``gt_boxes`` where there are labels.
+        output_path: folder that gets ``results_nusc.json``, for the challenge's server, and ``metrics_summary.json`` in
+            the devkit's form; nothing is written if it is None.
+
+    Returns:
+        The text of ``text.format_table`` and the numbers of ``text.flatten``.
+
+    Raises:
+        DataError: the results are not whole or are no boxes, or the tables do not fit the infos.
+        WriteError: a file cannot be written.
+    """
+    frames = Frames.of_infos(infos)
+    submission = make_submission(det_annos, frames)
+    if output_path is not None:
+        Path(output_path).mkdir(parents=True, exist_ok=True)
+        write_results(Path(output_path) / RESULTS_FILE, submission)
+    if not frames.labelled:
+        return None, {}
+    metrics = evaluate(_ground_truth_of(Path(root_path), version, frames), submission.boxes)
+    if output_path is not None:
+        write_metrics(Path(output_path) / METRICS_FILE, {**metrics, "meta": LIDAR_ONLY})
+    return format_table(metrics, class_names, version), flatten(metrics, class_names)
+
+
+def write_metrics(file: str | Path, metrics: Mapping) -> None:
+    """Writes numbers as the devkit does, NaN where a class has no such error; the folder must exist.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    try:
+        with replacing(file) as stream:
+            stream.write((json.dumps(metrics, indent=2) + "\n").encode())
+    except OSError as error:
+        raise WriteError(f"the numbers {file} cannot be written: {error.strerror or error}; make room") from error
+
+
+def _ground_truth_of(root_path: Path, version: str, frames: Frames) -> GroundTruth:
+    """The labels of the frames, kept for the next evaluation of a training while their table stays as it is."""
+    file = Tables(root_path, version).folder / "sample_annotation.json"
+    stamp = file.stat().st_mtime_ns if file.is_file() else 0
+    places = frames.ego()[:, :2]
+    return _read_once(root_path, version, stamp, tuple(frames.tokens), tuple(map(tuple, places.tolist())))
+
+
+@lru_cache(maxsize=1)
+def _read_once(root_path: Path, version: str, stamp: int, tokens: tuple, ego: tuple) -> GroundTruth:
+    return read_ground_truth(Tables(root_path, version), tokens, np.array(ego).reshape(-1, 2))

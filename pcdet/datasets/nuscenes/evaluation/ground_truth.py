@@ -1,0 +1,152 @@
+"""What is to be found in the samples of a split: labelled boxes, bicycle racks and where the vehicle stood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcdet.datasets.errors import DataError
+from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, matrices_of, yaw_of
+from pcdet.datasets.nuscenes.evaluation.rules import (
+    ATTRIBUTE_NUMBER,
+    BICYCLE_RACK,
+    CLASS_NUMBER,
+    CLASS_OF_CATEGORY,
+    NO_ATTRIBUTE,
+)
+from pcdet.datasets.nuscenes.tables import Row, Tables
+
+MAX_SECONDS = 1.5  # between two labels of an object from which its velocity is taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Racks:
+    """R bicycle racks, global frame.
+
+    Attributes:
+        sample: (R,) number of the sample.
+        center: (R, 3).
+        size: (R, 3) width, length, height.
+        axes: (R, 3, 3) rotations from the rack's frame, whose x axis lies along its length.
+    """
+
+    sample: np.ndarray
+    center: np.ndarray
+    size: np.ndarray
+    axes: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundTruth:
+    """The labels of S samples.
+
+    Attributes:
+        tokens: S of them.
+        ego: (S, 2) places of the vehicle over the ground, global frame.
+        boxes: of the classes that are detected, in the order of the tables.
+        points: (N,) LiDAR and radar points in each box.
+        racks: bicycle racks.
+    """
+
+    tokens: Sequence[str]
+    ego: np.ndarray
+    boxes: Boxes
+    points: np.ndarray
+    racks: Racks
+
+
+def read_ground_truth(tables: Tables, tokens: Sequence[str], ego: np.ndarray | None = None) -> GroundTruth:
+    """The labels of samples, from the tables of a release.
+
+    Args:
+        tables: with annotations.
+        tokens: of the samples, each once.
+        ego: (S, 2) places of the vehicle, where they are known; else they are read, from two large tables.
+
+    Raises:
+        DataError: a row that another one names is not there, an object has several attributes, or no sample has a label
+            (a test split).
+    """
+    number = {token: i for i, token in enumerate(tokens)}
+    rows = [row for row in tables.rows("sample_annotation") if row["sample_token"] in number]
+    if not rows:
+        raise DataError(f"{tables.folder}/sample_annotation.json labels none of the {len(number)} samples to evaluate")
+    categories = _categories(tables)
+    category = [categories[row["instance_token"]] for row in rows]
+    objects = [(row, CLASS_OF_CATEGORY[c]) for row, c in zip(rows, category, strict=True) if c in CLASS_OF_CATEGORY]
+    racks = [row for row, name in zip(rows, category, strict=True) if name == BICYCLE_RACK]
+    return GroundTruth(
+        tokens=list(tokens),
+        ego=ego_places(tables, tokens) if ego is None else np.asarray(ego, dtype=np.float64),
+        boxes=_boxes(tables, objects, number),
+        points=np.array([row["num_lidar_pts"] + row["num_radar_pts"] for row, _ in objects], dtype=np.int64),
+        racks=Racks(
+            sample=np.array([number[row["sample_token"]] for row in racks], dtype=np.int64),
+            center=_column(racks, "translation", 3),
+            size=_column(racks, "size", 3),
+            axes=matrices_of(_column(racks, "rotation", 4)),
+        ),
+    )
+
+
+def ego_places(tables: Tables, tokens: Sequence[str]) -> np.ndarray:
+    """(S, 2) places of the vehicle at the samples' key frames of LIDAR_TOP, over the ground of the global frame."""
+    frames = tables.key_frames
+    if missing := [token for token in tokens if token not in frames]:
+        raise DataError(f"{tables.folder}/sample_data.json has no key frame of LIDAR_TOP for the sample {missing[0]}")
+    poses = [tables.get("ego_pose", frames[token]["ego_pose_token"]) for token in tokens]
+    return np.array([pose["translation"][:2] for pose in poses], dtype=np.float64).reshape(-1, 2)
+
+
+def _categories(tables: Tables) -> Mapping[str, str]:
+    """Token of an instance -> name of its category."""
+    names = {row["token"]: row["name"] for row in tables.rows("category")}
+    return {row["token"]: names[row["category_token"]] for row in tables.rows("instance")}
+
+
+def _boxes(tables: Tables, objects: Sequence[tuple[Row, str]], number: Mapping[str, int]) -> Boxes:
+    rows = [row for row, _ in objects]
+    attributes = {row["token"]: ATTRIBUTE_NUMBER[row["name"]] for row in tables.rows("attribute")}
+    return Boxes(
+        sample=np.array([number[row["sample_token"]] for row in rows], dtype=np.int64),
+        class_id=np.array([CLASS_NUMBER[name] for _, name in objects], dtype=np.int64),
+        center=_column(rows, "translation", 3),
+        size=_column(rows, "size", 3),
+        yaw=yaw_of(_column(rows, "rotation", 4)),
+        velocity=_velocities(tables, rows),
+        attribute=np.array([_attribute(row, attributes) for row in rows], dtype=np.int64),
+    )
+
+
+def _attribute(row: Row, attributes: Mapping[str, int]) -> int:
+    found = row["attribute_tokens"]
+    if len(found) > 1:
+        raise DataError(f"sample_annotation {row['token']} has {len(found)} attributes; an object has at most one")
+    return attributes[found[0]] if found else NO_ATTRIBUTE
+
+
+def _velocities(tables: Tables, rows: Sequence[Row]) -> np.ndarray:
+    """(N, 2) from the labels before and after each, or one of them and its own; NaN where they are too far apart."""
+
+    def neighbour(row: Row, key: str) -> Row:
+        return tables.get("sample_annotation", row[key]) if row[key] else row
+
+    first, last = ([neighbour(row, key) for row in rows] for key in ("prev", "next"))
+    places = [_column(ends, "translation", 3)[:, :2] for ends in (first, last)]
+    times = [1e-6 * np.array([_time(tables, row) for row in ends], dtype=np.float64) for ends in (first, last)]
+    seconds = times[1] - times[0]
+    both = np.array([bool(row["prev"] and row["next"]) for row in rows], dtype=bool)
+    known = (seconds > 0) & (seconds <= np.where(both, 2 * MAX_SECONDS, MAX_SECONDS))
+    velocity = np.full((len(rows), 2), np.nan)
+    velocity[known] = (places[1] - places[0])[known] / seconds[known, None]
+    return velocity
+
+
+def _time(tables: Tables, row: Row) -> int:
+    return tables.get("sample", row["sample_token"])["timestamp"]
+
+
+def _column(rows: Sequence[Row], key: str, width: int) -> np.ndarray:
+    return np.array([row[key] for row in rows], dtype=np.float64).reshape(len(rows), width)

@@ -72,6 +72,7 @@ class CenterHead(HeadTemplate):
     """
 
     READS = "spatial_features_2d"
+    PREDICTS = "centers"
     CHANNEL_KEYS = ("SHARED_CONV_CHANNEL",)
 
     def __init__(
@@ -128,6 +129,7 @@ class CenterHead(HeadTemplate):
             )
             for ids in self.class_ids
         )
+        self.score_layers = self.box_layers = tuple(f"heads_list.{i}" for i in range(len(self.heads_list)))
         for i, ids in enumerate(self.class_ids):
             self.register_buffer(f"_ids_{i}", torch.tensor(ids), persistent=False)
 

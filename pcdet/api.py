@@ -18,7 +18,7 @@ from easydict import EasyDict
 from torch import nn
 
 from pcdet.config import ConfigError, cfg_from_yaml_file, require_sections
-from pcdet.datasets.point_folder import PointClouds
+from pcdet.datasets.point_folder import PointClouds, name_of_cloud
 from pcdet.engine.precision import Precision
 from pcdet.engine.runtime import select_device
 from pcdet.models import build_network
@@ -204,7 +204,7 @@ class Detector:
 
         Args:
             cloud: (N, C) points in the LiDAR frame (x forward, y left, z up; metres) with the columns of
-                POINT_FEATURE_ENCODING.src_feature_list, or a .bin or .npy file of such.
+                POINT_FEATURE_ENCODING.src_feature_list, or a .bin or .npy file of such, or a .pcd.bin of nuScenes.
             score_thresh: boxes with a lower score are left out.
 
         Raises:
@@ -212,7 +212,7 @@ class Detector:
         """
         is_array = isinstance(cloud, np.ndarray)
         points = self.clouds.check_cloud(cloud) if is_array else self.clouds.read_cloud(Path(cloud))
-        sample = {"points": points, "frame_id": "cloud" if is_array else Path(cloud).stem}
+        sample = {"points": points, "frame_id": "cloud" if is_array else name_of_cloud(Path(cloud))}
         return self.detect(self.clouds.prepare_data(sample), score_thresh)
 
     @torch.no_grad()

@@ -134,15 +134,15 @@ class Registry:
 
 # Classes of OpenPCDet that this project does not have.
 ELSEWHERE = {
-    "VFE": "DynMeanVFE DynPillarVFE DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
+    "VFE": "DynamicPillarVFESimple2D DynamicVoxelVFE ImageVFE",
     "backbone_3d": "DSVT HEDNet PillarBackBone8x PillarRes18BackBone8x PointNet2Backbone UNetV2 "
     "VoxelResBackBone8xVoxelNeXt VoxelResBackBone8xVoxelNeXt2D VoxelSetAbstraction",
     "map_to_bev": "Conv2DCollapse PointPillarScatter3d",
     "backbone_2d": "BaseBEVBackboneV1 BaseBEVResBackbone CascadeDEDBackbone",
-    "dense_head": "CenterHead TransFusionHead VoxelNeXtHead",
+    "dense_head": "TransFusionHead VoxelNeXtHead",
     "point_head": "PointHeadSimple PointIntraPartOffsetHead",
     "roi_head": "MPPNetHead MPPNetHeadE2E PVRCNNHead PartA2FCHead SECONDHead VoxelRCNNHead",
-    "detector": "BevFusion CaDDN CenterPoint MPPNet MPPNetE2E PVRCNN PVRCNNPlusPlus PartA2Net PillarNet SECONDNetIoU "
+    "detector": "BevFusion CaDDN MPPNet MPPNetE2E PVRCNN PVRCNNPlusPlus PartA2Net PillarNet SECONDNetIoU "
     "TransFusion VoxelNeXt VoxelRCNN",
     "target assigner": "ATSS ATSSTargetAssigner",
     "box coder": "PreviousResidualDecoder PreviousResidualRoIDecoder",

@@ -35,19 +35,8 @@ NOT_COVERED = {
         "MODEL.VFE.NAME": "DynamicPillarVFESimple2D",
         "MODEL.BACKBONE_3D.NAME": "PillarRes18BackBone8x",
         "MODEL.BACKBONE_2D.NAME": "BaseBEVBackboneV1",
-        "MODEL.DENSE_HEAD.NAME": "CenterHead",
-    },
-    "waymo_models/centerpoint": {
-        "DATA_CONFIG.DATASET": "WaymoDataset",
-        "MODEL.NAME": "CenterPoint",
-        "MODEL.DENSE_HEAD.NAME": "CenterHead",
     },
     "waymo_models/second": {"DATA_CONFIG.DATASET": "WaymoDataset"},
-    "nuscenes_models/cbgs_dyn_pp_centerpoint": {
-        "MODEL.NAME": "CenterPoint",
-        "MODEL.VFE.NAME": "DynPillarVFE",
-        "MODEL.DENSE_HEAD.NAME": "CenterHead",
-    },
 }
 
 

@@ -16,7 +16,7 @@ from pcdet.cli.ending import naming_allow_partial, run
 from pcdet.cli.flags import add_set_flag
 from pcdet.cli.session import read_config
 from pcdet.config import ConfigError, cfg, find_config_file
-from pcdet.datasets.point_folder import PointFolder
+from pcdet.datasets.point_folder import PointFolder, name_of_cloud
 from pcdet.engine.runtime import select_device, set_threads
 from pcdet.utils.calibration_kitti import Calibration
 from pcdet.utils.common_utils import create_logger
@@ -24,6 +24,7 @@ from pcdet.utils.object3d_kitti import get_objects_from_label
 from pcdet.utils.visualize import Boxes, boxes_of_labels, draw_bev, draw_image, read_image
 
 COLUMNS = "x y z dx dy dz heading: LiDAR frame, metres and radians, centre of the box"
+VELOCITY = "vx vy: metres a second over the ground"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,20 +88,22 @@ def write_boxes(found: Boxes, cloud: Path, out: Path) -> None:
     """``<cloud>.json``."""
     rows = zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True)
     boxes = [{"name": name, "score": round(score, 4), "box": np.round(box, 4).tolist()} for name, score, box in rows]
-    content = {"frame_id": cloud.stem, "file": str(cloud), "columns": COLUMNS, "boxes": boxes}
-    (out / f"{cloud.stem}.json").write_text(json.dumps(content, indent=1) + "\n")
+    columns = f"{COLUMNS}; {VELOCITY}" if found.boxes.shape[1] == 9 else COLUMNS
+    content = {"frame_id": name_of_cloud(cloud), "file": str(cloud), "columns": columns, "boxes": boxes}
+    (out / f"{name_of_cloud(cloud)}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def write_pictures(found: Boxes, clouds: PointFolder, index: int, out: Path) -> None:
     """The view from above, and the camera's where the cloud lies in a KITTI folder that has pictures."""
     cloud = clouds.files[index]
-    calib, truth, picture = None, None, cloud.parent.parent / "image_2" / f"{cloud.stem}.png"
-    calib_file, label_file = (cloud.parent.parent / kind / f"{cloud.stem}.txt" for kind in ("calib", "label_2"))
+    name = name_of_cloud(cloud)
+    calib, truth, picture = None, None, cloud.parent.parent / "image_2" / f"{name}.png"
+    calib_file, label_file = (cloud.parent.parent / kind / f"{name}.txt" for kind in ("calib", "label_2"))
     if calib_file.is_file():
         calib = Calibration(calib_file)
         if label_file.is_file():
             truth = boxes_of_labels(get_objects_from_label(label_file), calib, clouds.class_names)
     points, limits = clouds.read_cloud(cloud), clouds.point_cloud_range
-    draw_bev(points, truth, found, out / f"{cloud.stem}_bev.png", limits=limits, title=cloud.stem)
+    draw_bev(points, truth, found, out / f"{name}_bev.png", limits=limits, title=name)
     if calib is not None and picture.is_file():
-        draw_image(read_image(picture), calib, truth, found, out / f"{cloud.stem}_image.png")
+        draw_image(read_image(picture), calib, truth, found, out / f"{name}_image.png")

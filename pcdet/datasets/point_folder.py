@@ -15,13 +15,19 @@ from pcdet.datasets.point_files import read_npy, read_points
 from pcdet.registry import known_keys
 
 EXTENSIONS = (".bin", ".npy")
+SWEEP_EXTENSION, SWEEP_COLUMNS = ".pcd.bin", ("x", "y", "z", "intensity", "ring")  # a file of nuScenes
+
+
+def name_of_cloud(path: Path) -> str:
+    """A file's name without its extension, of ``.pcd.bin`` without both parts."""
+    return path.stem.removesuffix(".pcd")
 
 
 class PointClouds(DatasetTemplate):
     """Point clouds without labels as test samples of the configured data set; ``PointFolder`` finds them on disk.
 
-    A cloud has the columns of ``POINT_FEATURE_ENCODING.src_feature_list``. A ``timestamp`` among them is set to 0, and
-    may be missing from an array: a single sweep is all "now".
+    A cloud has the columns of ``POINT_FEATURE_ENCODING.src_feature_list``, a file of nuScenes (``.pcd.bin``) its own. A
+    ``timestamp`` is set to 0, and may be missing from an array: a single sweep is all "now".
 
     Args:
         dataset_cfg: DATA_CONFIG of the model.
@@ -50,7 +56,28 @@ class PointClouds(DatasetTemplate):
         """
         if path.suffix == ".npy":
             return self.check_cloud(read_npy(path), str(path))
+        if path.name.endswith(SWEEP_EXTENSION):
+            return self._read_sweep(path)
+        row, size = 4 * len(self.source), path.stat().st_size
+        if self.source[-1] == "timestamp" and size % row and size % (row - 4) == 0:
+            raise BadFrameError(
+                f"{path} has {size} bytes, no multiple of the {row} of a point with {self.source}, but one of the "
+                f"{row - 4} of a point without timestamp; a .bin file does not say its columns: add one of zeros, or "
+                "save the points as .npy, which may lack it"
+            )
         return self._without_time(read_points(path, len(self.source)))
+
+    def _read_sweep(self, path: Path) -> np.ndarray:
+        """The points of a file of nuScenes, whose five columns stand for those of the model by name."""
+        unknown = [name for name in self.source if name not in (*SWEEP_COLUMNS, "timestamp")]
+        if unknown:
+            raise BadFrameError(
+                f"{path} is a file of nuScenes with the columns {list(SWEEP_COLUMNS)}, but the model reads "
+                f"{', '.join(unknown)} too; give the configuration that the cloud fits"
+            )
+        points = read_points(path, len(SWEEP_COLUMNS))
+        columns = dict(zip(SWEEP_COLUMNS, points.T, strict=True), timestamp=np.zeros(len(points), np.float32))
+        return np.column_stack([columns[name] for name in self.source])
 
     def check_cloud(self, points: np.ndarray, name: str = "the point cloud") -> np.ndarray:
         """An array as a cloud, (N, len(src_feature_list)) float32; the array itself stays as it is.
@@ -115,7 +142,7 @@ class PointFolder(PointClouds):
     def load_frame(self, index: int) -> dict:
         """``points`` (N, C) float32 of a file, ``frame_id`` its name without the extension."""
         path = self.files[index]
-        return {"points": self.read_cloud(path), "frame_id": path.stem}
+        return {"points": self.read_cloud(path), "frame_id": name_of_cloud(path)}
 
 
 def _find_clouds(root: Path, ext: str) -> list[Path]:

@@ -227,3 +227,22 @@ def get_corner_loss_lidar(pred_bbox3d: Tensor, gt_bbox3d: Tensor) -> Tensor:
         torch.norm(corners - box_utils.boxes_to_corners_3d(turned), dim=2),
     )
     return F.smooth_l1_loss(distance, torch.zeros_like(distance), beta=1.0, reduction="none").mean(dim=1)
+
+
+def center_focal_losses(logits: Tensor, heatmap: Tensor) -> tuple[Tensor, Tensor]:
+    """CornerNet's focal loss of heat maps (Law and Deng, 2018, equation 1; alpha 2, beta 4), class by class.
+
+    Probabilities are clamped to [1e-4, 1 - 1e-4], outside of which a logit has no gradient, as in OpenPCDet.
+
+    Args:
+        logits: (B, C, H, W).
+        heatmap: (B, C, H, W) in [0, 1]; 1 is a centre.
+
+    Returns:
+        (C,) sums of the losses, not yet divided by the number of centres; (C,) that number.
+    """
+    p = torch.sigmoid(at_least_float32(logits)).clamp(1e-4, 1 - 1e-4)
+    centre = heatmap == 1
+    at_centre = torch.log(p) * (1 - p) ** 2
+    elsewhere = torch.log(1 - p) * p**2 * (1 - heatmap) ** 4
+    return -torch.where(centre, at_centre, elsewhere).sum(dim=(0, 2, 3)), centre.sum(dim=(0, 2, 3))

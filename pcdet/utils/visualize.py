@@ -32,7 +32,7 @@ class Boxes:
     """Boxes to draw.
 
     Attributes:
-        boxes: (M, 7 or more) [x, y, z, dx, dy, dz, heading, ...], LiDAR frame, metres and radians.
+        boxes: (M, 7 or more) [x, y, z, dx, dy, dz, heading, vx, vy, ...], LiDAR frame, metres, radians, seconds.
         names: (M,) class names, or None.
         scores: (M,) 0..1, or None.
     """
@@ -98,7 +98,8 @@ def draw_bev(
 ) -> Path:
     """A bird's-eye view: points coloured by height, ground truth dashed green, predictions solid by class.
 
-    x points up and y to the left, as seen by the driver; a line runs from each box's centre to its front.
+    x points up and y to the left, as seen by the driver; a line runs from each box's centre to its front. Where boxes
+    have velocities (columns 7 and 8), a dotted line leads from the centre to where it will be in a second.
 
     Args:
         points: (N, 3 or more) x, y, z in metres, LiDAR frame.
@@ -209,6 +210,9 @@ def _draw_ground_plan(axes, boxes: Boxes, style: str) -> None:
         axes.plot(outline[:, 1], outline[:, 0], style, color=colour, linewidth=1.2)
         centre = boxes.boxes[index, :2]
         axes.plot([centre[1], front[index, 1]], [centre[0], front[index, 0]], style, color=colour, linewidth=1.0)
+        if boxes.boxes.shape[1] >= 9:
+            soon = centre + boxes.boxes[index, 7:9]  # not a number, where a velocity is unknown, draws nothing
+            axes.plot([centre[1], soon[1]], [centre[0], soon[0]], ":", color=colour, linewidth=1.0)
         if style == "-":
             spot = corners[index][corners[index][:, 0].argmax()]
             axes.text(spot[1], spot[0], boxes.caption(index), color=colour, fontsize=6, clip_on=True)

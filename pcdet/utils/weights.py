@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -25,6 +26,7 @@ SPCONV_LAYOUTS = {
 }
 OPTIONAL_KEYS = ("global_step",)  # a plain counter: its absence changes no prediction
 OPTIONAL_SUFFIX = ".num_batches_tracked"  # absent from files older than PyTorch 0.4.1
+NAMED_IN_AN_ERROR = 30  # entries that differ; a model of another kind differs in hundreds
 
 
 class MisfitError(CheckpointError):
@@ -138,10 +140,19 @@ def load_weights(
         doubts = "".join(f"; {layout.doubts()}" for layout in report.layouts if layout and layout.doubts())
         raise MisfitError(
             f"{name} is not for this {type(model).__name__}: {fit}{doubts}; class count, widths and modules must be "
-            "those it was trained with\n  " + "\n  ".join(problems)
+            "those it was trained with\n  " + "\n  ".join(_shortened(problems))
         )
     model.load_state_dict(report.fitting, strict=False)
     return report
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    """The first sentences, and of a long list in which modules the others are."""
+    if len(problems) <= NAMED_IN_AN_ERROR:
+        return problems
+    counts = Counter(problem.partition(".")[0] for problem in problems[NAMED_IN_AN_ERROR:])
+    places = ", ".join(f"{count} in {module}" for module, count in counts.items())
+    return [*problems[:NAMED_IN_AN_ERROR], f"and {counts.total()} more: {places}"]
 
 
 def fitting_share(model: nn.Module, report: WeightsReport) -> float:

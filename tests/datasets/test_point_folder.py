@@ -27,6 +27,12 @@ def folder_of(cfg, path, **kwargs):
     return PointFolder(cfg.DATA_CONFIG, cfg.CLASS_NAMES, path, **kwargs)
 
 
+def _with_columns(cfg, count, path):
+    names = ["x", "y", "z", "intensity", "timestamp"][:count]
+    cfg.DATA_CONFIG.POINT_FEATURE_ENCODING.update(src_feature_list=names, used_feature_list=names)
+    return folder_of(cfg, path)
+
+
 def cloud(columns=4):
     points = np.random.default_rng(0).random((50, columns), dtype=np.float32)
     points[:, :2] *= 10
@@ -62,6 +68,38 @@ def test_a_missing_timestamp_is_zero_and_one_that_is_there_is_set_to_zero(timed,
     for name in ("four.npy", "five.bin"):
         points = folder_of(timed, tmp_path / name).load_frame(0)["points"]
         assert points.shape == (50, 5) and (points[:, 4] == 0).all() and points.dtype == np.float32
+
+
+def test_a_file_of_nuscenes_gives_its_columns_by_name(timed, tmp_path):
+    """x, y, z, intensity, ring: a model of single sweeps reads four of them, one of several sweeps the time besides."""
+    cloud(5).tofile(tmp_path / "LIDAR_TOP__1.pcd.bin")
+    clouds = folder_of(timed, tmp_path)
+    frame = clouds.load_frame(0)
+    assert frame["frame_id"] == "LIDAR_TOP__1" and frame["points"].dtype == np.float32
+    np.testing.assert_array_equal(frame["points"], np.c_[cloud(5)[:, :4], np.zeros(50)])
+    plain = _with_columns(timed, 4, tmp_path).load_frame(0)["points"]
+    np.testing.assert_array_equal(plain, cloud(5)[:, :4])
+
+
+def test_a_file_of_nuscenes_is_refused_by_a_model_of_other_columns(cfg, tmp_path):
+    cloud(5).tofile(tmp_path / "a.pcd.bin")
+    names = ["x", "y", "z", "elongation"]
+    cfg.DATA_CONFIG.POINT_FEATURE_ENCODING.update(src_feature_list=names, used_feature_list=names)
+    with pytest.raises(BadFrameError, match="a.pcd.bin is a file of nuScenes .* the model reads elongation"):
+        folder_of(cfg, tmp_path)[0]
+
+
+def test_a_bin_without_the_column_of_time_is_told_what_it_lacks(timed, tmp_path):
+    cloud(4)[:49].tofile(tmp_path / "four.bin")
+    with pytest.raises(BadFrameError, match=r"four.bin has 784 bytes.* but one of the 16 .*add one of zeros, or save"):
+        folder_of(timed, tmp_path)[0]
+
+
+def test_a_real_sweep_of_nuscenes_is_read(timed, nuscenes_root):
+    (path,) = sorted(nuscenes_root.glob("samples/LIDAR_TOP/*.pcd.bin"))[:1]
+    points = folder_of(timed, path).load_frame(0)["points"]
+    assert len(points) > 30_000 and (points[:, 4] == 0).all()
+    assert 1 < points[:, 3].max() <= 255  # intensity, not divided
 
 
 def test_a_cloud_with_other_columns_is_named_with_what_is_wanted(cfg, tmp_path):

@@ -73,66 +73,6 @@ def test_state_dict_of_the_residual_backbone(goldens):
     assert [(f"backbone_3d.{k}", list(v.shape)) for k, v in own.items()] == list(expected.items())
 
 
-NUSCENES_GROUPS = [
-    ["car"],
-    ["truck", "construction_vehicle"],
-    ["bus", "trailer"],
-    ["barrier"],
-    ["motorcycle", "bicycle"],
-    ["pedestrian", "traffic_cone"],
-]
-
-
-def test_state_dict_of_a_head_with_separate_convolutions(goldens):
-    from pcdet.registry import DENSE_HEADS, build_from_cfg
-
-    reference = json.loads((goldens / "reference" / "state_dicts" / "cbgs_second_multihead.json").read_text())
-    names = [name for group in NUSCENES_GROUPS for name in group]
-    anchors = {
-        "anchor_sizes": [[4, 2, 1.5]],
-        "anchor_rotations": [0, 1.57],
-        "anchor_bottom_heights": [-1.0],
-        "align_center": False,
-        "feature_map_stride": 8,
-        "matched_threshold": 0.6,
-        "unmatched_threshold": 0.45,
-    }
-    node = {
-        "NAME": "AnchorHeadMulti",
-        "CLASS_AGNOSTIC": False,
-        "USE_MULTIHEAD": True,
-        "SEPARATE_MULTIHEAD": True,
-        "SHARED_CONV_NUM_FILTER": 64,
-        "ANCHOR_GENERATOR_CONFIG": [{"class_name": name, **anchors} for name in names],
-        "RPN_HEAD_CFGS": [{"HEAD_CLS_NAME": group} for group in NUSCENES_GROUPS],
-        "SEPARATE_REG_CONFIG": {
-            "NUM_MIDDLE_CONV": 1,
-            "NUM_MIDDLE_FILTER": 64,
-            "REG_LIST": ["reg:2", "height:1", "size:3", "angle:2", "velo:2"],
-        },
-        "TARGET_ASSIGNER_CONFIG": {
-            "NAME": "AxisAlignedTargetAssigner",
-            "BOX_CODER": "ResidualCoder",
-            "BOX_CODER_CONFIG": {"code_size": 9, "encode_angle_by_sincos": True},
-        },
-        "LOSS_CONFIG": {
-            "REG_LOSS_TYPE": "WeightedL1Loss",
-            "LOSS_WEIGHTS": {"pos_cls_weight": 1.0, "neg_cls_weight": 2.0, "code_weights": [1.0] * 10},
-        },
-    }
-    head = build_from_cfg(
-        node,
-        DENSE_HEADS,
-        input_channels=512,
-        num_class=10,
-        class_names=reference["class_names"],
-        grid_size=reference["grid_size"],
-        point_cloud_range=reference["point_cloud_range"],
-    )
-    expected = {k: v for k, v in reference["state_dict"].items() if k.startswith("dense_head.")}
-    assert [(f"dense_head.{k}", list(v.shape)) for k, v in head.state_dict().items()] == list(expected.items())
-
-
 # ----------------------------------------------------------------------------------------------------- whole networks
 
 SLICES = {

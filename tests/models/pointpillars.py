@@ -90,7 +90,7 @@ def tiny_model_cfg(**changes) -> EasyDict:
     return cfg
 
 
-def dataset_facts(point_cloud_range=SMALL_RANGE, voxel_size=(0.16, 0.16, 4.0), class_names=CLASS_NAMES):
+def dataset_facts(point_cloud_range=SMALL_RANGE, voxel_size=(0.16, 0.16, 4.0), class_names=CLASS_NAMES, features=4):
     """What a detector reads of its data set."""
     limits = np.array(point_cloud_range, dtype=np.float32)
     return SimpleNamespace(
@@ -98,7 +98,7 @@ def dataset_facts(point_cloud_range=SMALL_RANGE, voxel_size=(0.16, 0.16, 4.0), c
         point_cloud_range=limits,
         voxel_size=list(voxel_size),
         grid_size=np.round((limits[3:6] - limits[:3]) / np.array(voxel_size)).astype(np.int64),
-        point_feature_encoder=SimpleNamespace(num_point_features=4),
+        point_feature_encoder=SimpleNamespace(num_point_features=features),
         depth_downsample_factor=None,
     )
 
@@ -125,7 +125,8 @@ def collate(clouds: list[np.ndarray], gt_boxes: list[np.ndarray], facts, max_poi
     """A batch as the loaders hand it to the model: float32 tensors, frame index first in the coordinates."""
     frames = [voxelise(cloud, facts, max_points) for cloud in clouds]
     coords = [np.pad(c, ((0, 0), (1, 0)), constant_values=i) for i, (_, c, _) in enumerate(frames)]
-    padded = np.zeros((len(gt_boxes), max(map(len, gt_boxes), default=0), 8), dtype=np.float32)
+    columns = max((boxes.shape[1] for boxes in gt_boxes), default=8)
+    padded = np.zeros((len(gt_boxes), max(map(len, gt_boxes), default=0), columns), dtype=np.float32)
     for row, boxes in zip(padded, gt_boxes, strict=True):
         row[: len(boxes)] = boxes
     arrays = {

@@ -49,6 +49,23 @@ def test_anchors_begin_and_end_on_the_range_unless_centred():
     assert centred[0, :, 0, 0, 0, 1].tolist() == [-0.5, 0.5]
 
 
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX2", reason="torch.arange rounds otherwise on this CPU"
+)
+@pytest.mark.parametrize("align_center", [False, True])
+def test_positions_are_those_of_arange_to_the_last_bit(align_center):
+    for cells in (4, 23, 24, 33, 256):
+        limits = np.array([-51.2, -9.6, -5, 51.2, 9.6, 3], dtype=np.float32)
+        config = _config(align_center=align_center, feature_map_stride=1)
+        anchors = generate_anchors(config, grid_size=[cells, cells, 1], point_cloud_range=limits)[0]
+        for axis, own in ((0, anchors[0, :, 0, 0, 0]), (1, anchors[:, 0, 0, 0, 1])):
+            low, high = limits[axis], limits[axis + 3]
+            step = (high - low) / np.int64(cells if align_center else cells - 1)
+            first = low + (step / 2 if align_center else 0)
+            expected = torch.arange(first, first + (cells - 0.5) * step, step, dtype=torch.float32)
+            assert torch.equal(own, expected)
+
+
 def test_anchors_hold_size_rotation_and_height():
     config = _config(anchor_sizes=[[4, 2, 1], [1, 1, 2]], anchor_rotations=[0, 0.5, 1])
     anchors = generate_anchors(config, grid_size=[4, 4, 1], point_cloud_range=[0, -1, -3, 4, 1, 1], box_size=9)

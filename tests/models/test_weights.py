@@ -101,6 +101,23 @@ def test_a_wrong_width_is_refused(tmp_path):
         _model(2).load_params_from_file(path)
 
 
+def test_a_file_of_another_kind_of_model_is_refused_without_hundreds_of_lines(tmp_path):
+    """The heads differ in nearly every entry: the first are named, the others counted by module."""
+    branches = [{"HEAD_CLS_NAME": [name]} for name in CLASS_NAMES]
+    separate = {"NUM_MIDDLE_CONV": 1, "NUM_MIDDLE_FILTER": 8, "REG_LIST": ["reg:2", "height:1", "size:3", "angle:1"]}
+    head = {"NAME": "AnchorHeadMulti", "RPN_HEAD_CFGS": branches, "SEPARATE_REG_CONFIG": separate}
+    path = _save(_model(1, DENSE_HEAD=head), tmp_path / "a.pth")
+    with pytest.raises(weights.MisfitError) as error:
+        _model(2).load_params_from_file(path)
+    lines = str(error.value).splitlines()
+    named = weights.NAMED_IN_AN_ERROR
+    assert lines[1:3] == [f"  dense_head.conv_cls.{part}: not in the file" for part in ("weight", "bias")]
+    assert len(lines) == 1 + named + 1
+    # of each branch: an int buffer; conv_dir_cls (2); five convolutions before and after (1 + 5 + 2 entries) each
+    total = 6 + 3 * (1 + 2 + 5 * (1 + 5 + 2))
+    assert lines[-1] == f"  and {total - named} more: {total - named} in dense_head"
+
+
 def test_missing_and_foreign_entries_are_refused(tmp_path):
     source, model = _model(1), _model(2, DENSE_HEAD={"USE_DIRECTION_CLASSIFIER": False})
     with pytest.raises(CheckpointError, match="dense_head.conv_dir_cls.weight: not in the model"):

@@ -41,6 +41,17 @@ def test_a_box_appears_where_it_is_seen_from_above(tmp_path):
     assert drawn[:, 0].max() < height / 2 and drawn[:, 1].max() < width / 2  # ahead is up, left is left
 
 
+def test_a_velocity_leads_ahead_of_its_box_and_an_unknown_one_nowhere(tmp_path):
+    box = np.array([[30.0, 0, -1, 4, 2, 1.5, 0]])
+    lowest = {}
+    for name, velocity in (("still", [0, 0]), ("backwards", [-15, 0]), ("unknown", [np.nan, np.nan])):
+        path = draw_bev(np.zeros((1, 3)), None, np.hstack([box, [velocity]]), tmp_path / f"{name}.png", limits=LIMITS)
+        lowest[name] = pixels_of(palette.FOUND, path)[:, 0].max()
+    height = read_image(path).shape[0]
+    assert lowest["backwards"] - lowest["still"] > 0.2 * height  # 13 of 40 m, margins aside
+    assert lowest["unknown"] == lowest["still"]
+
+
 def test_a_birds_eye_view_takes_truth_predictions_and_large_clouds(frame, tmp_path):
     truth = np.stack([b.box for b in frame.scene.bodies if b.label])
     names = [b.label for b in frame.scene.bodies if b.label]

@@ -230,3 +230,9 @@ def _motion(boxes: np.ndarray) -> list[str]:
         return ["unknown"] * len(boxes)
     speeds = np.hypot(boxes[:, 7], boxes[:, 8])
     return ["unknown" if np.isnan(speed) else MOTION[int(speed > MOVING)] for speed in speeds]
+
+
+if __name__ == "__main__":
+    from pcdet.cli.create_nuscenes_infos import main
+
+    raise SystemExit(main())

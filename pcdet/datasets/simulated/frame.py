@@ -34,5 +34,5 @@ def observe(scene: Scene, lidar: Lidar, rng: np.random.Generator) -> Frame:
     """Scans a scene, cuts the cloud to the camera's view and labels it."""
     full = scan(scene, lidar, rng)
     keep = camera.in_view(full.points[:, :3].astype(np.float64))
-    cut = full._replace(points=full.points[keep], owner=full.owner[keep])
+    cut = full._replace(points=full.points[keep], owner=full.owner[keep], ring=full.ring[keep])
     return Frame(scene, cut, make_labels(scene, cut))

@@ -54,19 +54,19 @@ class SceneSettings:
     along_road: float = 0.7
 
 
+def footprint(length: float, width: float, x: float, y: float, heading: float) -> np.ndarray:
+    """(K, 3) discs [x, y, radius] along the length that cover a rectangle."""
+    radius = 0.5 * width + 0.1
+    reach = max(0.5 * length - radius, 0.0)
+    along = np.linspace(-reach, reach, 1 + int(np.ceil(2 * reach / radius)))
+    return np.stack([x + along * np.cos(heading), y + along * np.sin(heading), np.full_like(along, radius)], axis=1)
+
+
 class _Floor:
     """Remembers the taken ground as discs."""
 
     def __init__(self):
         self.discs = np.zeros((0, 3))
-
-    @staticmethod
-    def footprint(length: float, width: float, x: float, y: float, heading: float) -> np.ndarray:
-        """(K, 3) discs [x, y, radius] along the length that cover a rectangle."""
-        radius = 0.5 * width + 0.1
-        reach = max(0.5 * length - radius, 0.0)
-        along = np.linspace(-reach, reach, 1 + int(np.ceil(2 * reach / radius)))
-        return np.stack([x + along * np.cos(heading), y + along * np.sin(heading), np.full_like(along, radius)], axis=1)
 
     def take(self, discs: np.ndarray, gap: float) -> bool:
         """Takes the ground if it is free with ``gap`` metres to spare."""
@@ -158,7 +158,7 @@ class _Planner:
     def _put(self, label: str | None, shape: Sculptor, spot, *, gap: float) -> bool:
         for _ in range(20):
             (x, y), heading = spot(), self._heading(label)
-            if self.floor.take(self.floor.footprint(shape.length, shape.width, x, y, heading), gap):
+            if self.floor.take(footprint(shape.length, shape.width, x, y, heading), gap):
                 self.bodies.append(shape.place(label, x, y, self.ground.z(x, y), heading))
                 return True
         return False

@@ -66,11 +66,13 @@ class Scan(NamedTuple):
     Attributes:
         points: (N, 4) float32 [x, y, z, intensity], LiDAR frame, metres, intensity 0..1.
         owner: (N,) index of the body, or GROUND.
+        ring: (N,) index of the beam, the lowest first.
         alone, seen: (M,) as in :class:`Hits`.
     """
 
     points: np.ndarray
     owner: np.ndarray
+    ring: np.ndarray
     alone: np.ndarray
     seen: np.ndarray
 
@@ -120,7 +122,8 @@ def _windows(sizes: np.ndarray, azimuths: np.ndarray, slope: np.ndarray) -> np.n
     top = np.searchsorted(slope, np.minimum(z_lo / near, z_lo / far))
     bottom = np.searchsorted(slope, np.maximum(z_hi / near, z_hi / far), side="right")
     azimuth, half = np.arctan2(y, x), np.arcsin(reach / np.maximum(centre, reach))
-    around = centre <= reach  # the sensor may be inside the outline: any azimuth can meet it
+    # Where the sensor may be inside the outline any azimuth can meet it, and a window does not go around behind it.
+    around = (centre <= reach) | (np.abs(azimuth) + half >= np.pi)
     left = np.where(around, 0, np.searchsorted(azimuths, azimuth - half))
     right = np.where(around, len(azimuths), np.searchsorted(azimuths, azimuth + half))
     return np.stack([top, bottom, left, right], axis=1)
@@ -150,7 +153,7 @@ def scan(scene: Scene, lidar: Lidar, rng: np.random.Generator) -> Scan:
     intensity = np.clip(reflectivity[rows, cols] * fade * (1.0 + 0.25 * speckle[rows, cols]), 0.0, 0.99)
     x, y = flat * np.cos(lidar.azimuths[cols]), flat * np.sin(lidar.azimuths[cols])
     points = np.stack([x, y, measured * sin_el, np.round(intensity, 2)], axis=1)
-    return Scan(points.astype(np.float32), hits.owner[rows, cols], hits.alone, hits.seen)
+    return Scan(points.astype(np.float32), hits.owner[rows, cols], rows, hits.alone, hits.seen)
 
 
 def _surface(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

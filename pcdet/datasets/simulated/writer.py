@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +12,9 @@ from pcdet.datasets.simulated import camera
 from pcdet.datasets.simulated.frame import make_frame
 from pcdet.datasets.simulated.labels import plane_text, road_plane
 from pcdet.datasets.simulated.layout import SceneSettings
-from pcdet.utils.parent_death import die_with_parent
+from pcdet.datasets.simulated.output import claim_folder, map_in_processes, write_whole
 
 VERSION = 1  # raised whenever the same settings give other files
-SETTINGS_FILE, NOTE_FILE = "simulated.json", "README.txt"
 VAL_SHARE = 0.25
 FARTHEST, NEAREST = SceneSettings.far, 15.0  # metres; limits of how far the labelled objects reach
 
@@ -117,7 +112,7 @@ def write_kitti(
     todo = [index for index in range(frames) if not _is_complete(out, index, images)]
     write = partial(_write_frame, out, settings)
     with tqdm(total=frames, initial=frames - len(todo), desc="simulate", unit="scene", disable=not progress) as bar:
-        for _ in _map(write, todo, workers):
+        for _ in map_in_processes(write, todo, workers, share=8):
             bar.update()
     _write_splits(out, settings)
     return out
@@ -129,26 +124,15 @@ def val_indices(frames: int, val_frames: int) -> set[int]:
 
 
 def _claim(out: Path, settings: Settings) -> None:
-    """Leaves the settings in the folder, or checks that those found there are the same."""
-    record = out / SETTINGS_FILE
-    if record.exists():
-        found = json.loads(record.read_text())
-        wanted = asdict(settings)
-        found.setdefault("far", FARTHEST)  # a folder of before there was a choice
-        other = [f"{k}: {found.get(k)} there, {v} asked for" for k, v in wanted.items() if found.get(k) != v]
-        if other:
-            raise ValueError(
-                f"{out} holds simulated data made with other settings ({'; '.join(other)}). "
-                f"Give another --out, delete the folder, or repeat its own command: {found.get('command')}"
-            )
-        return
-    if (out / "training").exists() or (out / "ImageSets").exists():
-        raise ValueError(f"{out} holds a data set that this simulator did not write; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    _write(record, json.dumps({**asdict(settings), "command": settings.command}, indent=2).encode() + b"\n")
     images = "with images" if settings.images else "without images"
-    note = NOTE.format(command=settings.command, **{**asdict(settings), "images": images})
-    _write(out / NOTE_FILE, note.encode())
+    claim_folder(
+        out,
+        asdict(settings),
+        command=settings.command,
+        note=NOTE.format(command=settings.command, **{**asdict(settings), "images": images}),
+        others=("training", "ImageSets"),
+        defaults={"far": FARTHEST},  # a folder of before there was a choice
+    )
 
 
 def _files(out: Path, index: int, images: bool) -> dict[str, Path]:
@@ -165,14 +149,14 @@ def _is_complete(out: Path, index: int, images: bool) -> bool:
 def _write_frame(out: Path, settings: Settings, index: int) -> None:
     frame = make_frame(settings.seed, index, settings=settings.scenes)
     files = _files(out, index, settings.images)
-    _write(files["velodyne"], frame.scan.points.tobytes())
-    _write(files["calib"], camera.calibration_text().encode())
-    _write(files["label_2"], "".join(label.line() + "\n" for label in frame.labels).encode())
-    _write(files["planes"], plane_text(road_plane(frame.scene.ground)).encode())
+    write_whole(files["velodyne"], frame.scan.points.tobytes())
+    write_whole(files["calib"], camera.calibration_text().encode())
+    write_whole(files["label_2"], "".join(label.line() + "\n" for label in frame.labels).encode())
+    write_whole(files["planes"], plane_text(road_plane(frame.scene.ground)).encode())
     if settings.images:
         from pcdet.datasets.simulated.render import png, render  # the other files never need it
 
-        _write(files["image_2"], png(render(frame.scene)))
+        write_whole(files["image_2"], png(render(frame.scene)))
 
 
 def _write_splits(out: Path, settings: Settings) -> None:
@@ -182,26 +166,4 @@ def _write_splits(out: Path, settings: Settings) -> None:
         ("val", sorted(val)),
         ("trainval", range(settings.frames)),
     ):
-        _write(out / "ImageSets" / f"{split}.txt", "".join(f"{i:06d}\n" for i in members).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes the whole file or nothing, so that a file that exists is complete."""
-    if path.exists() and path.read_bytes() == data:
-        return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(data)
-    os.replace(scratch, path)
-
-
-def _map(function, indices: list[int], workers: int | None) -> Iterable[None]:
-    """Calls ``function`` for each index, in any order, in ``workers`` processes."""
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, len(indices) // 8)  # a process is not worth starting for fewer than eight frames
-    if workers <= 1:
-        yield from map(function, indices)
-        return
-    context = multiprocessing.get_context("spawn")  # forking after torch started threads is unsafe
-    with context.Pool(workers, initializer=die_with_parent) as pool:
-        yield from pool.imap_unordered(function, indices, chunksize=4)
+        write_whole(out / "ImageSets" / f"{split}.txt", "".join(f"{i:06d}\n" for i in members).encode())

@@ -29,7 +29,8 @@ def prepare_scenes(data: Path, scenes: Mapping, tools: Path, say: Callable[[str]
         subprocess.CalledProcessError: one of the two commands failed.
     """
     # This takes seconds to import, and the reader has seen a line first.
-    from pcdet.datasets.simulated.writer import SETTINGS_FILE, VERSION
+    from pcdet.datasets.simulated.output import SETTINGS_FILE
+    from pcdet.datasets.simulated.writer import VERSION
 
     found = {path.name for path in data.iterdir()} - {HALF_CLAIMED} if data.is_dir() else set()
     if found and not found & {RECORD, SETTINGS_FILE}:

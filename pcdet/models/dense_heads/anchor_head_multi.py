@@ -64,6 +64,7 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             ``AnchorHeadTemplate``.
     """
 
+    PREDICTS = "branches"
     CHANNEL_KEYS = (
         "SHARED_CONV_NUM_FILTER",
         "RPN_HEAD_CFGS.NUM_FILTERS",

@@ -31,6 +31,9 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         **common: see ``AnchorHeadTemplate``.
     """
 
+    score_layers = ("conv_cls",)
+    box_layers = ("conv_box",)
+
     def __init__(self, *, input_channels: int, num_class: int, **common: Any):
         super().__init__(num_class=num_class, **common)
         per_cell = self.num_anchors_per_location

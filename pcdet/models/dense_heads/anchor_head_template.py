@@ -94,6 +94,7 @@ class AnchorHeadTemplate(HeadTemplate):
 
     READS = "spatial_features_2d"
     BOXES_OVERLAP = True
+    PREDICTS = "anchors"
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from torch import nn
 from pcdet.models.kd.distiller import Distiller
 from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.tap_specs import check_learns, kind_of_tap
+from pcdet.models.kd.features.taps import head_kind
 from pcdet.models.kd.features.teacher_batch import TeacherInput
 from pcdet.models.kd.init.channel_choice import inherit_channels
 from pcdet.models.kd.init.weight_slicing import inherit_weights
@@ -49,7 +50,7 @@ def build_distiller(
     node = cfg.get("KD")
     if node is None:
         return None
-    kd, resolved = resolve(node, lambda tap: kind_of_tap(student, tap))
+    kd, resolved = resolve(node, lambda tap: _kind(student, tap))
     logger = logger or logging.getLogger("pcdet")
     logger.info("KD block, presets and defaults written out:\n%s", yaml.safe_dump({"KD": resolved}, sort_keys=False))
     if kd.init.name == "slice":
@@ -59,6 +60,9 @@ def build_distiller(
         logger.info("student begins with the teacher's channels chosen by %s: %d tensors", kd.init.name, copied)
     losses = _build_losses(kd.losses, ModelPair(student, teacher))
     _warn_of_free_targets(losses, logger)
+    for label, loss in losses.items():
+        if loss.left_out:
+            logger.warning("KD loss %s leaves out %s", label, loss.left_out)
     return Distiller(
         student,
         teacher,
@@ -71,6 +75,11 @@ def build_distiller(
         target_var_warn=kd.target_var_warn,
         logger=logger,
     )
+
+
+def _kind(student: nn.Module, tap: str) -> str:
+    """What a preset's keys depend on: the kind of a tap, or without one what the head predicts on."""
+    return kind_of_tap(student, tap) if tap else head_kind(getattr(student, "dense_head", None))
 
 
 def _checked_labels(kd: KDConfig, student: nn.Module) -> LabelsConfig | None:

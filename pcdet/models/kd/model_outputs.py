@@ -16,6 +16,7 @@ from pcdet.models.kd.features.grid import Geometry
 from pcdet.models.kd.features.matching import check_kinds
 from pcdet.models.kd.features.tap_specs import channels_of_tap, check_places, find_spec, kind_of_tap
 from pcdet.models.kd.graphs.sampling import COUNTS
+from pcdet.models.kd.heads import HeadOutputs, read_head
 from pcdet.registry import ConfigError
 
 
@@ -71,41 +72,19 @@ class ModelOutputs:
         return Feature.from_voxels(tensor, batch["voxel_coords"], self.geometry, self.num_frames, count)
 
     @cached_property
-    def class_logits(self) -> Tensor:
-        """(B, H, W, A * C) raw class predictions of the dense head."""
-        return self._prediction("conv_cls", "cls_preds")
-
-    @cached_property
-    def box_codes(self) -> Tensor:
-        """(B, H, W, A * code size) raw box predictions of the dense head."""
-        return self._prediction("conv_box", "box_preds")
-
-    @cached_property
-    def score_map(self) -> Tensor:
-        """(B, H, W) the best class score of any anchor of a cell, in [0, 1]."""
-        return self.class_logits.detach().amax(dim=3).float().sigmoid()
+    def head(self) -> HeadOutputs:
+        """The raw predictions of the dense head."""
+        return read_head(self.detector.dense_head, self.taps)
 
     def score_at(self, feature: Feature) -> Tensor:
         """(M,) the best class score of the cell in which each row stands."""
-        scores = self.score_map
+        scores = self.head.score_map
         height, width = scores.shape[1:]
         if feature.dense is not None and feature.dense.shape[2:] == scores.shape[1:]:
             return scores.flatten()
         grid = self.geometry.map_grid(height, width)
         cells, _ = grid.cells_at(feature.xyz)
         return scores.flatten()[grid.flat(feature.batch_idx, cells)]
-
-    def _prediction(self, layer: str, key: str) -> Tensor:
-        tapped = self.taps.get(f"dense_head.{layer}")
-        if tapped is not None:
-            return tapped.permute(0, 2, 3, 1)
-        found = getattr(self.detector.dense_head, "forward_ret_dict", {}).get(key)
-        if not isinstance(found, torch.Tensor):
-            raise ValueError(
-                f"{type(self.detector.dense_head).__name__} leaves no single {key} map in its forward_ret_dict; "
-                "predictions are distilled for single-head anchor heads"
-            )
-        return found
 
 
 def _tensor_of(value: Any, name: str) -> Tensor:

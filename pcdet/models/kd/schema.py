@@ -86,7 +86,8 @@ def resolve(node: Mapping, kind_of: Callable[[str], str], *, path: str = "KD") -
 
     Args:
         node: the ``KD:`` block.
-        kind_of: tap of the student -> what it is (``FeatureSpec.kind``), on which a preset's keys depend.
+        kind_of: tap of the student -> what it is (``FeatureSpec.kind``), on which a preset's keys depend; for losses
+            without a tap, "" -> what its head predicts on.
         path: where it stands, for messages.
 
     Returns:
@@ -148,7 +149,7 @@ def _expand(node: dict[str, Any], block_preset: str, kind_of: Callable[[str], st
     presets = cls.PRESETS
     if presets:
         name = node.get("PRESET") or (block_preset if block_preset in presets else "default")
-        node = _merge(presets[name][kind_of(node["FEATURE"])], node)
+        node = _merge(presets.get(name, {}).get(kind_of(node.get("FEATURE", "")), {}), node)
         if len(presets) > 1:
             node["PRESET"] = name
     return {"NAME": node.pop("NAME"), **_with_defaults(cls, node)}

@@ -94,7 +94,8 @@ def _thresholds(score: float | list[float], labels: Tensor, like: Tensor) -> Ten
 def final_boxes_of(teacher: torch.nn.Module, batch_dict: Mapping) -> list[dict[str, Tensor]]:
     """A teacher's batch after its forward in eval mode -> the final boxes of each frame, scores as probabilities."""
     # without the true boxes, of which only a record of recall would be made
-    predictions, _ = teacher.post_processing({key: value for key, value in batch_dict.items() if key != "gt_boxes"})
-    if teacher.post_processing_cfg.output_raw_score:
+    given = {key: value for key, value in batch_dict.items() if key != "gt_boxes"}
+    predictions, _ = teacher.post_processing(given)
+    if teacher.post_processing_cfg.output_raw_score and "final_box_dicts" not in given:  # a centre head's are scores
         predictions = [{**frame, "pred_scores": frame["pred_scores"].sigmoid()} for frame in predictions]
     return predictions

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcdet.registry import Count
-from pcdet.utils.transfer import rows_where
+from pcdet.utils.transfer import constant, rows_where
 
 NMS_TYPES = ("nms_gpu", "nms_normal_gpu")  # OpenPCDet's names; both run on any device
 
@@ -40,7 +40,7 @@ class NMSConfig:
 
 def class_agnostic_nms(
     sets: Sequence[tuple[Tensor, Tensor]],
-    nms_config: NMSConfig,
+    nms_config: NMSConfig | Sequence[NMSConfig],
     score_thresh: float | Sequence[float] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """The boxes that survive in each of several sets, such as the frames of a batch, which do not touch each other.
@@ -49,7 +49,7 @@ def class_agnostic_nms(
 
     Args:
         sets: for each (N,) scores and (N, 7 + C) LiDAR boxes.
-        nms_config: how to suppress.
+        nms_config: how to suppress; one for all sets, or one for each.
         score_thresh: only scores from here on take part; one for all sets, or one for each; None for all scores.
 
     Returns:
@@ -58,14 +58,13 @@ def class_agnostic_nms(
     Raises:
         ValueError: boxes or scores that take part are not finite; there are not as many thresholds as sets.
     """
+    configs = [nms_config] * len(sets) if isinstance(nms_config, NMSConfig) else nms_config
     candidates = _above(sets, score_thresh)
     ranked = []
-    for (scores, _), rows in zip(sets, candidates, strict=True):
-        best, order = torch.topk(scores[rows], min(nms_config.nms_pre_maxsize, len(rows)))
+    for (scores, _), rows, config in zip(sets, candidates, configs, strict=True):
+        best, order = torch.topk(scores[rows], min(config.nms_pre_maxsize, len(rows)))
         ranked.append((rows[order], best))
-    kept = _suppress(
-        [(boxes[rows, :7], best) for (_, boxes), (rows, best) in zip(sets, ranked, strict=True)], nms_config
-    )
+    kept = _suppress([(boxes[rows, :7], best) for (_, boxes), (rows, best) in zip(sets, ranked, strict=True)], configs)
     return [(rows[keep], best[keep]) for keep, (rows, best) in zip(kept, ranked, strict=True)]
 
 
@@ -77,14 +76,65 @@ def _above(sets: Sequence[tuple[Tensor, Tensor]], score_thresh: float | Sequence
     return rows_where([scores >= threshold for (scores, _), threshold in zip(sets, thresholds, strict=True)])
 
 
-def _suppress(ranked: Sequence[tuple[Tensor, Tensor]], nms_config: NMSConfig) -> list[Tensor]:
+def _suppress(ranked: Sequence[tuple[Tensor, Tensor]], configs: Sequence[NMSConfig]) -> list[Tensor]:
     """(K,) rows that survive in each set of (n, 7) boxes and (n,) descending scores; one wait."""
     from pcdet.ops.iou3d_nms import iou3d_nms_utils
 
-    rotated = nms_config.nms_type == "nms_gpu"
-    results = [iou3d_nms_utils.nms_counted(boxes, scores, nms_config.nms_thresh, rotated) for boxes, scores in ranked]
+    results = [
+        iou3d_nms_utils.nms_counted(boxes, scores, config.nms_thresh, config.nms_type == "nms_gpu")
+        for (boxes, scores), config in zip(ranked, configs, strict=True)
+    ]
     counts = iou3d_nms_utils.kept_counts([count for _, count in results])
-    return [keep[: min(count, nms_config.nms_post_maxsize)] for (keep, _), count in zip(results, counts, strict=True)]
+    return [
+        keep[: min(count, config.nms_post_maxsize)]
+        for (keep, _), count, config in zip(results, counts, configs, strict=True)
+    ]
+
+
+def circle_nms(
+    sets: Sequence[tuple[Tensor, Tensor]],
+    squared_radii: Sequence[float],
+    pre_maxsize: int | None,
+    post_maxsize: int,
+) -> list[Tensor]:
+    """The boxes that survive suppression by the distance of centres on the ground (CenterPoint's circle NMS).
+
+    Greedy, as other NMS: the best box stays, those near it go, and so on. All sets take part at once. Each round
+    settles boxes that the rounds before leave open; there are as many as the longest chain of boxes of which each would
+    suppress the next, and the host waits for the GPU once a round.
+
+    Args:
+        sets: for each (N,) scores and (N, 7 + C) LiDAR boxes.
+        squared_radii: for each the squared distance, square metres, up to which the lower score goes.
+        pre_maxsize: how many of the best of a set enter; None for all.
+        post_maxsize: how many leave at most.
+
+    Returns:
+        For each set (K,) indices into it by descending score (ties: the smaller index first).
+
+    Raises:
+        ValueError: scores or centres are not finite.
+    """
+    orders = [scores.argsort(descending=True, stable=True)[:pre_maxsize] for scores, _ in sets]
+    most = max(map(len, orders), default=0)
+    if most == 0:
+        return orders
+    like = sets[0][1]
+    # centres that are not there are not a number, and so near nothing
+    centres = like.new_full((len(sets), most, 2), torch.nan)
+    for row, order, (_, boxes) in zip(centres, orders, sets, strict=True):
+        row[: len(order)] = boxes[order, :2]
+    finite = torch.stack([(s.isfinite() & b[:, :2].isfinite().all(dim=1)).all() for s, b in sets]).all()
+    squared = (centres[:, :, None] - centres[:, None]).square().sum(dim=-1)
+    near = squared <= constant(list(squared_radii), like.device, like.dtype)[:, None, None]
+    near &= torch.ones_like(near[0]).triu(diagonal=1)  # [set, i, j]: i would suppress j, which comes behind it
+    kept, before = ~near.any(dim=1), None
+    while before is None or not torch.equal(kept, before):
+        kept, before = ~(near & kept[:, :, None]).any(dim=1), kept
+    if not finite:
+        raise ValueError("boxes and scores must be finite, but hold NaN or infinity")
+    rows = rows_where([row[: len(order)] for row, order in zip(kept, orders, strict=True)])
+    return [order[row][:post_maxsize] for order, row in zip(orders, rows, strict=True)]
 
 
 def multi_classes_nms(

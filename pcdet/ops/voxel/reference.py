@@ -30,3 +30,27 @@ def voxelize(
     coords = torch.tensor(list(members), dtype=torch.int32, device=points.device).view(-1, 3)
     counts = [min(len(rows), max_points) for rows in members.values()]
     return voxels, coords, torch.tensor(counts, dtype=torch.int32, device=points.device)
+
+
+def dynamic_voxelize(
+    points: Tensor, voxel_size, point_cloud_range, batch_size: int, any_height: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Coords (V, 4) int32 [batch_idx, z, y, x], inverse (N,), order (M,) and offsets (V + 1,) int64, by sorting."""
+    low, high = torch.tensor(point_cloud_range, dtype=torch.float64, device=points.device).view(2, 3)
+    size = torch.tensor(voxel_size, dtype=torch.float64, device=points.device)
+    grid = ((high - low) / size).round()
+    batch_idx, xyz = points[:, 0], points[:, 1:4]
+    cell = ((xyz - low.to(points.dtype)) / size.to(points.dtype)).floor()
+    if any_height:
+        grid[2], cell[:, 2] = 1, 0
+    inside = ((cell >= 0) & (cell < grid)).all(1) & xyz.isfinite().all(1) & (batch_idx >= 0) & (batch_idx < batch_size)
+
+    rows = inside.nonzero().squeeze(1)
+    x, y, z = cell[rows].long().unbind(1)
+    nx, ny, nz = grid.long().tolist()
+    number = ((batch_idx[rows].long() * nz + z) * ny + y) * nx + x
+    occupied, voxel, counts = number.unique(return_inverse=True, return_counts=True)
+    coords = [occupied // (nx * ny * nz), occupied // (nx * ny) % nz, occupied // nx % ny, occupied % nx]
+    inverse = torch.full((len(points),), -1, device=points.device).index_copy(0, rows, voxel)
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    return torch.stack(coords, dim=1).int(), inverse, rows[voxel.argsort(stable=True)], offsets

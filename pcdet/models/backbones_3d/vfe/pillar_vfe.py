@@ -168,6 +168,7 @@ class PillarVFE(SlotModule):
 
     READS = "voxels"
     CHANNEL_KEYS = ("NUM_FILTERS",)
+    LAYER = PFNLayer
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class PillarVFE(SlotModule):
         self.origin = [float(low) + size / 2 for low, size in zip(point_cloud_range[:3], self.voxel_size, strict=True)]
         widths = [num_point_features + (6 if use_abslote_xyz else 3) + int(with_distance), *num_filters]
         self.pfn_layers = nn.ModuleList(
-            PFNLayer(widths[i], widths[i + 1], use_norm=use_norm, last_layer=i == len(num_filters) - 1)
+            self.LAYER(widths[i], widths[i + 1], use_norm=use_norm, last_layer=i == len(num_filters) - 1)
             for i in range(len(num_filters))
         )
         self.num_filters = list(num_filters)

@@ -75,9 +75,9 @@ def generate_anchors(
         (1, ny, nx, S, R, box_size) float32 LiDAR boxes on the CPU: S sizes, R rotations.
     """
     nx, ny = map_size(config, grid_size)
-    low, high = np.asarray(point_cloud_range, dtype=np.float64)[[0, 1]], np.asarray(point_cloud_range)[[3, 4]]
-    xs = torch.from_numpy(_positions(low[0], high[0], nx, config.align_center)).float()
-    ys = torch.from_numpy(_positions(low[1], high[1], ny, config.align_center)).float()
+    limits = np.asarray(point_cloud_range, dtype=np.float32)
+    xs = _positions(limits[0], limits[3], nx, config.align_center)
+    ys = _positions(limits[1], limits[4], ny, config.align_center)
     sizes = torch.tensor(config.anchor_sizes, dtype=torch.float32)
     rotations = torch.tensor(config.anchor_rotations, dtype=torch.float32)
     anchors = torch.zeros(1, ny, nx, len(sizes), len(rotations), box_size)
@@ -100,7 +100,16 @@ def map_size(config: AnchorConfig, grid_size: Sequence[int]) -> tuple[int, int]:
     return int(grid_size[0]) // stride, int(grid_size[1]) // stride
 
 
-def _positions(low: float, high: float, count: int, align_center: bool) -> np.ndarray:
-    if align_center:
-        return low + (np.arange(count) + 0.5) * ((high - low) / count)
-    return np.linspace(low, high, count)
+def _positions(low: np.float32, high: np.float32, count: int, align_center: bool) -> Tensor:
+    """(count,) float32 positions, bit for bit those of OpenPCDet on a CPU with AVX2, whatever the CPU is here.
+
+    Bits matter: an object that lies within several anchors is the best of those whose area rounds down. OpenPCDet calls
+    ``torch.arange``, which there rounds the first number of every eight and counts on from it in float64, but for the
+    numbers behind the last whole sixteen.
+    """
+    step = float(high - low) / (count if align_center else max(count - 1, 1))
+    index = np.arange(count)
+    eight = index // 8 * 8
+    start = float(low) + (step / 2 if align_center else 0.0) + step * eight
+    start = np.where(index < count // 16 * 16, start.astype(np.float32), start)
+    return torch.from_numpy((start + step * (index - eight)).astype(np.float32))

@@ -7,11 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pcdet.models.dense_heads.anchor_head_multi import AnchorHeadMulti
 from pcdet.registry import ConfigError
-
-# Modules of an anchor head whose outputs are its raw predictions; reading them lets a teacher stop before it decodes.
-HEAD_OUTPUTS = ("conv_cls", "conv_box")
 
 
 class TapsFilled(Exception):
@@ -100,25 +96,32 @@ def _entry(batch_dict: Any, name: str) -> Any:
     return batch_dict
 
 
-def head_taps(detector: nn.Module, *outputs: str) -> tuple[str, ...]:
-    """What to tap for a dense head's raw predictions: the convolutions named, or the head as a whole.
+def head_taps(detector: nn.Module, *, scores_only: bool = False) -> tuple[str, ...]:
+    """What to tap for a dense head's raw predictions: the layers that make them, or the head as a whole.
+
+    Reading the layers lets a teacher stop before it decodes boxes.
 
     Args:
         detector: the detector.
-        outputs: of ``HEAD_OUTPUTS``; all if none is named.
+        scores_only: leave out what makes boxes.
 
     Raises:
-        ValueError: it has no dense head, or one whose predictions are not one map.
+        ValueError: it has no dense head, or one whose predictions are not read.
     """
     head = getattr(detector, "dense_head", None)
     if head is None:
         raise ValueError(f"{type(detector).__name__} has no dense_head, whose predictions this KD loss needs")
-    if isinstance(head, AnchorHeadMulti):
+    if head_kind(head) == "branches":
         raise ValueError(
             f"{type(detector).__name__}'s {type(head).__name__} predicts branch by branch, not in the one map that "
             "this KD loss reads; use losses on features (FitNet, PointDistiller) with BY channel_l2 or num_points"
         )
-    names = outputs or HEAD_OUTPUTS
-    if all(isinstance(getattr(head, name, None), nn.Module) for name in names):
-        return tuple(f"dense_head.{name}" for name in names)
-    return ("dense_head",)
+    layers = tuple(getattr(head, "score_layers", ()))
+    if not scores_only:
+        layers += tuple(getattr(head, "box_layers", ()))
+    return tuple(dict.fromkeys(f"dense_head.{path}" for path in layers)) or ("dense_head",)
+
+
+def head_kind(head: nn.Module | None) -> str:
+    """What a head says that its predictions belong to (``HeadTemplate.PREDICTS``); "" for a user's own kind."""
+    return getattr(head, "PREDICTS", "")

@@ -27,9 +27,12 @@ class KDLoss(nn.Module):
         schedule: of the weight over the epochs.
 
     Attributes:
-        PRESETS: preset -> kind of feature -> keys of the YAML node. Methods that do not read a feature use kind "".
+        PRESETS: preset -> kind of feature -> keys of the YAML node. Methods that do not read a feature use
+            what the student's head predicts on (``HeadTemplate.PREDICTS``).
         student_taps: what the loss reads of the student.
         teacher_taps: what it reads of the teacher.
+        left_out: what the loss cannot compare in this pair of detectors, and why; None: nothing. It is warned of once,
+            before the first step.
         free_target: where the loss trains its own target, and nothing keeps that from vanishing, the keys that make it
             so; else None. It is warned of before the first step.
     """
@@ -45,6 +48,7 @@ class KDLoss(nn.Module):
         self.schedule = schedule
         self.student_taps: tuple[str, ...] = ()
         self.teacher_taps: tuple[str, ...] = ()
+        self.left_out: str | None = None
         self.free_target: str | None = None
 
     def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

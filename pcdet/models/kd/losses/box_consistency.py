@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from pcdet.models.kd.losses.base import means_of_frames, zero_of
-from pcdet.models.kd.losses.prediction_loss import Anchors, HeadOutputs, PredictionLoss
+from pcdet.models.kd.losses.prediction_loss import HeadOutputs, Places, PredictionLoss
 from pcdet.ops.iou3d_nms.iou3d_nms_utils import boxes_iou_bev
 from pcdet.registry import KD_LOSSES
 
@@ -70,11 +70,11 @@ class BoxConsistency(PredictionLoss):
     def compare_predictions(self, student: HeadOutputs, teacher: HeadOutputs) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs boxes and student_boxes (a frame), pairs (a frame), iou of the pairs, box, cls."""
         ours, theirs, overlap, kept = self._pairs(student, teacher)
-        frames = len(student.classes)
+        frames = student.num_frames
         pairs = torch.tensor(len(overlap) / frames)
         logs = {"boxes": kept[1] / frames, "student_boxes": kept[0] / frames, "pairs": pairs}
         if len(overlap) == 0:
-            return zero_of(student.classes, student.codes), logs
+            return zero_of(*student.maps), logs
         delta = self._box_difference(student.boxes_at(ours), teacher.boxes_at(theirs))
         scores = student.classes_at(ours).sigmoid() - teacher.classes_at(theirs).sigmoid()
         box = means_of_frames(self._smooth_l1(delta).sum(dim=1) / BOX, ours[0], frames).mean()
@@ -89,7 +89,7 @@ class BoxConsistency(PredictionLoss):
     @torch.no_grad()
     def _pairs(
         self, student: HeadOutputs, teacher: HeadOutputs
-    ) -> tuple[Anchors, Anchors, Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Places, Places, Tensor, tuple[Tensor, Tensor]]:
         """The anchors of the pairs on both sides, their (n,) IoU, and how many boxes of each side could have one."""
         anchors, boxes, classes, kept = zip(
             *(

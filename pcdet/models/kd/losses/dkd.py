@@ -44,17 +44,22 @@ class DKD(PredictionLoss):
             )
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
+    @property
+    def reads_boxes(self) -> bool:
+        """See the base class."""
+        return False
+
     def compare_predictions(self, student: HeadOutputs, teacher: HeadOutputs) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs pivots (anchors a frame), target and others, the two parts."""
         labels = student.labels
         if labels is None:
             raise ValueError(
-                "DKD needs box_cls_labels in the student head's forward_ret_dict, found none; use PivotalLogit with "
+                "DKD needs the student head's targets in its forward_ret_dict, found none; use PivotalLogit with "
                 "PIVOT score"
             )
         where, num_frames = (labels > 0).nonzero(as_tuple=True), len(labels)
         if len(where[0]) == 0:
-            return zero_of(student.classes, student.codes), {"pivots": torch.zeros(())}
+            return zero_of(*student.maps), {"pivots": torch.zeros(())}
         divergence = self._divergence(student.classes_at(where), teacher.classes_at(where))
         target = torch.zeros_like(divergence)
         target.scatter_(1, labels[where].long().clamp(max=self.num_class)[:, None] - 1, 1.0)

@@ -43,7 +43,7 @@ class FeatureLoss(TapLoss):
             ValueError: the rows do not match, or the teacher cannot give the measure.
         """
         if measure == "score":
-            self.teacher_taps = tuple(dict.fromkeys((*self.teacher_taps, *head_taps(pair.teacher, "conv_cls"))))
+            self.teacher_taps = tuple(dict.fromkeys((*self.teacher_taps, *head_taps(pair.teacher, scores_only=True))))
         pair.check_rows(self.feature, self.teacher_feature, measure)
 
     def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,10 +1,17 @@
-"""Pivotal logits (SparseKD, NeurIPS 2022) for anchor heads: raw predictions matched where they matter.
+"""Pivotal logits (SparseKD, NeurIPS 2022): raw predictions of dense heads matched where they matter.
 
-SparseKD's loss is for centre heads; its author's recipe for anchors (SparseKD, issue 11, and its
-``anchor_logit_kd_head``) is the default here. Class part, weight 15: the squared differences of all class scores of a
-cell that holds an anchor of an object, summed, over the number of such cells. Box part, weight 0.2: the smooth-L1
-differences of the codes of such an anchor, summed, over their number in the frame, then over the frames. Anchors that
-the teacher is sure of, weighted by its score, can be used instead or as well.
+Of centre heads, SparseKD's loss. Class part, weight 15: in each group of classes, the squared differences of a cell's
+scores, summed over the classes, as a weighted mean over the cells under the bell of an object; a cell's weight is the
+teacher's best score there times the height of the bell; then the mean over the groups. Box part, weight 0.2: the
+absolute differences of the codes at the centres of objects, summed, over their number in the batch; then the mean over
+the groups. Ours: a column counts as much as in the head's own loss (``code_weights``; SparseKD lists its own).
+
+Of anchor heads, its author's recipe (SparseKD, issue 11, and its ``anchor_logit_kd_head``). Class part, weight 15: the
+squared differences of all class scores of a cell that holds an anchor of an object, summed, over the number of such
+cells. Box part, weight 0.2: the smooth-L1 differences of the codes of such an anchor, summed, over their number in the
+frame, then over the frames.
+
+Places that the teacher is sure of, weighted by its score, can be used instead or as well.
 """
 
 from __future__ import annotations
@@ -15,8 +22,11 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.graphs.sampling import effective_sample_size
+from pcdet.models.kd.heads import BoxPlaces
+from pcdet.models.kd.heads.center_outputs import NOT_PREDICTED
 from pcdet.models.kd.losses.base import zero_of
-from pcdet.models.kd.losses.prediction_loss import Anchors, HeadOutputs, PredictionLoss
+from pcdet.models.kd.losses.prediction_loss import HeadOutputs, Places, PredictionLoss
+from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.registry import KD_LOSSES
 
 HEADING = 6  # column of the heading residual in a box code that has angles
@@ -26,30 +36,38 @@ LEAST_WEIGHT = 1e-6  # of all pivots together: scores may be nearly zero
 
 @KD_LOSSES.register
 class PivotalLogit(PredictionLoss):
-    """Matches class scores and box codes of an anchor head at pivotal anchors.
+    """Matches class scores and box codes of two heads at pivotal places: anchors, or cells of centre heads.
 
     Args:
-        pivot: which anchors: "positive", assigned to an object; "score", the teacher's score reaches ``threshold``;
-            "both".
-        by_score: weigh each pivot by the teacher's score, not equally.
+        pivot: which places: "positive", anchors assigned to an object, or cells under an object's bell; "score", the
+            teacher's score reaches ``threshold``; "both", one or the other; "confirmed", one and the other.
+        by_score: weigh each pivot by the teacher's score, and where pivots must be positive by the height of the bell,
+            not equally.
         threshold: least teacher score of a pivot.
         num: most pivots by score in a frame.
         cls_over: what the class part is a mean over. "cell": the cells of the batch that hold a pivot, each with the
             scores of all its anchors and, by score, with the largest weight of its pivots; "anchor": the pivots of the
-            batch, each with its own scores.
-        reg_over: what the box part is a mean over. "frame": the pivots of each frame, then all frames, those without a
-            pivot too; "batch": the pivots of the batch.
+            batch, each with its own scores, which a centre head does not have.
+        reg_over: what the box part is a mean over. "frame": the places of each frame, then all frames, those without
+            one too; "batch": the places of the batch.
         cls_weight: of the squared differences of class scores (after the sigmoid), summed.
-        reg_weight: of the smooth-L1 differences of box codes, summed, the heading through the sine of the difference
-            where a direction classifier tells the two ways round apart.
-        beta: where smooth-L1 turns from quadratic to linear.
+        reg_weight: of the smooth-L1 differences of box codes, summed: at the pivots of anchor heads, the heading by the
+            sine of the difference where a direction classifier tells the two ways round apart; at the centres of
+            objects of centre heads, but nowhere if these have other cells, since codes are relative to a cell.
+        beta: where smooth-L1 turns from quadratic to linear; 0: the absolute difference.
+        pair: both detectors.
         **common: see ``PredictionLoss``.
     """
+
+    OTHER_CELLS = True
+    PRESETS = {
+        "default": {"anchors": {}, "centers": {"BY_SCORE": True, "REG_OVER": "batch", "BETA": 0.0}},
+    }
 
     def __init__(
         self,
         *,
-        pivot: Literal["positive", "score", "both"] = "positive",
+        pivot: Literal["positive", "score", "both", "confirmed"] = "positive",
         by_score: bool = False,
         threshold: float = 0.1,
         num: int = MAX_PIVOTS,
@@ -58,28 +76,41 @@ class PivotalLogit(PredictionLoss):
         cls_weight: float = 15.0,
         reg_weight: float = 0.2,
         beta: float = 1.0 / 9.0,
+        pair: ModelPair,
         **common: Any,
     ):
-        super().__init__(**common)
+        self.reg_weight = reg_weight  # decides whether boxes are read
+        super().__init__(pair=pair, **common)
         if num < 1 or not 0 <= threshold <= 1 or not beta >= 0:
             raise ValueError(
                 "NUM must be at least 1, THRESHOLD a score in [0, 1] and BETA at least 0, "
                 f"got {num}, {threshold} and {beta}"
             )
+        if self.centers and cls_over == "anchor":
+            raise ValueError("CLS_OVER anchor: a centre head has no anchors; use cell")
         self.pivot, self.by_score, self.threshold, self.num = pivot, by_score, threshold, num
-        self.cls_over, self.reg_over = cls_over, reg_over
-        self.cls_weight, self.reg_weight, self.beta = cls_weight, reg_weight, beta
+        self.cls_over, self.reg_over, self.cls_weight, self.beta = cls_over, reg_over, cls_weight, beta
+        if reg_weight > 0 and not self.same_cells:
+            self.reg_weight = 0.0
+            self.left_out = "the box part, since the teacher's head has other cells, to which its codes are relative"
+
+    @property
+    def reads_boxes(self) -> bool:
+        """See the base class."""
+        return self.reg_weight > 0
 
     def compare_predictions(self, student: HeadOutputs, teacher: HeadOutputs) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs pivots (a frame), ess, cls and reg."""
-        best = teacher.best_logits()
-        pivots = self._pivots(best, student.labels)
-        if len(pivots[0]) == 0:
-            return zero_of(student.classes, student.codes), {"pivots": torch.zeros(())}
-        score = best[pivots].float().sigmoid()
-        weight = score if self.by_score else torch.ones_like(score)
+        best, foreground = teacher.best_logits(), student.foreground
+        pivots = self._pivots(best, foreground)
+        weight = best[pivots].float().sigmoid() if self.by_score else torch.ones_like(best[pivots], dtype=torch.float32)
+        if self.by_score and self.pivot in ("positive", "confirmed"):
+            weight = weight * foreground[pivots]
+        boxes = student.box_places(pivots, weight)
+        if len(weight) + len(boxes.weight) == 0:
+            return zero_of(*student.maps), {"pivots": torch.zeros(())}
         cls = self._class_part(student, teacher, pivots, weight)
-        reg = self._box_part(student, teacher, pivots, weight, num_frames=len(best))
+        reg = self._box_part(student, teacher, boxes) if self.reg_weight > 0 else torch.zeros_like(cls)
         logs = {
             "pivots": torch.tensor(len(weight) / len(best)),
             "ess": effective_sample_size(weight, [len(weight)]) / len(best),
@@ -88,50 +119,60 @@ class PivotalLogit(PredictionLoss):
         }
         return self.cls_weight * cls + self.reg_weight * reg, logs
 
-    def _class_part(self, student: HeadOutputs, teacher: HeadOutputs, pivots: Anchors, weight: Tensor) -> Tensor:
-        """Mean over cells or anchors of the squared differences of their scores, summed."""
+    def _class_part(self, student: HeadOutputs, teacher: HeadOutputs, pivots: Places, weight: Tensor) -> Tensor:
+        """Mean over cells or anchors of the squared differences of their scores, summed; then over the groups."""
         if self.cls_over == "anchor":
+            group = student.groups_at(pivots)
             delta = student.classes_at(pivots).sigmoid() - teacher.classes_at(pivots).sigmoid()
         else:
             cells, pivot_cell = student.cells_of(pivots)
+            group = student.groups_of(cells)
             weight = weight.new_zeros(len(cells)).scatter_reduce_(0, pivot_cell, weight, "amax", include_self=True)
             delta = student.classes_in(cells).sigmoid() - teacher.classes_in(cells).sigmoid()
-        return (weight * delta.square().sum(dim=1)).sum() / weight.sum().clamp(min=LEAST_WEIGHT)
+        return _mean_of_sets(delta.square().sum(dim=1), weight, group, student.num_groups)
 
-    def _box_part(
-        self, student: HeadOutputs, teacher: HeadOutputs, pivots: Anchors, weight: Tensor, num_frames: int
-    ) -> Tensor:
-        """Mean over the pivots, of each frame or of all, of the smooth-L1 differences of their codes, summed."""
-        delta = student.codes_at(pivots) - teacher.codes_at(pivots)
-        distance = weight * _box_distance(delta, self.beta, heading_by_sine=self.heading_by_sine)
-        if self.reg_over == "batch":
-            return distance.sum() / weight.sum().clamp(min=LEAST_WEIGHT)
-        batch_idx = pivots[0]
-        total = weight.new_zeros(num_frames).index_add_(0, batch_idx, weight).clamp(min=LEAST_WEIGHT)
-        return (distance / total[batch_idx]).sum() / num_frames
+    def _box_part(self, student: HeadOutputs, teacher: HeadOutputs, boxes: BoxPlaces) -> Tensor:
+        """Mean over the places, of each frame or of all, of the smooth-L1 differences of their codes, summed."""
+        where, weight = boxes
+        delta = student.codes_at(where) - teacher.codes_at(where)
+        distance = _box_distance(
+            delta, self.beta, heading_by_sine=self.heading_by_sine, code_weights=student.code_weights
+        )
+        sets, num_sets = student.groups_at(where), student.num_groups
+        if self.reg_over == "frame":
+            sets, num_sets = sets * student.num_frames + where[0], num_sets * student.num_frames
+        return _mean_of_sets(distance, weight, sets, num_sets)
 
     @torch.no_grad()
-    def _pivots(self, best: Tensor, labels: Tensor | None) -> Anchors:
-        """The teacher's (B, anchors) largest class logits, and labels of the student's anchors -> the pivots."""
-        chosen = torch.zeros_like(best, dtype=torch.bool)
-        if self.pivot in ("score", "both"):
-            chosen = best.float().sigmoid() >= self.threshold
-            if int(chosen.sum(dim=1).max()) > self.num:
-                chosen = torch.zeros_like(chosen).scatter_(1, best.topk(self.num, dim=1).indices, True) & chosen
-        if self.pivot in ("positive", "both"):
-            if labels is None or labels.shape != best.shape:
+    def _pivots(self, best: Tensor, foreground: Tensor | None) -> Places:
+        """The teacher's (B, places) largest class logits, and how far the student's are objects' -> the pivots."""
+        sure, positive = torch.zeros_like(best, dtype=torch.bool), torch.zeros_like(best, dtype=torch.bool)
+        if self.pivot != "positive":
+            sure = best.float().sigmoid() >= self.threshold
+            if int(sure.sum(dim=1).max()) > self.num:
+                sure = torch.zeros_like(sure).scatter_(1, best.topk(self.num, dim=1).indices, True) & sure
+        if self.pivot != "score":
+            if foreground is None or foreground.shape != best.shape:
                 raise ValueError(
-                    f"PIVOT {self.pivot} needs box_cls_labels {list(best.shape)} in the student head's "
-                    f"forward_ret_dict, found {None if labels is None else list(labels.shape)}"
+                    f"PIVOT {self.pivot} needs the targets of {list(best.shape)} places in the student head's "
+                    f"forward_ret_dict, found {None if foreground is None else list(foreground.shape)}"
                 )
-            chosen |= labels > 0
-        return chosen.nonzero(as_tuple=True)
+            positive = foreground > 0
+        chosen = sure & positive if self.pivot == "confirmed" else sure | positive
+        return (chosen & (best > NOT_PREDICTED)).nonzero(as_tuple=True)
 
 
-def _box_distance(delta: Tensor, beta: float, *, heading_by_sine: bool) -> Tensor:
+def _mean_of_sets(values: Tensor, weight: Tensor, sets: Tensor, num_sets: int) -> Tensor:
+    """Mean over sets, empty ones too, of the weighted mean of the (n,) values of each."""
+    total = weight.new_zeros(num_sets).index_add_(0, sets, weight).clamp(min=LEAST_WEIGHT)
+    return (weight * values / total[sets]).sum() / num_sets
+
+
+def _box_distance(delta: Tensor, beta: float, *, heading_by_sine: bool, code_weights: Tensor | None) -> Tensor:
     """(n, codes) differences of box codes -> (n,) smooth-L1, summed over the codes."""
     if heading_by_sine:
         turned = torch.sin(delta[:, HEADING : HEADING + 1])
         delta = torch.cat([delta[:, :HEADING], turned, delta[:, HEADING + 1 :]], dim=1)
     zeros = torch.zeros_like(delta)
-    return torch.nn.functional.smooth_l1_loss(delta, zeros, beta=beta, reduction="none").sum(dim=1)
+    distance = torch.nn.functional.smooth_l1_loss(delta, zeros, beta=beta, reduction="none")
+    return (distance if code_weights is None else distance * code_weights).sum(dim=1)

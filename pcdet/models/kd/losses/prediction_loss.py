@@ -1,90 +1,24 @@
-"""PredictionLoss: the base of methods that compare the raw predictions of two anchor heads."""
+"""PredictionLoss: the base of methods that compare the raw predictions of two dense heads of one kind."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from pcdet.models.kd.features.taps import head_taps
+from pcdet.models.kd.features.taps import head_kind, head_taps
+from pcdet.models.kd.heads import AnchorOutputs, CenterOutputs, HeadOutputs, Places, read_head
+from pcdet.models.kd.heads.center_outputs import branches_of, grid_of
 from pcdet.models.kd.losses.base import KDLoss
-from pcdet.models.kd.model_outputs import ModelOutputs, ModelPair
+from pcdet.models.kd.model_outputs import ModelPair
 from pcdet.models.kd.step import Step
 
-Anchors = tuple[Tensor, Tensor]  # (n,) frame and (n,) number of each anchor
-
-
-class HeadOutputs:
-    """Raw predictions of an anchor head, read by anchor or by cell without copying the maps.
-
-    Anchors are numbered as OpenPCDet flattens them: row, column, anchor of the cell.
-
-    Args:
-        outputs: of the student or the teacher.
-        num_class: scores of an anchor.
-        recompute: let ``codes_at`` predict its few anchors again instead of reading the map.
-
-    Attributes:
-        classes: (B, H, W, A, classes) logits.
-        codes: (B, H, W, A, codes) box codes.
-        labels: (B, anchors) what the head assigned to its anchors, above 0 for objects; None if it has not.
-    """
-
-    def __init__(self, outputs: ModelOutputs, num_class: int, *, recompute: bool = False):
-        head = outputs.detector.dense_head
-        anchors = outputs.class_logits.shape[3] // num_class
-        self.classes = outputs.class_logits.unflatten(3, (anchors, num_class))
-        self.codes = outputs.box_codes.unflatten(3, (anchors, -1))
-        self.labels = getattr(head, "forward_ret_dict", {}).get("box_cls_labels")
-        self._recompute = getattr(head, "predictions_at", None) if recompute else None
-        self._head = head
-
-    def best_logits(self) -> Tensor:
-        """(B, anchors) the largest class logit of each anchor; ``amax`` is slow over a last axis of a few entries."""
-        best = self.classes[..., 0]
-        for column in range(1, self.classes.shape[-1]):
-            best = torch.maximum(best, self.classes[..., column])
-        return best.flatten(1)
-
-    def classes_at(self, where: Anchors) -> Tensor:
-        """(n, classes) logits, float32."""
-        return self._at(self.classes, where)
-
-    def cells_of(self, where: Anchors) -> tuple[Tensor, Tensor]:
-        """(m,) numbers of the cells in which anchors stand, each once, and (n,) which of them each anchor is in."""
-        batch_idx, anchor = where
-        _, height, width, anchors, _ = self.classes.shape
-        return torch.unique(batch_idx * (height * width) + anchor // anchors, return_inverse=True)
-
-    def classes_in(self, cells: Tensor) -> Tensor:
-        """(m, A * classes) logits of all anchors of cells, float32."""
-        _, height, width, _, _ = self.classes.shape
-        batch_idx, cell = cells // (height * width), cells % (height * width)
-        return self.classes[batch_idx, cell // width, cell % width].flatten(1).float()
-
-    def codes_at(self, where: Anchors) -> Tensor:
-        """(n, codes) box codes, float32."""
-        if self._recompute is None:
-            return self._at(self.codes, where)
-        # A few anchors computed again spare the convolution's backward pass over the whole map.
-        batch_idx, anchor = where
-        return self._recompute(batch_idx * self.classes[0, ..., 0].numel() + anchor)[0].float()
-
-    def boxes_at(self, where: Anchors) -> Tensor:
-        """(n, 7 + C) boxes that the codes stand for, float32; headings as coded, before any direction classifier."""
-        return self._head.box_coder.decode(self.codes_at(where), self._head.anchor_table[where[1]])
-
-    @staticmethod
-    def _at(maps: Tensor, where: Anchors) -> Tensor:
-        batch_idx, anchor = where
-        _, _, width, anchors, _ = maps.shape
-        cell, slot = anchor // anchors, anchor % anchors
-        return maps[batch_idx, cell // width, cell % width, slot].float()
+__all__ = ["HeadOutputs", "Places", "PredictionLoss"]
 
 
 class PredictionLoss(KDLoss):
-    """A distance between the raw predictions of two anchor heads with the same classes and anchors.
+    """A distance between the raw predictions of two heads: anchor heads with the same anchors, or centre heads.
 
     A method defines ``compare_predictions``.
 
@@ -93,27 +27,48 @@ class PredictionLoss(KDLoss):
         **common: see ``KDLoss``.
 
     Attributes:
-        num_class: scores of an anchor.
+        OTHER_CELLS: whether it can compare the scores of centre heads on maps of other cells.
+        num_class: scores of a place.
+        centers: whether the heads are centre heads.
+        same_cells: whether the maps of both heads have the same cells.
         heading_by_sine: whether the headings in two box codes are the same after half a turn, which a direction
             classifier tells apart; their difference is then taken through its sine.
     """
+
+    OTHER_CELLS: ClassVar[bool] = False
 
     def __init__(self, *, pair: ModelPair, **common: Any):
         super().__init__(**common)
         head_taps(pair.student)  # that there is a head; its training forward leaves its predictions on it
         self.teacher_taps = head_taps(pair.teacher)
         student_head, teacher_head = pair.student.dense_head, pair.teacher.dense_head
-        self.num_class = student_head.num_class
-        if teacher_head.num_class != self.num_class:
+        self.centers = head_kind(student_head) == "centers"
+        if self.centers != (head_kind(teacher_head) == "centers"):
             raise ValueError(
-                f"{type(self).__name__} compares class scores: the teacher has {teacher_head.num_class} classes, the "
-                f"student {self.num_class}"
+                f"{type(self).__name__} compares the predictions of heads of one kind, but the student has a "
+                f"{type(student_head).__name__} and the teacher a {type(teacher_head).__name__}; use losses on "
+                "features (PointDistiller, FitNet)"
             )
-        self._check_same_anchors(pair)
+        self.num_class, of_teacher = (_num_class(head) for head in (student_head, teacher_head))
+        if of_teacher != self.num_class:
+            raise ValueError(
+                f"{type(self).__name__} compares class scores: the teacher has {of_teacher} classes, the student "
+                f"{self.num_class}"
+            )
+        self.same_cells = True
+        if self.centers:
+            self._check_centers(student_head, teacher_head)
+        else:
+            self._check_same_anchors(pair)
         # Half a turn is the classifier's business, as in the head's own loss; where there is none, only this tells.
         classified = any(getattr(head, "conv_dir_cls", None) is not None for head in (student_head, teacher_head))
         coder = getattr(student_head, "box_coder", None)
         self.heading_by_sine = classified and not getattr(coder, "encode_angle_by_sincos", False)
+
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether the method compares boxes."""
+        return True
 
     def forward(self, step: Step, *, diagnose: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """See the base class. Logs what ``compare_predictions`` logs.
@@ -121,18 +76,17 @@ class PredictionLoss(KDLoss):
         Raises:
             ValueError: the predictions of both sides differ in shape.
         """
-        student = HeadOutputs(step.student, self.num_class, recompute=True)
-        teacher = HeadOutputs(step.teacher, self.num_class)
-        if student.classes.shape != teacher.classes.shape or student.codes.shape != teacher.codes.shape:
-            raise ValueError(
-                "teacher and student must have the same anchors, got class maps "
-                f"{list(teacher.classes.shape)} and {list(student.classes.shape)}, box maps "
-                f"{list(teacher.codes.shape)} and {list(student.codes.shape)}; use the same strides and anchor settings"
-            )
+        student_head, teacher_head = step.student.detector.dense_head, step.teacher.detector.dense_head
+        student = read_head(student_head, step.student.taps, recompute=True)
+        if self.centers:
+            teacher: HeadOutputs = CenterOutputs(teacher_head, step.teacher.taps, like=student_head)
+        else:
+            teacher = step.teacher.head
+            _check_shapes(student, teacher)
         return self.compare_predictions(student, teacher)
 
     def compare_predictions(self, student: HeadOutputs, teacher: HeadOutputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Predictions of the same anchors -> the loss before its weight, and what to log."""
+        """Predictions at the same places -> the loss before its weight, and what to log."""
         raise NotImplementedError
 
     def _check_same_anchors(self, pair: ModelPair) -> None:
@@ -146,3 +100,48 @@ class PredictionLoss(KDLoss):
                 f"the student's {len(student)}; it needs the same POINT_CLOUD_RANGE, strides and "
                 "ANCHOR_GENERATOR_CONFIG. Losses on features (PointDistiller, FitNet) do without"
             )
+
+    def _check_centers(self, student: Any, teacher: Any) -> None:
+        """ValueError if what two centre heads predict cannot be matched; notes whether their cells are the same."""
+        name = type(self).__name__
+        own, cells = grid_of(teacher), grid_of(student)
+        self.same_cells = own == cells
+        if not self.same_cells and not self.OTHER_CELLS:
+            raise ValueError(
+                f"{name} compares cell by cell, but the teacher's head has {own.shape[1:]} cells of {own.size[:2]} m "
+                f"and the student's {cells.shape[1:]} of {cells.size[:2]} m; it needs the same POINT_CLOUD_RANGE, "
+                "voxels and FEATURE_MAP_STRIDE. PivotalLogit interpolates the scores; losses on features "
+                "(PointDistiller, FitNet) do without"
+            )
+        if self.reads_boxes and self.same_cells:
+            self._check_boxes_of_centers(student, teacher)
+
+    def _check_boxes_of_centers(self, student: Any, teacher: Any) -> None:
+        """ValueError if the box codes of two centre heads are of other columns, or of branches that do not fit."""
+        name = type(self).__name__
+        if list(student.code_names) != list(teacher.code_names):
+            raise ValueError(
+                f"{name} compares box codes, but the teacher's head predicts {list(teacher.code_names)} and the "
+                f"student's {list(student.code_names)}; give both the same HEAD_ORDER, or compare no boxes "
+                "(REG_WEIGHT 0, DKD)"
+            )
+        if branches_of(teacher, student) is None:
+            raise ValueError(
+                f"{name} compares box codes branch by branch, but none of the teacher's branches {teacher.class_ids} "
+                f"has all classes of one of the student's {student.class_ids} (numbers of CLASS_NAMES, from 1); give "
+                "both the same CLASS_NAMES_EACH_HEAD, or compare no boxes (REG_WEIGHT 0, DKD)"
+            )
+
+
+def _num_class(head: Any) -> int:
+    """Scores of a place, or of all groups of a center head."""
+    return sum(map(len, head.class_ids)) if head_kind(head) == "centers" else head.num_class
+
+
+def _check_shapes(student: AnchorOutputs, teacher: AnchorOutputs) -> None:
+    if student.classes.shape != teacher.classes.shape or student.codes.shape != teacher.codes.shape:
+        raise ValueError(
+            "teacher and student must have the same anchors, got class maps "
+            f"{list(teacher.classes.shape)} and {list(student.classes.shape)}, box maps "
+            f"{list(teacher.codes.shape)} and {list(student.codes.shape)}; use the same strides and anchor settings"
+        )

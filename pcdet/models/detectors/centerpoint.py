@@ -1,0 +1,30 @@
+"""CenterPoint, its first stage (Yin, Zhou and Krähenbühl, CVPR 2021)."""
+
+from __future__ import annotations
+
+import torch
+
+from pcdet.models.detectors.detector3d_template import Detector3DTemplate
+from pcdet.models.model_utils.post_processing import generate_recall_record
+from pcdet.registry import DETECTORS
+
+
+@DETECTORS.register
+class CenterPoint(Detector3DTemplate):
+    """Pillar or voxel features, a BEV map, a BEV backbone, a centre head, which suppresses its boxes itself."""
+
+    REQUIRED = ("vfe", "map_to_bev_module", "backbone_2d", "dense_head")
+
+    @torch.no_grad()
+    def post_processing(self, batch_dict: dict) -> tuple[list[dict], dict]:
+        """Final boxes of every frame.
+
+        Reads: ``final_box_dicts``, or the head's last predictions where it was told to leave them as they are
+        (``decode_boxes`` False); ``gt_boxes``.
+        Writes: ``final_box_dicts``.
+        """
+        if "final_box_dicts" not in batch_dict:
+            batch_dict["final_box_dicts"] = self.dense_head.final_boxes()
+        found = batch_dict["final_box_dicts"]
+        boxes, threshs = [frame["pred_boxes"] for frame in found], self.post_processing_cfg.recall_thresh_list
+        return found, generate_recall_record(boxes, None, batch_dict.get("gt_boxes"), threshs)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import pointpillars, pointrcnn, seconds
+from models import centerpoints, pointpillars, pointrcnn, seconds
 from support.gpu import skip_where_spconv_cannot_run
 
 from pcdet.models import build_network
@@ -22,6 +22,9 @@ def built(name, device):
     if name == "pointrcnn":
         model = build_network(pointrcnn.tiny_model_cfg(), 3, pointrcnn.dataset_facts())
         return model, pointrcnn.random_batch(), ("point_features", "point_cls_scores")
+    if name == "centerpoint":
+        model = build_network(centerpoints.center_cfg(velocity=True), 3, centerpoints.FACTS)
+        return model, centerpoints.center_batch(velocity=True), ("spatial_features_2d",)
     compared = ("spatial_features_2d", "batch_cls_preds", "batch_box_preds")
     if name == "pointpillar":
         facts = pointpillars.dataset_facts()
@@ -31,7 +34,7 @@ def built(name, device):
     return build_network(seconds.model_cfg(), 3, seconds.facts()), seconds.batch(), compared
 
 
-@pytest.mark.parametrize("name", ["pointpillar", "second", "pointrcnn"])
+@pytest.mark.parametrize("name", ["pointpillar", "centerpoint", "second", "pointrcnn"])
 def test_predictions_do_not_depend_on_the_device(name, device):
     model, batch, compared = built(name, device)
     model.eval()
@@ -44,7 +47,7 @@ def test_predictions_do_not_depend_on_the_device(name, device):
         torch.testing.assert_close(found[key].cpu(), expected[key], **SIZES)
 
 
-@pytest.mark.parametrize("name", ["pointpillar", "second", "pointrcnn"])
+@pytest.mark.parametrize("name", ["pointpillar", "centerpoint", "second", "pointrcnn"])
 def test_a_training_step_does_not_depend_on_the_device(name, device):
     model, batch, _ = built(name, device)
     if name == "pointrcnn":

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.center_boxes import (
+    CenterNMSConfig,
     CenterPostProcessingConfig,
     decode_boxes,
     find_peaks,
@@ -105,6 +106,8 @@ class CenterHead(HeadTemplate):
         self.class_ids = _class_ids(class_names_each_head, class_names)
         self.code_names, num_codes = separate_head_cfg.head_order, separate_head_cfg.num_codes
         check_code_weights(loss_config.loss_weights.code_weights, num_codes)
+        for sentence in _list_problems(self.class_ids, post_processing.nms_config):
+            raise ValueError(sentence)
         self.loss_weights, self.post_processing_cfg = loss_config.loss_weights, post_processing
         self.reg_loss_func = loss_utils.WeightedL1Loss(code_weights=self.loss_weights.code_weights)
         self.place = CenterMap.of(target_assigner_config.feature_map_stride, grid_size, voxel_size, point_cloud_range)
@@ -156,7 +159,7 @@ class CenterHead(HeadTemplate):
                 f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights: a box code has {codes} columns [x, y, z, dx, dy, dz, cos, "
                 f"sin, velocities], got {len(weights)} weights"
             )
-        yield from _list_problems(config)
+        yield from _list_problems(groups, config.post_processing.nms_config)
         stride, got = inputs[cls.READS].stride[1], config.target_assigner_config.feature_map_stride
         if abs(got - stride) > STRIDE_SLACK:
             yield (
@@ -271,10 +274,9 @@ def _class_ids(groups: Sequence[Sequence[str]], class_names: Sequence[str]) -> l
     return [[names.index(name) + 1 for name in group] for group in groups]
 
 
-def _list_problems(config: SimpleNamespace) -> Iterator[str]:
+def _list_problems(groups: Sequence[Sequence], config: CenterNMSConfig) -> Iterator[str]:
     """Sentences on lists of NMS_CONFIG that have not an item for each class, or for each branch."""
-    branches = len(config.class_names_each_head)
-    needed = {"branches": branches, "classes": sum(map(len, config.class_names_each_head))}
-    for key, (count, of) in config.post_processing.nms_config.counts().items():
+    needed = {"branches": len(groups), "classes": sum(map(len, groups))}
+    for key, (count, of) in config.counts().items():
         if count != needed[of]:
             yield f"POST_PROCESSING.NMS_CONFIG.{key}: there are {needed[of]} {of}, got {count} items"

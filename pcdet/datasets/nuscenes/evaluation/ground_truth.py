@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcdet.datasets.errors import DataError
+from pcdet.datasets.nuscenes.categories import detection_class
 from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, matrices_of, yaw_of
 from pcdet.datasets.nuscenes.evaluation.rules import (
     ATTRIBUTE_NUMBER,
     BICYCLE_RACK,
     CLASS_NUMBER,
-    CLASS_OF_CATEGORY,
     NO_ATTRIBUTE,
 )
 from pcdet.datasets.nuscenes.tables import Row, Tables
@@ -75,7 +75,9 @@ def read_ground_truth(tables: Tables, tokens: Sequence[str], ego: np.ndarray | N
         raise DataError(f"{tables.folder}/sample_annotation.json labels none of the {len(number)} samples to evaluate")
     categories = _categories(tables)
     category = [categories[row["instance_token"]] for row in rows]
-    objects = [(row, CLASS_OF_CATEGORY[c]) for row, c in zip(rows, category, strict=True) if c in CLASS_OF_CATEGORY]
+    classes = {name: detection_class(name) for name in set(category)}
+    labelled = [(row, classes[name]) for row, name in zip(rows, category, strict=True)]
+    objects = [(row, name) for row, name in labelled if name in CLASS_NUMBER]
     racks = [row for row, name in zip(rows, category, strict=True) if name == BICYCLE_RACK]
     return GroundTruth(
         tokens=list(tokens),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from random import Random
 
-import numpy as np
 from PIL import Image
 
 from pcdet.datasets.nuscenes.categories import detection_class
@@ -19,6 +20,7 @@ TOKENS = ("token", "prev", "next", "scene_token", "sample_token", "ego_pose_toke
 TOKENS += ("first_sample_token", "last_sample_token", "first_annotation_token", "last_annotation_token")
 MAP = "maps/none.png"
 FALSE_ALARMS_WITHIN = 55.0  # metres
+FOUND = 0.8  # chance of each of two detections of a labelled box
 
 
 def write_release(
@@ -37,7 +39,7 @@ def write_release(
     Returns:
         The result file.
     """
-    tables, rng = Tables(source, "v1.0-mini"), np.random.default_rng(seed)
+    tables, rng = Tables(source, "v1.0-mini"), Random(seed)
     samples = samples_of_split(tables, "mini_val")
     (target / VERSION).mkdir(parents=True)
     written: dict[str, list[Row]] = {name: [] for name in TABLES}
@@ -74,49 +76,50 @@ def _copy_scene(tables: Tables, scene: Row, ending: str, written: dict[str, list
     written["ego_pose"] += [copied(tables.get("ego_pose", cloud["ego_pose_token"])) for cloud in clouds]
 
 
-def _thin(written: dict[str, list[Row]], boxes: int, rng: np.random.Generator) -> None:
+def _thin(written: dict[str, list[Row]], boxes: int, rng: Random) -> None:
     share = boxes * len(written["sample"]) / len(written["sample_annotation"])
     kept = {row["token"] for row in written["instance"] if rng.random() < share}
     written["instance"] = [row for row in written["instance"] if row["token"] in kept]
     written["sample_annotation"] = [row for row in written["sample_annotation"] if row["instance_token"] in kept]
 
 
-def _write_results(file: Path, written: dict[str, list[Row]], detections: tuple[int, int], rng) -> Path:
+def _write_results(file: Path, written: dict[str, list[Row]], detections: tuple[int, int], rng: Random) -> Path:
     category = {row["token"]: row["name"] for row in written["category"]}
     of_instance = {row["token"]: detection_class(category[row["category_token"]]) for row in written["instance"]}
     poses = {row["token"]: row["translation"] for row in written["ego_pose"]}
     ego = {row["sample_token"]: poses[row["ego_pose_token"]] for row in written["sample_data"]}
     labels: dict[str, list[Row]] = {row["token"]: [] for row in written["sample"]}
     for row in written["sample_annotation"]:
-        labels[row["sample_token"]].append(row)
+        if of_instance[row["instance_token"]] in CLASSES:
+            labels[row["sample_token"]].append(row)
     results = {}
     for token, own in labels.items():
-        found = [_near(row, of_instance[row["instance_token"]], rng) for row in own for _ in range(2)]
-        found = [box for box in found if box["detection_name"] in CLASSES and rng.random() < 0.8]
-        names = [box["detection_name"] for box in found] or list(CLASSES)
-        while len(found) < rng.integers(*detections):
-            found.append(_false_alarm(ego[token], str(rng.choice(names)), rng))
-        results[token] = [{"sample_token": token, **box} for box in found[: detections[1]]]
+        number = rng.randint(*detections)
+        found = [_near(row, of_instance[row["instance_token"]], rng) for row in 2 * own if rng.random() < FOUND]
+        names = [box["detection_name"] for box in found] or CLASSES
+        found += [_false_alarm(ego[token], rng.choice(names), rng) for _ in range(number - len(found))]
+        results[token] = [{"sample_token": token, **box} for box in found[:number]]
     file.write_text(json.dumps({"meta": {"use_lidar": True}, "results": results}))
     return file
 
 
-def _near(row: Row, name: str, rng: np.random.Generator) -> dict:
+def _near(row: Row, name: str, rng: Random) -> dict:
     """A detection of a labelled box, some decimetres aside."""
-    moved = np.array(row["translation"]) + rng.normal(0, 0.6, 3)
-    size = np.array(row["size"]) * rng.uniform(0.9, 1.1, 3)
-    return _box(moved, size, row["rotation"], name, rng.beta(4, 2), rng)
+    moved = [value + rng.gauss(0, 0.6) for value in row["translation"]]
+    size = [value * rng.uniform(0.9, 1.1) for value in row["size"]]
+    return _box(moved, size, row["rotation"], name, rng.betavariate(4, 2), rng)
 
 
-def _false_alarm(ego: list[float], name: str, rng: np.random.Generator) -> dict:
-    place = np.array(ego) + [*rng.uniform(-FALSE_ALARMS_WITHIN, FALSE_ALARMS_WITHIN, 2), 1]
-    half = rng.uniform(0, np.pi)
-    return _box(place, rng.uniform(0.5, 4, 3), [np.cos(half), 0, 0, np.sin(half)], name, rng.beta(1, 4), rng)
+def _false_alarm(ego: list[float], name: str, rng: Random) -> dict:
+    aside = [rng.uniform(-FALSE_ALARMS_WITHIN, FALSE_ALARMS_WITHIN) for _ in range(2)]
+    place = [ego[0] + aside[0], ego[1] + aside[1], ego[2] + 1]
+    half = rng.uniform(0, math.pi)
+    rotation = [math.cos(half), 0, 0, math.sin(half)]
+    return _box(place, [rng.uniform(0.5, 4) for _ in range(3)], rotation, name, rng.betavariate(1, 4), rng)
 
 
-def _box(place, size, rotation, name: str, score: float, rng: np.random.Generator) -> dict:
+def _box(place: list, size: list, rotation: list, name: str, score: float, rng: Random) -> dict:
     return {
-        "translation": place.tolist(), "size": size.tolist(), "rotation": list(map(float, rotation)),
-        "velocity": rng.normal(0, 2, 2).tolist(), "detection_name": name, "detection_score": float(score),
-        "attribute_name": str(rng.choice(ATTRIBUTES)),
+        "translation": place, "size": size, "rotation": rotation, "velocity": [rng.gauss(0, 2), rng.gauss(0, 2)],
+        "detection_name": name, "detection_score": score, "attribute_name": rng.choice(ATTRIBUTES),
     }  # fmt: skip

@@ -100,7 +100,10 @@ def show(name: str, measured: dict) -> None:
 def main() -> None:
     """Makes the set, runs both, and says whether their numbers are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", type=Path, required=True, help="folder of a v1.0-mini with the scenes of mini_val")
+    parser.add_argument(
+        "--release", type=Path, default=os.environ.get("PCDET_NUSCENES_ROOT"),
+        help="folder of a v1.0-mini with the scenes of mini_val; default: PCDET_NUSCENES_ROOT",
+    )  # fmt: skip
     parser.add_argument("--devkit", metavar="PYTHON", help="interpreter that has nuscenes-devkit 1.2.0")
     parser.add_argument("--scenes", type=int, default=150, help="about 40 samples each")
     parser.add_argument("--boxes", type=int, default=34, help="labelled in a sample, on average")
@@ -108,6 +111,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    if not args.release:
+        print("left out: it needs a nuScenes release, named by --release or PCDET_NUSCENES_ROOT")
+        return
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, load {os.getloadavg()[0]}"
     )

@@ -29,12 +29,13 @@ class CutShortError(UnsafePickleError):
 
 
 # What an instruction does, for those that make up most of a file; the number is explained beside each.
-CONSTANT, COUNTED, PUT, GET, SHORT_TUPLE, MARK, REDUCE, TUPLE_TO_MARK, STOP, OTHER_CODE = range(10)
+CONSTANT, MEMOIZE, COUNTED, PUT, GET, SHORT_TUPLE, MARK, REDUCE, TUPLE_TO_MARK, STOP, OTHER_CODE = range(11)
 COMMON = {
     CONSTANT: {  # pushes a small value: bytes of its argument
         **{"NONE": 0, "NEWTRUE": 0, "NEWFALSE": 0, "EMPTY_TUPLE": 0},
         **{"BININT": 4, "BININT1": 1, "BININT2": 2, "BINFLOAT": 8},
     },
+    MEMOIZE: {"MEMOIZE": 0},  # remembers the top of the stack
     COUNTED: {  # pushes a text or bytes: bytes of the length before it
         **{"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINUNICODE8": 8, "BINBYTES": 4, "SHORT_BINBYTES": 1},
         **{"BINBYTES8": 8, "BINSTRING": 4, "SHORT_BINSTRING": 1, "BYTEARRAY8": 8},
@@ -54,12 +55,20 @@ for _action, _arguments in COMMON.items():
     for _name, _argument in _arguments.items():
         ACTIONS[CODE_OF[_name]], ARGUMENTS[CODE_OF[_name]] = _action, _argument
 
-# Most of an info file is arrays, and most of an array is the same for all: 30 instructions a step. The first leaves an
-# array and a mark behind, the second a dtype.
+# Most of an info file is arrays, and most of an array is the same for all: 15 to 40 instructions a step. ARRAY_HEAD
+# leaves an array and a mark behind, DTYPE a dtype; ARRAY is both with the shape between them, up to the data.
+# ARRAY_AGAIN is the same as ARRAY in files that refer back to what they have named before.
 ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
-DTYPE = re.compile(
-    rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb", re.DOTALL
+DTYPE_TEXT = rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb"
+SHAPE = rb"(?:K.\x85|K.K.\x86|K.K.K.\x87)"
+REFERENCE = rb"(?:h(.)|j(....))"
+DTYPE = re.compile(DTYPE_TEXT, re.DOTALL)
+ARRAY = re.compile(re.escape(ARRAY_HEAD) + rb"K\x01" + SHAPE + DTYPE_TEXT + rb"[\x88\x89]", re.DOTALL)
+ARRAY_AGAIN = re.compile(
+    rb"%b%bK\0\x85\x94%b\x87\x94R\x94\(K\x01%b\x94%b[\x88\x89]" % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
+    re.DOTALL,
 )
+REFERENCES = tuple(ord(op.code) for op in pickletools.opcodes if op.name in ("BINGET", "LONG_BINGET"))
 
 
 def end_of_pickle(data: bytes, start: int = 0) -> int:
@@ -100,6 +109,8 @@ class _Scan:
             if action == CONSTANT:
                 position += argument
                 stack.append(KEY)
+            elif action == MEMOIZE:
+                memo[len(memo)] = stack[-1]
             elif action == SHORT_TUPLE:
                 stack[-argument:] = (OTHER if any(stack[-argument:]) else TUPLE,)
             elif action == MARK:
@@ -127,7 +138,16 @@ class _Scan:
                     position += number
                     stack.append(KEY if number <= MAX_KEY_BYTES and code != BYTEARRAY8 else OTHER)
                 elif action == GET:
-                    stack.append(memo[number])
+                    if (
+                        end < size
+                        and data[end] in REFERENCES
+                        and (again := ARRAY_AGAIN.match(data, end - argument - 1))
+                    ):
+                        self.stack = stack
+                        self.array_again(again)
+                        position, stack = self.position, self.stack
+                    else:
+                        stack.append(memo[number])
                 else:
                     self.position, self.stack = position, stack
                     self.put(number)
@@ -192,9 +212,6 @@ class _Scan:
         if self.number(8) > len(self.data) - self.position:
             raise CutShortError("it is cut short")
 
-    def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
     def text_put(self) -> None:
         self.put(self.index())
 
@@ -229,7 +246,15 @@ class _Scan:
     def text_global(self) -> None:
         self.stack.append(KEY)
         begin = self.position - 1
-        if self.data.startswith(ARRAY_HEAD, begin):
+        if array := ARRAY.match(self.data, begin):
+            after, _ = self.after_array_data(array.end(), b"tb")
+            if after:
+                self.position = after
+            else:
+                self.position = array.end()
+                self.marks.append(self.stack)
+                self.stack = [KEY, TUPLE, KEY, KEY]
+        elif self.data.startswith(ARRAY_HEAD, begin):
             self.position = begin + len(ARRAY_HEAD)
             self.marks.append(self.stack)
             self.stack = []
@@ -238,6 +263,44 @@ class _Scan:
         else:
             self.line()
             self.line()
+
+    def array_again(self, found: re.Match) -> None:
+        """What the instructions of ``ARRAY_AGAIN`` do, and those of the array's data after it where they are usual."""
+        groups = found.groups()
+        numbers = [
+            short[0] if short is not None else int.from_bytes(long, "little")
+            for short, long in zip(groups[::2], groups[1::2], strict=True)
+        ]
+        kinds = [self.memo[number] for number in numbers]
+        for kind in (TUPLE, OTHER, KEY, TUPLE):  # (0,), the function's arguments, the array, its shape
+            self.memo[len(self.memo)] = kind
+        self.stack.append(KEY)
+        after, kind_of_data = self.after_array_data(found.end(), b"\x94t\x94b")
+        if after:
+            for kind in (kind_of_data, OTHER):  # the state's tuple has the shape's in it
+                self.memo[len(self.memo)] = kind
+            self.position = after
+        else:
+            self.marks.append(self.stack)
+            self.stack = [KEY, TUPLE, kinds[3], KEY]
+            self.position = found.end()
+
+    def after_array_data(self, position: int, ending: bytes) -> tuple[int, int]:
+        """Where an array ends whose data begin here, and their kind; (0, OTHER) unless exactly ``ending`` follows them.
+
+        Args:
+            position: of the instruction that pushes the data.
+            ending: the instructions that make the state's tuple and give it to the array.
+        """
+        code = self.data[position : position + 1]
+        width = {b"C": 1, b"B": 4}.get(code)
+        if width is None:
+            return 0, OTHER
+        begin = position + 1 + width
+        size = int.from_bytes(self.data[position + 1 : begin], "little")
+        if not self.data.startswith(ending, begin + size):
+            return 0, OTHER
+        return begin + size + len(ending), KEY if size <= MAX_KEY_BYTES else OTHER
 
     def reference(self) -> None:
         self.stack[-1] = KEY
@@ -280,7 +343,6 @@ UNCOMMON: dict[int, Callable[[_Scan], None]] = {
     for handler, names in {
         _Scan.proto: ["PROTO"],
         _Scan.frame: ["FRAME"],
-        _Scan.memoize: ["MEMOIZE"],
         _Scan.text_put: ["PUT"],
         _Scan.text_get: ["GET"],
         _Scan.text_int: ["INT", "LONG"],

@@ -102,13 +102,18 @@ def _plain_dtype(spec: str, order: str) -> np.dtype:
     return np.dtype(kind if order in "|=" else order + kind)
 
 
+@functools.lru_cache(maxsize=256)
+def _is_plain(spec: str) -> bool:
+    return PLAIN_DTYPE.match(spec) is not None
+
+
 class DtypeDescription(Description):
     """Structured, subarray and exotic dtypes are refused."""
 
     __slots__ = ("order", "spec")
 
     def __init__(self, _: Budget, spec: Any = None, align: Any = False, copy: Any = True):
-        if not isinstance(spec, str) or not PLAIN_DTYPE.match(spec):
+        if not isinstance(spec, str) or not _is_plain(spec):
             raise UnsafePickleError(f"dtype {brief(spec)} is not a plain one")
         self.spec, self.order = spec, "="
 
@@ -173,6 +178,10 @@ def element_count(shape: Any) -> int:
     Raises:
         UnsafePickleError: it is no tuple of a few sizes, or announces rows although it has no values.
     """
+    if type(shape) is tuple and len(shape) == 2:  # nearly always
+        rows, columns = shape
+        if type(rows) is int and type(columns) is int and 0 < rows < 1 << 63 and 0 < columns < 1 << 63:
+            return rows * columns
     if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
         raise UnsafePickleError(f"a shape must be at most {MAX_DIMENSIONS} sizes, got {brief(shape)}")
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
@@ -353,14 +362,14 @@ class Resolver:
 
     def _convert(self, value: Any) -> Any:
         kind = type(value)
-        if kind is dict:
-            return {self.key(key): self(item) for key, item in value.items()}
+        if kind is dict:  # most of what containers hold needs no call
+            return {self.key(key): item if type(item) in PLAIN_TYPES else self(item) for key, item in value.items()}
         if kind is list:
-            return [self(item) for item in value]
+            return [item if type(item) in PLAIN_TYPES else self(item) for item in value]
         if isinstance(value, Description):
             return value.resolve(self)
         if kind is tuple:
-            return tuple(self(item) for item in value)
+            return tuple(item if type(item) in PLAIN_TYPES else self(item) for item in value)
         if kind in (set, frozenset):
             return kind(self.key(item) for item in value)
         if kind is collections.OrderedDict:  # the file may have hidden the methods of this one

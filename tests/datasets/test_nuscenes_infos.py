@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +18,7 @@ from pcdet.datasets.nuscenes.tables import Tables
 from pcdet.utils import safe_pickle
 from pcdet.utils.box_utils import points_in_boxes_mask
 
-SWEEPS = 5
-
-
-@pytest.fixture(scope="session")
-def written_release(tmp_path_factory) -> Path:
-    """A release without infos. Not to be changed."""
-    return nuscenes_files.write_release(tmp_path_factory.mktemp("nuscenes"))
-
-
-@pytest.fixture
-def release(written_release, tmp_path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copytree(written_release, tmp_path / "nuscenes"))
-
-
-@pytest.fixture(scope="session")
-def prepared_release(written_release, tmp_path_factory) -> Path:
-    """The release with its infos and database. Not to be changed."""
-    root = Path(shutil.copytree(written_release, tmp_path_factory.mktemp("prepared") / "nuscenes"))
-    create_nuscenes_infos(root, nuscenes_files.VERSION, SWEEPS, workers=0)
-    return root
+SWEEPS = nuscenes_files.SWEEPS
 
 
 def infos_of(root: Path, split: str, max_sweeps: int = SWEEPS) -> list[dict]:

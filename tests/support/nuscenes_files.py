@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = "v1.0-mini"
+VERSION, SWEEPS = "v1.0-mini", 5  # clouds in a sample of the prepared release
 SCENES = {"scene-0061": 3, "scene-0103": 2}  # of mini_train and mini_val; key frames in each
 STEPS_A_SAMPLE = 3  # clouds from one key frame to the next
 STEP = 0.5 / STEPS_A_SAMPLE  # seconds

@@ -15,7 +15,7 @@ from pcdet.datasets.augmentor.database_checks import ADVICE, BOX_COLUMNS, check_
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.pickles import read_pickle
 from pcdet.registry import AUGMENTORS, ConfigError, nearest_name
-from pcdet.utils.box_utils import enlarge_box3d, points_in_boxes_mask
+from pcdet.utils.box_utils import enlarge_box3d, points_in_any_box
 
 FILTERS = ("filter_by_difficulty", "filter_by_min_points")
 
@@ -199,9 +199,9 @@ class DataBaseSampler:
             cloud[:, 2] -= drop
         boxes[:, 2] -= drops
         enlarged = enlarge_box3d(boxes[:, :7], self.remove_extra_width)
-        covered = points_in_boxes_mask(sample["points"], enlarged).any(axis=0)
-        width = sample["points"].shape[1]
-        sample["points"] = np.concatenate([*(c[:, :width] for c in clouds), sample["points"][~covered]], axis=0)
+        covered = points_in_any_box(sample["points"], enlarged)
+        width, rest = sample["points"].shape[1], sample["points"].compress(~covered, axis=0)
+        sample["points"] = np.concatenate([*(c[:, :width] for c in clouds), rest], axis=0)
         sample["gt_boxes"] = np.concatenate([sample["gt_boxes"], boxes.astype(sample["gt_boxes"].dtype)], axis=0)
         sample["gt_names"] = np.concatenate([sample["gt_names"], np.array([name for name, _ in picks])], axis=0)
         return sample

@@ -14,7 +14,7 @@ from easydict import EasyDict
 from pcdet.config import merge_new_config
 from pcdet.models.description import describe
 from pcdet.models.kd import schema
-from pcdet.registry import BASE_KEY, ConfigError
+from pcdet.registry import BASE_KEY, DENSE_HEADS, ConfigError
 
 CFGS = Path(__file__).resolve().parents[3] / "tools" / "cfgs"
 # The detectors and data sets that repeat OpenPCDet's files key by key are no part of this: they mirror those files.
@@ -73,7 +73,8 @@ def merged(path: Path, *left_out: str) -> EasyDict:
 def resolver(model_cfg: Mapping) -> Callable[[Mapping], dict]:
     """Writes out the presets and defaults of a ``KD`` block for such a student."""
     described = describe(model_cfg)
-    return lambda block: schema.resolve(block, lambda tap: described.find(tap).kind)[1]
+    head = DENSE_HEADS.get(model_cfg.DENSE_HEAD.NAME).PREDICTS if "DENSE_HEAD" in model_cfg else ""
+    return lambda block: schema.resolve(block, lambda tap: described.find(tap).kind if tap else head)[1]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

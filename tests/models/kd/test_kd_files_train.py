@@ -1,4 +1,4 @@
-"""Every shipped file that distils the simulated PointPillars: its student and teacher take a training step."""
+"""Every shipped file that distils the simulated PointPillars or CenterPoint: student and teacher take a step."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
 
 FOLDER = Path(__file__).resolve().parents[3] / "tools" / "cfgs" / "simulated_models" / "kd"
-FILES = [path for path in sorted(FOLDER.glob("pointpillar_*.yaml")) if "\nKD:\n" in path.read_text()]
+FILES = [path for path in sorted(FOLDER.glob("*pillar_*.yaml")) if "\nKD:\n" in path.read_text()]
 
 
 @pytest.fixture(scope="module")

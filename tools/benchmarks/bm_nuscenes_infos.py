@@ -14,7 +14,6 @@ import json
 import os
 import pickle
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -69,7 +68,9 @@ def read(path: Path) -> dict[str, float]:
 
 
 def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has had; unlike ``ru_maxrss``, not what it has from the one that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def main() -> None:
             rows[form] = json.loads(done.stdout)
             print(f"{form:12s}", "  ".join(f"{key} {value:.1f}" for key, value in rows[form].items()), flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"command": sys.argv, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"command": sys.argv, "figures": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def report(args: argparse.Namespace, stages: Stages, points: list[int]) -> None:
     often, best = (1e3 / whole[key] for key in ("cpu_ms", "least_cpu_ms"))
     print(f"{often:.1f} samples a second of one core's time, {best:.1f} where nothing disturbs it")
     if args.json:
-        args.json.write_text(json.dumps({"command": sys.argv, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"command": sys.argv, "figures": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,10 @@ class MetricTable:
         """With the unit."""
         return f"{self.title}, {self.unit}"
 
+    def column_of_class(self, class_name: str, metric_name: str) -> str:
+        """Title of a class's column: with the metric's name where there are several metrics."""
+        return class_name if len(self.metrics) == 1 else f"{class_name} {metric_name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationMetrics:

@@ -105,13 +105,13 @@ def _summary(compared: Compared) -> Table:
 
 def _by_class(compared: Compared) -> Table:
     classes = list(next(iter(compared.rows.values()))["per_class"])
-    metrics = compared.metrics.by_class.metrics
-    header = ["model", *(f"{c} {m.shown}" for c in classes for m in metrics)]
+    table = compared.metrics.by_class
+    header = ["model", *(table.column_of_class(c, m.shown) for c in classes for m in table.metrics)]
     lines = [
-        [name, *(mean_and_spread(row["per_class"][c][m.name][m.main_level]) for c in classes for m in metrics)]
+        [name, *(mean_and_spread(row["per_class"][c][m.name][m.main_level]) for c in classes for m in table.metrics)]
         for name, row in compared.rows.items()
     ]
-    return Table(compared.metrics.by_class.heading, header, lines)
+    return Table(table.heading, header, lines)
 
 
 def _gains(compared: Compared) -> list[Table]:

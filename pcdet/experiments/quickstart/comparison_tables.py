@@ -37,7 +37,7 @@ def _class_table(rows: Mapping[str, Row]) -> str:
         [name, *(mean_and_spread(row.per_class[c][m.name][m.main_level], m.digits) for c, m in columns)]
         for name, row in rows.items()
     ]
-    return format_table([table.title, *(f"{name} {metric.name}" for name, metric in columns)], lines)
+    return format_table([table.title, *(table.column_of_class(name, metric.name) for name, metric in columns)], lines)
 
 
 def accuracy_tables(rows: Mapping[str, Row]) -> str:

@@ -65,7 +65,7 @@ NUSCENES = SimulatedData(
         "key-frames": 5,
         "sweeps": 4,
         "azimuths": 400,
-        "reach": 25.0,
+        "reach": 22.0,
         "seed": 0,
     },
     frames="120 of 5 key frames",

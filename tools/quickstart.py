@@ -173,7 +173,8 @@ def run(setting, detector, seeds, parallel):
     print(f"3/3 {len(models)} models on the {simulated.unseen} that nobody trained on\n", flush=True)
     measured, plot, page = compare(setting, detector, models)
     metrics = EvaluationMetrics.from_json(measured["metrics"])
-    print(f"\n{what_it_means(measured['rows'], metrics.main)}\n{simulated.note}\n\nPictures:", flush=True)
+    meaning = what_it_means(measured["rows"], metrics.main, simulated.chance)
+    print(f"\n{meaning}\n{simulated.note}\n\nPictures:", flush=True)
     for picture in (plot, *draw_boxes(setting, models)):
         print(f"  {os.path.relpath(picture, ROOT)}")
     print(f"\nThe page of this run, for a browser, object by object:\n  {os.path.relpath(page, ROOT)}")

@@ -137,6 +137,12 @@ def test_several_seeds_are_not_called_one():
     assert "one seed" not in what_it_means(rows)
 
 
+def test_a_spread_of_seeds_that_nobody_has_measured_is_not_claimed():
+    names = ("teacher", "student", "student+longer", "student+slices", "student+pointdistiller")
+    text = what_it_means({name: row(30.0) for name in names}, chance=None)
+    assert "This is one seed" in text and "points apart" not in text
+
+
 def test_the_next_steps_can_be_typed_in_a_checkout_whose_path_has_a_blank(quickstart, monkeypatch):
     root = Path("/home/me/my code/pcdet")
     monkeypatch.setattr(quickstart, "TOOLS", root / "tools")

@@ -10,16 +10,17 @@ from pcdet.datasets.metrics import Metric
 TEACHER, STUDENT, LONGER, SLICES = "teacher", "student", "student+longer", "student+slices"
 DISTILLED = "student+pointdistiller"
 SCORES = "main scores"  # a row's, one number a seed
-CHANCE = 4.0  # points of mAP between two seeds of one student, as docs/benchmarks/quickstart.md has them
+CHANCE = 4.0  # points of KITTI's mAP between two seeds of one student, as docs/benchmarks/quickstart.md has them
 
 
-def what_it_means(results: Mapping, score: Metric = KITTI_METRICS.main) -> str:
+def what_it_means(results: Mapping, score: Metric = KITTI_METRICS.main, chance: float | None = CHANCE) -> str:
     """The paragraph.
 
     Args:
         results: rows of results.json, one a model: the score's name -> level -> [value of each seed], ``params``,
             ``train_cpu_s``.
         score: by which models are compared, the main one of the data set's metrics.
+        chance: how many points of it two seeds of one student lie apart; None where nobody has measured it.
     """
     rows = {name: {**row, SCORES: row[score.name][score.main_level]} for name, row in results.items()}
     student = rows[STUDENT]
@@ -44,11 +45,17 @@ def what_it_means(results: Mapping, score: Metric = KITTI_METRICS.main) -> str:
     best = max(students, key=lambda name: _mean(rows[name]))
     sentences.append(f"Highest of the students: {best}, {_mean(rows[best]):.1f}.")
     if len(_scores(student)) == 1:
-        sentences.append(
-            f"This is one seed, and seeds of one student lie up to about {CHANCE:.0f} points apart: smaller "
-            "differences say nothing."
-        )
+        sentences.append(_of_one_seed(chance))
     return " ".join(sentences)
+
+
+def _of_one_seed(chance: float | None) -> str:
+    if chance is None:
+        return "This is one seed: three seeds of each student show which differences are more than chance."
+    return (
+        f"This is one seed, and seeds of one student lie up to about {chance:.0f} points apart: smaller "
+        "differences say nothing."
+    )
 
 
 def _scores(row: Mapping) -> list[float]:

@@ -129,7 +129,7 @@ class CenterHead(HeadTemplate):
             )
             for ids in self.class_ids
         )
-        self.score_layers = self.box_layers = tuple(f"heads_list.{i}" for i in range(len(self.heads_list)))
+        self.score_paths = self.box_paths = tuple(f"heads_list.{i}" for i in range(len(self.heads_list)))
         for i, ids in enumerate(self.class_ids):
             self.register_buffer(f"_ids_{i}", torch.tensor(ids), persistent=False)
 

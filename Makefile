@@ -1,5 +1,6 @@
 # make quickstart   the main job on simulated data: teacher, student, distilled students, one table;
-#                   DETECTOR=second or pointrcnn, SEEDS=3 for three seeds of each student
+#                   DETECTOR=second, pointrcnn or centerpoint, SEEDS=3 for three seeds of each student; DATA=nuscenes for
+#                   a CenterPoint on scenes in nuScenes' layout
 # make lab          the laboratory: which distillation helps, by how much and over which controls; hours of CPU time, goes on
 #                   after a kill; DETECTOR=second, JOBS=8 for eight at a time (docs/EXPERIMENTS.md)
 # make test         every test that needs no GPU and no downloads
@@ -30,7 +31,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DETECTOR ?= pointpillar
+DETECTOR ?=
+DATA ?= kitti
 SEEDS ?= 1
 JOBS ?= 2
 SECONDS ?= 120
@@ -151,10 +153,10 @@ $(LIBRARY): $(OPS_SOURCES) $(RUNTIME) $(BUILT_FOR)
 	@touch $@
 
 quickstart: setup
-	@cd tools && "$(PY)" quickstart.py --detector $(DETECTOR) --seeds $(SEEDS) --jobs $(JOBS)
+	@cd tools && "$(PY)" quickstart.py --data $(DATA) $(if $(DETECTOR),--detector $(DETECTOR)) --seeds $(SEEDS) --jobs $(JOBS)
 
 lab: setup
-	@cd tools && "$(PY)" experiment.py --plan cfgs/experiments/lab_$(DETECTOR).yaml --jobs $(JOBS)
+	@cd tools && "$(PY)" experiment.py --plan cfgs/experiments/lab_$(or $(DETECTOR),pointpillar).yaml --jobs $(JOBS)
 
 test: setup $(DEV)
 	$(PYTEST) -n $(JOBS) --dist loadscope --no-loadscope-reorder \

@@ -42,6 +42,7 @@ ALLOWED = {
 # call their bodies in pcdet.cli, two floors up. Nothing else may.
 RUN_AS_PROGRAMS = (
     "pcdet.datasets.kitti.kitti_dataset",
+    "pcdet.datasets.nuscenes.nuscenes_dataset",
     "pcdet.datasets.kitti.evaluate",
     "pcdet.datasets.nuscenes.evaluate",
     "pcdet.datasets.simulated.__main__",

@@ -23,7 +23,7 @@ import torch
 
 from pcdet.cli.auditing import add_page_flags, check_page_flags, numbers_file
 from pcdet.cli.compare_page import write_comparison_page
-from pcdet.cli.contender import Conditions, Contender, evaluated_classes
+from pcdet.cli.contender import Conditions, Contender
 from pcdet.cli.ending import run
 from pcdet.cli.flags import add_precision_flags
 from pcdet.cli.peak_memory import peak_memory
@@ -32,7 +32,7 @@ from pcdet.cli.stage_times import time_stages
 from pcdet.config import ConfigError
 from pcdet.datasets.pickles import read_pickle
 from pcdet.engine.precision import Precision
-from pcdet.experiments.quickstart.comparison import Row, rows_to_json, write_json
+from pcdet.experiments.quickstart.comparison import Row, comparison_to_json, rows_to_json, write_json
 from pcdet.experiments.quickstart.comparison_plot import plot_comparison
 from pcdet.experiments.quickstart.comparison_tables import accuracy_tables, comparison_table, gain_table, stage_table
 from pcdet.utils.common_utils import create_logger
@@ -175,7 +175,7 @@ def compare(args: argparse.Namespace) -> None:
         plot_comparison(first.rows, args.plot, title=f"{len(teacher.dataset)} frames of {data}")
     if args.page:
         contenders = {name: first.first_of[name] for name in first.rows}
-        write_comparison_page(args, contenders, first.results, {"rows": rows_to_json(first.rows), **facts})
+        write_comparison_page(args, contenders, first.results, comparison_to_json(first.rows, **facts))
 
 
 def tables_of(rows: Mapping[str, Row], controls: Sequence[str]) -> str:
@@ -207,7 +207,8 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
     out = Measured(conditions)
     for name, cfg_file, ckpt in args.model:
         contender = Contender(name, cfg_file, ckpt, conditions, logger)
-        row, files = out.rows.setdefault(name, Row()), out.detections.setdefault(name, [])
+        row = out.rows.setdefault(name, Row(metrics=contender.dataset.METRICS))
+        files = out.detections.setdefault(name, [])
         with tempfile.TemporaryDirectory() as unwanted:
             folder = Path(args.detections, name, f"seed{len(files)}", subfolder) if args.detections else Path(unwanted)
             result = contender.evaluate(folder)
@@ -217,7 +218,7 @@ def measured_in(conditions: Conditions, args: argparse.Namespace, subfolder: str
         if args.page:
             out.results.setdefault(name, []).append(results)
         check_classes(contender, result, out.rows)
-        row.add(result, evaluated_classes(result))
+        row.add(result, row.metrics.classes(result))
         row.train_cpu_s.append(contender.training_cpu_seconds())
         if name not in out.first_of:
             out.first_of[name] = contender
@@ -243,7 +244,7 @@ def check_frames(contender: Contender, frames: Sequence[str], out: Measured) -> 
 def check_classes(contender: Contender, result: Mapping[str, float], rows: Mapping[str, Row]) -> None:
     """ConfigError where a model is evaluated on other classes than the first row: their means are not comparable."""
     first, row = next(iter(rows.items()))
-    own, known = evaluated_classes(result), list(row.per_class)
+    own, known = row.metrics.classes(result), list(row.per_class)
     if known and set(own) != set(known):
         raise ConfigError(
             f"--model {contender.name} ({contender.cfg_file}): it is evaluated on {', '.join(own)}, but {first} on "

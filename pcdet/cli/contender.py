@@ -22,8 +22,6 @@ from pcdet.engine.runtime import seed_process
 from pcdet.utils.common_utils import batch_to_device
 from pcdet.utils.weights import MisfitError
 
-EVALUATED = "_3d/moderate_R40"  # how the key of an evaluated class ends
-
 
 @dataclass(frozen=True)
 class Conditions:
@@ -82,7 +80,7 @@ class Contender:
             result_dir: gets the detections, ``result.pkl``, in the form of ``test.py``.
 
         Raises:
-            ConfigError: nothing can be compared: the split has no labels, or its evaluation is not KITTI's.
+            ConfigError: nothing can be compared: the split has no labels, or the data set evaluates something else.
         """
         seed_process(TEST_SEED)
         settings = EvalSettings.from_cfg(self.cfg, precision=self.conditions.precision, progress=sys.stderr.isatty())
@@ -90,11 +88,13 @@ class Contender:
             self.model, self.loader, settings, epoch_id=self.name, result_dir=result_dir,
             device=self.conditions.device, logger=self.logger,
         )  # fmt: skip
-        if not evaluated_classes(result):
+        metrics = self.dataset.METRICS
+        if metrics.main.value(result, metrics.classes(result), metrics.main.main_level) is None:
             raise ConfigError(
                 f"--model {self.name} ({self.cfg_file}): the test split of {self.cfg.DATA_CONFIG.DATA_PATH} gives "
-                "no AP of KITTI's evaluation: it has no labels, or POST_PROCESSING.EVAL_METRIC is another; compare on "
-                "frames with labels (DATA_CONFIG.DATA_SPLIT.test), by the metric kitti"
+                f"no numbers of {metrics.evaluation} evaluation: it has no labels, or "
+                "POST_PROCESSING.EVAL_METRIC is another; compare on frames with labels (DATA_CONFIG.DATA_SPLIT.test), "
+                "by the data set's own metric"
             )
         return result
 
@@ -112,8 +112,3 @@ class Contender:
         """CPU seconds that the run record beside the checkpoint states, or None."""
         record = Path(self.ckpt).parent.parent / "run.json"
         return json.loads(record.read_text()).get("train_cpu_s") if record.is_file() else None
-
-
-def evaluated_classes(result: dict[str, float]) -> list[str]:
-    """The classes of a result dictionary of KITTI's evaluation, by the names under which they were evaluated."""
-    return [key.removesuffix(EVALUATED) for key in result if key.endswith(EVALUATED)]

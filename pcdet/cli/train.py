@@ -64,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None, distil: bool = False) -> argpa
     add(
         "--best_metric", metavar="NAME",
         help="keep ckpt/checkpoint_best.pth by this metric of the evaluations, such as Car_3d/moderate_R40; with "
-        "--eval_interval the mean moderate 3D AP if left out",
+        "--eval_interval the main number of the data set if left out (KITTI: mean moderate 3D AP, nuScenes: NDS)",
     )  # fmt: skip
     add("--skip_eval", action="store_true", help="no evaluation after training")
     add("--use_tqdm_to_record", action="store_true", help="a progress bar instead of log lines")
@@ -117,7 +117,7 @@ def train(session: Session, build_model: BuildModel, distil: bool) -> None:
     logger.info(detector)
 
     record = open_record(session, seed, train_set) if session.dist.is_main else None
-    evaluation = Evaluation(session, detector, record, keep_best(session, record))
+    evaluation = Evaluation(session, detector, record, keep_best(session, record, train_set))
     trainer.hooks = training_hooks(session, trainer, record, evaluation)
     name = f"{session.cfg.EXP_GROUP_PATH}/{session.cfg.TAG}({args.extra_tag})"
     begun_at = trainer.epoch

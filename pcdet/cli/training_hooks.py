@@ -24,12 +24,13 @@ def open_record(session: Session, seed: int, train_set: Any) -> RunRecord:
     return RunRecord(session.output_dir / "run.json", facts, session.logger)
 
 
-def keep_best(session: Session, record: RunRecord | None) -> BestCheckpoint | None:
+def keep_best(session: Session, record: RunRecord | None, train_set: Any) -> BestCheckpoint | None:
     """What keeps the best checkpoint, on rank 0 of a run that evaluates on the way or is told by which metric."""
     args = session.args
     if record is None or not (args.eval_interval > 0 or args.best_metric):
         return None
-    return BestCheckpoint(session.output_dir / "ckpt", record, args.best_metric, session.logger)
+    headline = train_set.METRICS.headline
+    return BestCheckpoint(session.output_dir / "ckpt", record, args.best_metric, session.logger, headline)
 
 
 def training_hooks(

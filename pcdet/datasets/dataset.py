@@ -18,6 +18,8 @@ from pcdet.datasets.collate import collate_batch
 from pcdet.datasets.config import DataConfig, encoder_node
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.frame_labels import FrameLabels, MatchingRule, labels_of_sample
+from pcdet.datasets.kitti.metrics import KITTI_METRICS
+from pcdet.datasets.metrics import EvaluationMetrics
 from pcdet.datasets.processor import DataProcessor
 from pcdet.datasets.seeding import SAMPLE, draw_seed, generator_for
 from pcdet.registry import POINT_ENCODERS, build_from_cfg, parse_node
@@ -52,10 +54,12 @@ class DatasetTemplate(Dataset):
     Attributes:
         SCHEMA: the keys that DATA_CONFIG may have; further ones go into a subclass of ``DataConfig``.
         LABEL_ATTRIBUTES: what ``frame_labels`` tells of an object beside its box, each with its values in order.
+        METRICS: what ``evaluation`` measures: KITTI's, unless a data set says otherwise.
     """
 
     SCHEMA: type = DataConfig
     LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {}
+    METRICS: ClassVar[EvaluationMetrics] = KITTI_METRICS
 
     def __init__(
         self,

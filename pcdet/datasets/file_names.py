@@ -9,6 +9,7 @@ import numpy as np
 
 from pcdet.datasets.errors import DataError
 
+PLAIN_PATH = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*", re.ASCII)  # no part begins with a point, none ends in a colon
 FRAME_NAME = re.compile(r"[^\s/\\]+")  # no separators; white space would not survive a list of frames
 
 
@@ -38,6 +39,8 @@ def is_inside(path: object) -> bool:
     """Whether a path, as a data file holds it, is relative, never leads upwards and names more than the folder."""
     if not isinstance(path, str) or not path or "\0" in path:
         return False
+    if PLAIN_PATH.fullmatch(path):  # as nearly all are, and there may be hundreds of thousands
+        return True
     parts = PurePosixPath(path.replace("\\", "/")).parts
     if not parts:  # of the folder itself
         return False

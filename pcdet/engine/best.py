@@ -14,8 +14,7 @@ from pcdet.registry import ConfigError
 from pcdet.utils import safe_files
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 
-HEADLINE = "_3d/moderate_R40"  # KITTI's ranking, of each class
-HEADLINE_NAME = "mean_3d/moderate_R40"
+Headline = Callable[[Mapping[str, float]], "tuple[str, float] | None"]  # results -> the data set's main number
 
 
 class BestCheckpoint:
@@ -28,15 +27,20 @@ class BestCheckpoint:
     Args:
         ckpt_dir: gets ``checkpoint_best.pth``.
         record: knows the best so far, and is told of a better one.
-        metric: a name among those that the evaluation returns; None: the mean over classes of the moderate 3D AP, where
-            the data set has it.
+        metric: a name among those that the evaluation returns; None: the data set's main number.
         logger: told what becomes the best.
+        headline: gives the name and value of the main number in results; None where they have none.
     """
 
     def __init__(
-        self, ckpt_dir: str | Path, record: RunRecord, metric: str | None = None, logger: logging.Logger | None = None
+        self,
+        ckpt_dir: str | Path,
+        record: RunRecord,
+        metric: str | None = None,
+        logger: logging.Logger | None = None,
+        headline: Headline = lambda result: None,
     ):
-        self.path, self.record, self.metric = Path(ckpt_dir) / BEST, record, metric
+        self.path, self.record, self.metric, self.headline = Path(ckpt_dir) / BEST, record, metric, headline
         self.logger = logger or logging.getLogger("pcdet")
         if self.path.is_file():
             self._follow_the_file()
@@ -79,8 +83,7 @@ class BestCheckpoint:
 
     def _measure(self, result: Mapping[str, float]) -> tuple[str, float] | None:
         if self.metric is None:
-            values = [value for name, value in result.items() if name.endswith(HEADLINE)]
-            return (HEADLINE_NAME, float(sum(values) / len(values))) if values else None
+            return self.headline(result)
         if self.metric not in result:
             names = ", ".join(sorted(result)) or "none"
             raise ConfigError(f"--best_metric: the evaluation has no metric {self.metric!r}; it has {names}")

@@ -8,6 +8,7 @@ as velocities and class ids) are carried along where a function says so. Functio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +22,10 @@ CORNER_SIGNS = np.array(
     dtype=np.float64,
 )
 POINT_MARGIN = 1e-2  # metres in x and y; what OpenPCDet's CPU test of points in boxes allows
+# A map of the ground tells which points are near boxes, where there are enough of both to be worth it.
+CELL, MAX_CELLS = 0.5, 1 << 22  # metres, and cells of a map
+FEW_BOXES, FEW_POINTS = 4, 10_000
+FAR_AWAY = 1e5  # metres, from where a cell is no longer large beside the steps of float32
 
 
 def _to_tensor(values: Array) -> tuple[torch.Tensor, bool]:
@@ -121,22 +126,69 @@ def points_in_boxes_mask(points: np.ndarray, boxes3d: np.ndarray, margin: float 
     Returns:
         (M, N) bool.
     """
-    _check_lidar_boxes(boxes3d)
     masks = np.zeros((len(boxes3d), len(points)), dtype=bool)
-    for mask, box in zip(masks, np.asarray(boxes3d, dtype=np.float64), strict=True):
-        reach = np.hypot(box[3], box[4]) / 2 + 2 * margin
-        near = (np.abs(points[:, 0] - box[0]) <= reach) & (np.abs(points[:, 1] - box[1]) <= reach)
-        near = np.flatnonzero(near)  # only these few are rotated
+    for mask, inside in zip(masks, _rows_in_boxes(points, boxes3d, margin), strict=True):
+        mask[inside] = True
+    return masks
+
+
+def points_in_any_box(points: np.ndarray, boxes3d: np.ndarray, margin: float = POINT_MARGIN) -> np.ndarray:
+    """(N,) bool: which points (N, 3+) lie in one of the boxes (M, 7+), as ``points_in_boxes_mask`` counts them."""
+    found = np.zeros(len(points), dtype=bool)
+    for inside in _rows_in_boxes(points, boxes3d, margin):
+        found[inside] = True
+    return found
+
+
+def _rows_in_boxes(points: np.ndarray, boxes3d: np.ndarray, margin: float) -> Iterator[np.ndarray]:
+    """For each box the rows of the points in it."""
+    _check_lidar_boxes(boxes3d)
+    boxes = np.asarray(boxes3d, dtype=np.float64)[:, :7]
+    reaches = np.hypot(boxes[:, 3], boxes[:, 4]) / 2 + 2 * margin
+    close = _rows_close_to_boxes(points, boxes, reaches)
+    x, y = points[close, 0], points[close, 1]
+    for box, reach in zip(boxes, reaches, strict=True):
+        near = close[(np.abs(x - box[0]) <= reach) & (np.abs(y - box[1]) <= reach)]  # only these few are rotated
         offset = points[near, :3].astype(np.float64) - box[:3]
         cos, sin = np.cos(box[6]), np.sin(box[6])
         along = offset[:, 0] * cos + offset[:, 1] * sin
         across = offset[:, 1] * cos - offset[:, 0] * sin
-        mask[near] = (
+        yield near[
             (np.abs(along) < box[3] / 2 + margin)
             & (np.abs(across) < box[4] / 2 + margin)
             & (np.abs(offset[:, 2]) <= box[5] / 2)
-        )
-    return masks
+        ]
+
+
+def _rows_close_to_boxes(points: np.ndarray, boxes: np.ndarray, reaches: np.ndarray) -> np.ndarray:
+    """Rows of the points in the squares about the boxes, and of some more, in their order.
+
+    One look into a map of the ground, whatever the number of boxes: of ten sweeps, most points are near none.
+
+    Args:
+        points: (N, 3+).
+        boxes: (M, 7).
+        reaches: (M,) half the side of each box's square, metres.
+    """
+    if len(boxes) < FEW_BOXES or len(points) < FEW_POINTS:
+        return np.arange(len(points))
+    reaches = reaches + CELL  # more than rounding can move a point
+    low, high = boxes[:, :2] - reaches[:, None], boxes[:, :2] + reaches[:, None]
+    origin, extent = low.min(axis=0), high.max(axis=0) - low.min(axis=0)
+    if not np.abs(np.append(origin, extent)).max() < FAR_AWAY or np.prod(extent / CELL + 3) > MAX_CELLS:
+        return np.arange(len(points))
+    is_close = np.zeros((extent / CELL + 3).astype(int), dtype=bool)  # with a rim for what lies outside
+    squares = zip(((low - origin) / CELL).astype(int), ((high - origin) / CELL).astype(int), strict=True)
+    for (left, bottom), (right, top) in squares:
+        is_close[left + 1 : right + 2, bottom + 1 : top + 2] = True
+    row, column = (_cells(points[:, axis], float(origin[axis]), is_close.shape[axis]) for axis in (0, 1))
+    return np.flatnonzero(is_close.ravel().take(row * is_close.shape[1] + column))
+
+
+def _cells(values: np.ndarray, origin: float, number: int) -> np.ndarray:
+    """Cells of a map's axis, the first and the last of which are its rim; a value that is not finite is on the rim."""
+    cells = np.clip((values - origin) * (1 / CELL) + 1, 0, number - 1)
+    return np.nan_to_num(cells, copy=False).astype(np.int32)
 
 
 def remove_points_in_boxes3d(points: Array, boxes3d: Array) -> Array:
@@ -152,9 +204,9 @@ def remove_points_in_boxes3d(points: Array, boxes3d: Array) -> Array:
     _check_lidar_boxes(boxes3d)
     if isinstance(points, np.ndarray):
         boxes = boxes3d if isinstance(boxes3d, np.ndarray) else boxes3d.detach().cpu().numpy()
-        return points[~points_in_boxes_mask(points, boxes).any(axis=0)]
+        return points[~points_in_any_box(points, boxes)]
     boxes = boxes3d if isinstance(boxes3d, np.ndarray) else boxes3d.detach().cpu().numpy()
-    inside = points_in_boxes_mask(points.detach().cpu().numpy(), boxes).any(axis=0)
+    inside = points_in_any_box(points.detach().cpu().numpy(), boxes)
     return points[torch.from_numpy(~inside).to(points.device)]
 
 

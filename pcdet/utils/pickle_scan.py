@@ -18,6 +18,7 @@ MAX_INT_BYTES = 128
 MAX_LONG_LINE = 320  # digits of so large an integer, with a sign and an L
 
 KEY, OTHER, TUPLE = 0, 1, 2  # may be a key; may not; a tuple of keys, which may be one and nothing deeper
+NOTHING = 255  # at a number of the memo that stands for nothing
 
 
 class UnsafePickleError(ValueError):
@@ -29,12 +30,13 @@ class CutShortError(UnsafePickleError):
 
 
 # What an instruction does, for those that make up most of a file; the number is explained beside each.
-CONSTANT, COUNTED, PUT, GET, SHORT_TUPLE, MARK, REDUCE, TUPLE_TO_MARK, STOP, OTHER_CODE = range(10)
+CONSTANT, MEMOIZE, COUNTED, PUT, GET, SHORT_TUPLE, MARK, REDUCE, TUPLE_TO_MARK, STOP, OTHER_CODE = range(11)
 COMMON = {
     CONSTANT: {  # pushes a small value: bytes of its argument
         **{"NONE": 0, "NEWTRUE": 0, "NEWFALSE": 0, "EMPTY_TUPLE": 0},
         **{"BININT": 4, "BININT1": 1, "BININT2": 2, "BINFLOAT": 8},
     },
+    MEMOIZE: {"MEMOIZE": 0},  # remembers the top of the stack
     COUNTED: {  # pushes a text or bytes: bytes of the length before it
         **{"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINUNICODE8": 8, "BINBYTES": 4, "SHORT_BINBYTES": 1},
         **{"BINBYTES8": 8, "BINSTRING": 4, "SHORT_BINSTRING": 1, "BYTEARRAY8": 8},
@@ -54,12 +56,22 @@ for _action, _arguments in COMMON.items():
     for _name, _argument in _arguments.items():
         ACTIONS[CODE_OF[_name]], ARGUMENTS[CODE_OF[_name]] = _action, _argument
 
-# Most of an info file is arrays, and most of an array is the same for all: 30 instructions a step. The first leaves an
-# array and a mark behind, the second a dtype.
+# Most of an info file is arrays, and most of an array is the same for all: 15 to 40 instructions a step. ARRAY_HEAD
+# leaves an array and a mark behind, DTYPE a dtype; ARRAY is both with the shape between them, up to the data.
+# ARRAY_AGAIN is the same as ARRAY in files that refer back to what they have named before.
 ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
-DTYPE = re.compile(
-    rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb", re.DOTALL
+DTYPE_TEXT = rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb"
+SHAPE = rb"(?:K.\x85|K.K.\x86|K.K.K.\x87)"
+REFERENCE = rb"(?:h.|j....)"
+DTYPE = re.compile(DTYPE_TEXT, re.DOTALL)
+ARRAY = re.compile(re.escape(ARRAY_HEAD) + rb"K\x01" + SHAPE + DTYPE_TEXT + rb"[\x88\x89]", re.DOTALL)
+REFERRED = re.compile(rb"h(.)|j(....)", re.DOTALL)
+ARRAY_AGAIN = re.compile(
+    rb"(%b%b)K\0\x85\x94(%b)\x87\x94R\x94\(K\x01%b\x94(%b)[\x88\x89]"
+    % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
+    re.DOTALL,
 )
+REFERENCES = tuple(ord(op.code) for op in pickletools.opcodes if op.name in ("BINGET", "LONG_BINGET"))
 
 
 def end_of_pickle(data: bytes, start: int = 0) -> int:
@@ -88,7 +100,9 @@ class _Scan:
         self.data, self.start, self.position = data, start, start
         self.stack: list[int] = []
         self.marks: list[list[int]] = []
-        self.memo: dict[int, int] = {}
+        self.memo = bytearray()  # of kinds: files of millions of arrays remember millions of values
+        self.gaps = 0  # numbers in it that stand for nothing
+        self.known: set[bytes] = set()  # references of ``ARRAY_AGAIN`` that have been looked up
         self.tuple_keys = 0
 
     def run(self) -> int:
@@ -100,6 +114,11 @@ class _Scan:
             if action == CONSTANT:
                 position += argument
                 stack.append(KEY)
+            elif action == MEMOIZE:
+                if self.gaps:
+                    self.remember(len(memo) - self.gaps, stack[-1])
+                else:
+                    memo.append(stack[-1])
             elif action == SHORT_TUPLE:
                 stack[-argument:] = (OTHER if any(stack[-argument:]) else TUPLE,)
             elif action == MARK:
@@ -127,7 +146,13 @@ class _Scan:
                     position += number
                     stack.append(KEY if number <= MAX_KEY_BYTES and code != BYTEARRAY8 else OTHER)
                 elif action == GET:
-                    stack.append(memo[number])
+                    again = end < size and data[end] in REFERENCES and self.array_again(end - argument - 1)
+                    if again:
+                        position = again
+                        stack.append(KEY)
+                    else:
+                        kind = memo[number]
+                        stack.append(kind if kind != NOTHING else self.recall(number))
                 else:
                     self.position, self.stack = position, stack
                     self.put(number)
@@ -166,7 +191,23 @@ class _Scan:
         """Every number of the memo was preceded by the smaller ones, each of a byte or more."""
         if index > self.position - self.start:
             raise UnsafePickleError(f"it numbers what it remembers with {index}, beyond its size")
-        self.memo[index] = self.stack[-1]
+        self.remember(index, self.stack[-1])
+
+    def remember(self, index: int, kind: int) -> None:
+        gap = index - len(self.memo)
+        if gap >= 0:
+            self.memo += bytes((NOTHING,)) * gap
+            self.gaps += gap
+            self.memo.append(kind)
+        else:
+            self.gaps -= self.memo[index] == NOTHING
+            self.memo[index] = kind
+
+    def recall(self, index: int) -> int:
+        kind = self.memo[index]
+        if kind == NOTHING:
+            raise KeyError(index)
+        return kind
 
     def pop_mark(self) -> list[int]:
         kinds, self.stack = self.stack, self.marks.pop()
@@ -192,14 +233,11 @@ class _Scan:
         if self.number(8) > len(self.data) - self.position:
             raise CutShortError("it is cut short")
 
-    def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
     def text_put(self) -> None:
         self.put(self.index())
 
     def text_get(self) -> None:
-        self.stack.append(self.memo[self.index()])
+        self.stack.append(self.recall(self.index()))
 
     def text_int(self) -> None:
         digits = len(self.line())
@@ -229,7 +267,14 @@ class _Scan:
     def text_global(self) -> None:
         self.stack.append(KEY)
         begin = self.position - 1
-        if self.data.startswith(ARRAY_HEAD, begin):
+        if array := ARRAY.match(self.data, begin):
+            self.position = array.end()
+            self.marks.append(self.stack)
+            self.stack = [KEY, TUPLE, KEY, KEY]
+            after, _ = self.after_array_data(self.position, b"tb")
+            if after:
+                self.position, self.stack = after, self.marks.pop()
+        elif self.data.startswith(ARRAY_HEAD, begin):
             self.position = begin + len(ARRAY_HEAD)
             self.marks.append(self.stack)
             self.stack = []
@@ -238,6 +283,43 @@ class _Scan:
         else:
             self.line()
             self.line()
+
+    def array_again(self, begin: int) -> int:
+        """Where an array ends that refers back to what others have named; 0 where none of the usual form begins."""
+        found = ARRAY_AGAIN.match(self.data, begin)
+        if found is None or self.gaps:
+            return 0
+        after, kind_of_data = self.after_array_data(found.end(), b"\x94t\x94b")
+        if after:
+            for references in found.groups():
+                if references not in self.known:
+                    self.check_references(references)
+            # (0,), the function's arguments, the array, its shape, its data, its state with the shape in it
+            self.memo += bytes((TUPLE, OTHER, KEY, TUPLE, kind_of_data, OTHER))
+        return after
+
+    def check_references(self, instructions: bytes) -> None:
+        """KeyError unless what the instructions of ``ARRAY_AGAIN`` refer to is remembered, as it is from then on."""
+        for short, long in REFERRED.findall(instructions):
+            self.recall(short[0] if short else int.from_bytes(long, "little"))
+        self.known.add(instructions)
+
+    def after_array_data(self, position: int, ending: bytes) -> tuple[int, int]:
+        """Where an array ends whose data begin here, and their kind; (0, OTHER) unless exactly ``ending`` follows them.
+
+        Args:
+            position: of the instruction that pushes the data.
+            ending: the instructions that make the state's tuple and give it to the array.
+        """
+        code = self.data[position : position + 1]
+        width = {b"C": 1, b"B": 4}.get(code)
+        if width is None:
+            return 0, OTHER
+        begin = position + 1 + width
+        size = int.from_bytes(self.data[position + 1 : begin], "little")
+        if not self.data.startswith(ending, begin + size):
+            return 0, OTHER
+        return begin + size + len(ending), KEY if size <= MAX_KEY_BYTES else OTHER
 
     def reference(self) -> None:
         self.stack[-1] = KEY
@@ -280,7 +362,6 @@ UNCOMMON: dict[int, Callable[[_Scan], None]] = {
     for handler, names in {
         _Scan.proto: ["PROTO"],
         _Scan.frame: ["FRAME"],
-        _Scan.memoize: ["MEMOIZE"],
         _Scan.text_put: ["PUT"],
         _Scan.text_get: ["GET"],
         _Scan.text_int: ["INT", "LONG"],

@@ -102,15 +102,20 @@ def _plain_dtype(spec: str, order: str) -> np.dtype:
     return np.dtype(kind if order in "|=" else order + kind)
 
 
+@functools.lru_cache(maxsize=256)
+def _is_plain(spec: str) -> bool:
+    return PLAIN_DTYPE.match(spec) is not None
+
+
 class DtypeDescription(Description):
     """Structured, subarray and exotic dtypes are refused."""
 
-    __slots__ = ("order", "spec")
+    __slots__ = ("made", "order", "spec")
 
     def __init__(self, _: Budget, spec: Any = None, align: Any = False, copy: Any = True):
-        if not isinstance(spec, str) or not PLAIN_DTYPE.match(spec):
+        if not isinstance(spec, str) or not _is_plain(spec):
             raise UnsafePickleError(f"dtype {brief(spec)} is not a plain one")
-        self.spec, self.order = spec, "="
+        self.spec, self.order, self.made = spec, "=", None
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
@@ -121,16 +126,22 @@ class DtypeDescription(Description):
 
     def resolve(self, resolver: Resolver) -> np.dtype:
         """The dtype."""
-        return _plain_dtype(self.spec, self.order)
+        if self.made is None:
+            self.made = _plain_dtype(self.spec, self.order)
+        return self.made
 
 
 class ArrayDescription(Description):
-    """Shape, dtype and bytes of an array, which a file may give after it has named the array."""
+    """Shape, dtype and bytes of an array, which a file may give after it has named the array.
 
-    __slots__ = ("state",)
+    Once resolved, it holds the array in their place: with a million of them, both together would take twice the memory.
+    """
+
+    __slots__ = ("made", "state")
 
     def __init__(self, state: tuple | None = None):
         self.state = state
+        self.made: np.ndarray | None = None
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
@@ -140,6 +151,12 @@ class ArrayDescription(Description):
 
     def resolve(self, resolver: Resolver) -> np.ndarray:
         """The array, in memory of its own."""
+        if self.made is None:
+            self.made = self._make(resolver)
+            self.state = None
+        return self.made
+
+    def _make(self, resolver: Resolver) -> np.ndarray:
         if self.state is None:
             raise UnsafePickleError("an array has no content")
         shape, dtype, order, data = self.state
@@ -173,6 +190,10 @@ def element_count(shape: Any) -> int:
     Raises:
         UnsafePickleError: it is no tuple of a few sizes, or announces rows although it has no values.
     """
+    if type(shape) is tuple and len(shape) == 2:  # nearly always
+        rows, columns = shape
+        if type(rows) is int and type(columns) is int and 0 < rows < 1 << 63 and 0 < columns < 1 << 63:
+            return rows * columns
     if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
         raise UnsafePickleError(f"a shape must be at most {MAX_DIMENSIONS} sizes, got {brief(shape)}")
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
@@ -331,15 +352,20 @@ class Resolver:
 
     def __call__(self, value: Any) -> Any:
         """The plain data in a tree of containers and descriptions."""
-        if type(value) in PLAIN_TYPES:
+        kind = type(value)
+        if kind in PLAIN_TYPES:
             return value
-        if id(value) not in self.done:
+        is_array = kind is ArrayDescription  # which keeps its array itself
+        done = value.made if is_array else self.done.get(id(value))
+        if done is None:
             if self.depth > MAX_DEPTH:
                 raise UnsafePickleError(f"containers are nested deeper than {MAX_DEPTH}, or contain themselves")
             self.depth += 1
-            self.done[id(value)] = self._convert(value)
+            done = value.resolve(self) if is_array else self._convert(value)
             self.depth -= 1
-        return self.done[id(value)]
+            if not is_array:
+                self.done[id(value)] = done
+        return done
 
     def key(self, value: Any) -> Any:
         """A key or an element of a set."""
@@ -353,14 +379,14 @@ class Resolver:
 
     def _convert(self, value: Any) -> Any:
         kind = type(value)
-        if kind is dict:
-            return {self.key(key): self(item) for key, item in value.items()}
+        if kind is dict:  # most of what containers hold needs no call
+            return {self.key(key): item if type(item) in PLAIN_TYPES else self(item) for key, item in value.items()}
         if kind is list:
-            return [self(item) for item in value]
+            return [item if type(item) in PLAIN_TYPES else self(item) for item in value]
         if isinstance(value, Description):
             return value.resolve(self)
         if kind is tuple:
-            return tuple(self(item) for item in value)
+            return tuple(item if type(item) in PLAIN_TYPES else self(item) for item in value)
         if kind in (set, frozenset):
             return kind(self.key(item) for item in value)
         if kind is collections.OrderedDict:  # the file may have hidden the methods of this one

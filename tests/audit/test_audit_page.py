@@ -345,20 +345,19 @@ def test_one_seed_is_said_to_tell_nothing_of_other_trainings(tmp_path, audit):
 
 
 def test_what_the_comparison_measured_beside_its_first_table_is_on_the_page():
-    metrics = ("3d", "bev", "aos", "bbox")
+    metrics = ("3d", "bev", "aos")
     maps = {m: {d: [10.0 * i + j] for j, d in enumerate(DIFFICULTIES)} for i, m in enumerate(metrics)}
     row = {
         "3d": maps["3d"], "bev": maps["bev"], "per_class": {}, "params": 1, "macs": 1, "ms_per_frame": 1.0,
-        "train_cpu_s": None, "mean_ap": {"strict": {"R40": maps, "R11": maps}, "loose": {"R11": maps}},
+        "train_cpu_s": None, "tables": {"mAP (R11)": maps, "mAP (R11), loose": maps},
         "recall": {"rcnn_0.5": [0.5, 0.7]}, "peak_memory": {"4": 3 * 2**20},
         "ms_by_stage": {"4": {s: {"median": 5.0, "low": 4.5, "high": 6.0} for s in STAGES}},
     }  # fmt: skip
     headings = {table.heading: table for table in measured_tables(Compared({"rows": {"teacher": row}}))}
     assert list(headings) == [
-        "mAP (R40, %), strict overlaps", "mAP (R11, %), strict overlaps", "mAP (R11, %), loose overlaps",
-        "Recall (%)", "Milliseconds a frame by stage",
+        "mAP (R11), %", "mAP (R11), loose, %", "Recall (%)", "Milliseconds a frame by stage",
     ]  # fmt: skip
-    assert headings["mAP (R11, %), loose overlaps"].rows == [
+    assert headings["mAP (R11), loose, %"].rows == [
         ["teacher", "0.0", "1.0", "2.0", "10.0", "11.0", "12.0", "20.0", "21.0", "22.0"]
     ]
     assert headings["Recall (%)"].rows[0][1].startswith("60.0")

@@ -2,9 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import kitti_files
+from support import kitti_files, nuscenes_files
 
 from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos
+from pcdet.datasets.nuscenes.create_infos import create_nuscenes_infos
 
 
 @pytest.fixture(scope="session")
@@ -24,4 +25,24 @@ def prepared_kitti(written_kitti, tmp_path_factory) -> Path:
     """The folder with its infos and database. Not to be changed."""
     root = Path(shutil.copytree(written_kitti, tmp_path_factory.mktemp("prepared") / "kitti"))
     create_kitti_infos(kitti_files.dataset_cfg(), CLASS_NAMES, root, workers=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def written_release(tmp_path_factory) -> Path:
+    """A release without infos. Not to be changed."""
+    return nuscenes_files.write_release(tmp_path_factory.mktemp("nuscenes"))
+
+
+@pytest.fixture
+def release(written_release, tmp_path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(written_release, tmp_path / "nuscenes"))
+
+
+@pytest.fixture(scope="session")
+def prepared_release(written_release, tmp_path_factory) -> Path:
+    """The release with its infos and database. Not to be changed."""
+    root = Path(shutil.copytree(written_release, tmp_path_factory.mktemp("prepared") / "nuscenes"))
+    create_nuscenes_infos(root, nuscenes_files.VERSION, nuscenes_files.SWEEPS, workers=0)
     return root

@@ -179,3 +179,19 @@ def test_the_nearest_overlap_ignores_half_turns_and_snaps_to_the_axes():
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"shape \(N, 7\+\).*got \[3, 6\]"):
         box_utils.boxes_to_corners_3d(np.zeros((3, 6)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 3e6])
+def test_many_boxes_in_a_large_cloud_hold_the_points_that_each_holds_alone(shift):
+    rng = np.random.default_rng(3)
+    points = rng.uniform(-60, 60, (20_000, 5)).astype(np.float32)
+    points[:, 2] *= 0.05
+    boxes = np.concatenate([rng.uniform(-70, 70, (12, 2)), np.zeros((12, 1)), rng.uniform(0.5, 12, (12, 4))], axis=1)
+    points[:, :2] += shift
+    boxes[:, :2] += shift
+    points[:3, 0] = np.nan, np.inf, -np.inf
+    alone = [box_utils.points_in_boxes_mask(points, box[None])[0] for box in boxes]
+    together = box_utils.points_in_boxes_mask(points, boxes)
+    np.testing.assert_array_equal(together, alone)
+    assert together.any() and not together[:, :3].any()
+    np.testing.assert_array_equal(box_utils.points_in_any_box(points, boxes), together.any(axis=0))

@@ -15,7 +15,7 @@ from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti import frame_files, kitti_infos
 from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos
 from pcdet.datasets.kitti.kitti_utils import image_shape_of_calibration, read_png_size, read_road_plane
-from pcdet.datasets.kitti.progress_log import ProgressLog
+from pcdet.datasets.progress_log import ProgressLog
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
 

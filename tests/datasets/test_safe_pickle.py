@@ -263,3 +263,32 @@ def test_a_file_is_checked_against_the_sum_that_was_written_with_it(tmp_path):
         safe_pickle.load(path)
     (tmp_path / "infos.pkl.sha256").unlink()
     assert safe_pickle.load(path) == [1, 3]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_that_are_read_in_one_step_are_read_as_others_and_cut_ones_are_refused(protocol):
+    shapes = [(4, 4), (4, 4), (3,), (300,), (2, 0), (2, 3, 4), (4, 4)]
+    arrays = [np.arange(np.prod(shape), dtype=np.float64).reshape(shape) for shape in shapes]
+    frames = [{"a": arrays[0], "b": arrays}, {"a": arrays[0] * 2, "b": arrays[1:], "c": "text"}]
+    written = pickle.dumps(frames, protocol=protocol)
+    read = safe_pickle.loads(written)
+    for got, expected in zip(read, frames, strict=True):
+        np.testing.assert_array_equal(got["a"], expected["a"])
+        for ours, theirs in zip(got["b"], expected["b"], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.shape == theirs.shape
+    assert read[0]["a"] is read[0]["b"][0]
+    for end in range(0, len(written), 7):
+        with pytest.raises(safe_pickle.UnsafePickleError):
+            safe_pickle.loads(written[:end])
+
+
+def test_numbers_of_the_memo_that_stand_for_nothing_are_refused():
+    array = pickle.dumps([np.eye(4), np.eye(4)], protocol=4)
+    again = array.rindex(b"h\x03h\x06K\x00\x85\x94")  # the second array refers to the first one's names
+    for forged in (b"h\xf0h\x06", b"h\x03h\xf0"):
+        with pytest.raises(safe_pickle.UnsafePickleError):
+            safe_pickle.loads(array[:again] + forged + array[again + 4 :])
+    assert safe_pickle.loads(b"\x80\x02]q\x05h\x05.") == []  # a gap before the fifth does no harm
+    with pytest.raises(safe_pickle.UnsafePickleError):
+        safe_pickle.loads(b"\x80\x02]q\x05h\x04.")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuzz import op_boxes, op_edges, op_points, op_schemas
+from fuzz import op_boxes, op_edges, op_groups, op_points, op_schemas
 from fuzz.op_case import Case, UnfitError, drawn, simpler
 from fuzz.target import Target
 
@@ -96,5 +96,5 @@ TARGETS = [
         text=True,
         seconds=10.0,
     )
-    for op in (*op_boxes.OPS, *op_points.OPS, *op_edges.OPS, *op_schemas.OPS)
+    for op in (*op_boxes.OPS, *op_points.OPS, *op_edges.OPS, *op_groups.OPS, *op_schemas.OPS)
 ]

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from fuzz.programs import program
 from fuzz.target import Target
-from pcdet.datasets.kitti.progress_log import ProgressLog
+from pcdet.datasets.progress_log import ProgressLog
 from pcdet.utils import safe_pickle
 from pcdet.utils.safe_files import DamagedFileError, sha256_of, verify
 
@@ -198,7 +198,7 @@ TARGETS = [
         structure=_journals,
         check=_check_journal,
         tokens=TOKENS,
-        modules=("pcdet.datasets.kitti.progress_log", *MODULES),
+        modules=("pcdet.datasets.progress_log", *MODULES),
         memory=512,
     ),
     Target(

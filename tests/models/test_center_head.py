@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from models.centerpoints import FACTS, GROUPS, center_batch, center_cfg
+from models.pointpillars import tiny_model_cfg
 
 from pcdet.models import build_network
 from pcdet.models.description import DataFacts, describe
@@ -124,14 +125,6 @@ def test_centres_outside_of_the_limits_are_no_final_boxes():
     assert len(found["pred_boxes"]) == 2 and found["pred_boxes"][:, 0].max() < limits[3]
 
 
-def test_boxes_at_cells_are_those_of_the_predictions():
-    gt_boxes = center_batch(velocity=True, seed=3)["gt_boxes"]
-    head = _saying(_model(velocity=True).dense_head, gt_boxes)
-    cells = head.assign_targets(gt_boxes)["inds"][0][:, :2]
-    cars = gt_boxes[gt_boxes[..., -1] == 1].view(2, 2, -1)[..., :-1]
-    torch.testing.assert_close(head.boxes_at(0, cells), cars, rtol=1e-4, atol=1e-4)
-
-
 def test_the_detector_leaves_final_boxes_and_counts_recall():
     model, batch = _model().eval(), center_batch()
     with torch.no_grad():
@@ -185,3 +178,26 @@ def test_the_map_must_have_the_heads_stride():
     config = {**center_cfg().DENSE_HEAD.TARGET_ASSIGNER_CONFIG, "FEATURE_MAP_STRIDE": 4}
     with pytest.raises(ValueError, match="FEATURE_MAP_STRIDE must equal"):
         _model(TARGET_ASSIGNER_CONFIG=config).train()(center_batch())
+
+
+NMS = {"NMS_THRESH": 0.1, "NMS_PRE_MAXSIZE": 9, "NMS_POST_MAXSIZE": 9}
+
+
+@pytest.mark.parametrize(("key", "value"), [("SCORE_THRESH", 0.3), ("OUTPUT_RAW_SCORE", True), ("NMS_CONFIG", NMS)])
+def test_what_the_detector_does_not_read_of_its_post_processing_is_refused(key, value):
+    cfg = center_cfg()
+    cfg.POST_PROCESSING[key] = value
+    message = f"MODEL.POST_PROCESSING.{key}: CenterPoint does not read it; .*MODEL.DENSE_HEAD.POST_PROCESSING"
+    with pytest.raises(ConfigError, match=message):
+        build_network(cfg, 3, FACTS)
+
+
+def test_heads_and_detectors_that_do_not_fit_each_other_say_so():
+    cfg = center_cfg()
+    cfg.NAME = "PointPillar"
+    with pytest.raises(ValueError, match="CenterHead writes no batch_cls_preds.*MODEL.NAME: CenterPoint"):
+        build_network(cfg, 3, FACTS).eval()(center_batch())
+    cfg = tiny_model_cfg()
+    cfg.NAME, cfg.POST_PROCESSING = "CenterPoint", center_cfg().POST_PROCESSING
+    with pytest.raises(ValueError, match="CenterPoint needs a head that leaves final_box_dicts.*AnchorHeadSingle"):
+        build_network(cfg, 3, FACTS).eval()(center_batch())

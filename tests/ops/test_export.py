@@ -10,7 +10,8 @@ from pcdet.ops.knn import knn
 from pcdet.ops.pointnet2.pointnet2_batch import pointnet2_utils as points_ops
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils as roiaware
 from pcdet.ops.roipoint_pool3d.roipoint_pool3d_utils import RoIPointPool3d
-from pcdet.ops.voxel import voxelize
+from pcdet.ops.scatter import RowGroups, expand_groups, group_rows, scatter_max, scatter_mean
+from pcdet.ops.voxel import dynamic_voxelize, voxelize
 from pcdet.testing import random_boxes, random_cloud
 
 FOR_TRAINING_ALONE = {"edge_transpose", "edge_moments", "edge_distance"}  # and what is named *_backward
@@ -47,6 +48,13 @@ def described(how):
             return edge_conv(base, query, idx, self.layer.weight, self.layer.bias, **settings)
 
     return EdgeConv().requires_grad_(False).eval()
+
+
+def dynamic_pillars(points):
+    """Every point with the mean and the maximum of its pillar, as an encoder joins them."""
+    found = dynamic_voxelize(points, [0.8, 0.8, 4], [0, -20, -3, 40, 20, 1], batch_size=1, any_height=True)
+    inside, groups = points.index_select(0, found.order), RowGroups(None, found.offsets)
+    return expand_groups(scatter_mean(inside, groups) + scatter_max(inside, groups), groups, inside.shape[0])
 
 
 class Call(nn.Module):
@@ -94,6 +102,8 @@ CASES = {
         lambda n: (noise(2, 4, 20), rows((2, n, 3), 20, torch.int32), noise(2, n, 3)),
     ),
     "voxelize": (lambda x: voxelize(x, [0.8, 0.8, 4], [0, -20, -3, 40, 20, 1], 5, 50), lambda n: (random_cloud(n),)),
+    "dynamic pillars": (dynamic_pillars, lambda n: (torch.nn.functional.pad(random_cloud(n), (1, 0)),)),
+    "scatter": (lambda x, i: scatter_max(x, group_rows(i, 7)), lambda n: (noise(n, 3), rows((n,), 7))),
     "knn": (lambda q, b: knn(q, b, 4), lambda n: (noise(n, 5), noise(30, 5))),
     "knn in frames": (
         lambda q, b, of_q, of_b: knn(q, b, 4, of_q, of_b),

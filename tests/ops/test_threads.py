@@ -13,7 +13,8 @@ from pcdet.ops.knn import knn
 from pcdet.ops.pointnet2.pointnet2_batch import pointnet2_utils as points_ops
 from pcdet.ops.roiaware_pool3d import roiaware_pool3d_utils as roiaware
 from pcdet.ops.roipoint_pool3d.roipoint_pool3d_utils import RoIPointPool3d
-from pcdet.ops.voxel import voxelize
+from pcdet.ops.scatter import expand_groups, group_rows, scatter_max, scatter_mean
+from pcdet.ops.voxel import dynamic_voxelize, voxelize
 from pcdet.testing import random_boxes, random_cloud
 
 
@@ -72,6 +73,19 @@ def edges(op):
     return *out, *torch.autograd.grad(loss, sides)
 
 
+def reduced():
+    features, groups = noise(60000, 64).requires_grad_(), group_rows(rows(60000, below=9000, least=-1), 9000)
+    out = scatter_mean(features, groups) + scatter_max(features, groups)
+    spread = expand_groups(out, groups, 60000)
+    return out, spread, *torch.autograd.grad(out.square().sum() + spread.sum(), features)
+
+
+def dynamic_voxels():
+    frames = torch.nn.functional.pad(random_cloud(600000), (1, 0))
+    frames[300000:, 0] = 1
+    return dynamic_voxelize(frames, [0.1, 0.1, 0.2], [0, -40, -3, 70, 40, 1], batch_size=2)
+
+
 CASES = {
     "knn in features": lambda: knn(noise(2000, 32), noise(4000, 32, seed=1), 16),
     "knn in float64 features": lambda: knn(
@@ -96,6 +110,8 @@ CASES = {
     "roiaware avg": lambda: pooled_rois("avg"),
     "roipoint": lambda: RoIPointPool3d(64)(cloud(60000)[None], noise(1, 60000, 4), random_boxes(200, extent=20)[None]),
     "voxelize": lambda: voxelize(random_cloud(400000), [0.1, 0.1, 0.2], [0, -40, -3, 70, 40, 1], 5, 40000),
+    "dynamic_voxelize": dynamic_voxels,
+    "scatter": reduced,
     "edge_graph": sorted_graph,
     **{
         op: (lambda op=op: edges(op))

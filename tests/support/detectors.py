@@ -11,9 +11,9 @@ from pcdet.models import build_network
 
 
 def network(cfg: Any, facts: Any, seed: int) -> nn.Module:
-    """A detector for three classes with seeded weights and running statistics that are not the initial ones."""
+    """A detector for the classes of ``facts``, with seeded weights and running statistics unlike the initial ones."""
     torch.manual_seed(seed)
-    model = build_network(cfg, num_class=3, dataset=facts)
+    model = build_network(cfg, num_class=len(facts.class_names), dataset=facts)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(std=0.1)

@@ -19,8 +19,10 @@ def facts_of(cfg: EasyDict) -> Any:
     """What the detectors of a file read of its data set, in front of which only a few metres are seen."""
     data = cfg.DATA_CONFIG
     sizes = [step.VOXEL_SIZE for step in data.DATA_PROCESSOR if "VOXEL_SIZE" in step]
-    near = (0.0, -6.4, -3.0, 12.8, 6.4, 1.0)  # a whole number of cells of every detector
-    facts = pp.dataset_facts(near, sizes[0] if sizes else (0.16, 0.16, 4.0), cfg.CLASS_NAMES)
+    low, high = data.POINT_CLOUD_RANGE[2], data.POINT_CLOUD_RANGE[5]
+    near = (0.0, -9.6, low, 19.2, 9.6, high)  # a whole number of cells of every detector
+    features = len(data.POINT_FEATURE_ENCODING.used_feature_list)
+    facts = pp.dataset_facts(near, sizes[0] if sizes else (0.16, 0.16, 4.0), cfg.CLASS_NAMES, features)
     if not sizes:
         facts.voxel_size = facts.grid_size = None
     return facts
@@ -33,9 +35,11 @@ def distiller_of(cfg: EasyDict) -> tuple[Distiller, nn.Module, nn.Module]:
     """
     teacher_cfg = cfg_from_yaml_file(cfg.KD.TEACHER.CFG, EasyDict())
     for part in (cfg, teacher_cfg):
-        if "BACKBONE_3D" in part.MODEL and part.MODEL.NAME == "SECONDNet":
+        if part.MODEL.get("BACKBONE_3D", {}).get("NAME", "").startswith("Voxel"):
             pytest.importorskip("spconv")
-    student, teacher = (build_network(c.MODEL, num_class=3, dataset=facts_of(c)) for c in (cfg, teacher_cfg))
+    student, teacher = (
+        build_network(c.MODEL, num_class=len(c.CLASS_NAMES), dataset=facts_of(c)) for c in (cfg, teacher_cfg)
+    )
     distiller = build_distiller(cfg, student, facts_of(cfg), teacher=teacher)
     taps = [loss.FEATURE for loss in cfg.KD.LOSSES if "FEATURE" in loss]
     assert len(distiller.losses) == len(cfg.KD.LOSSES) + sum(len(tap) - 1 for tap in taps if isinstance(tap, list))

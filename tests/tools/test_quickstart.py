@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shlex
@@ -9,10 +10,13 @@ import pytest
 from easydict import EasyDict
 
 from pcdet.config import cfg_from_yaml_file
+from pcdet.datasets.simulated import write_kitti, write_nuscenes
 from pcdet.experiments.quickstart import trainings as planned
+from pcdet.experiments.quickstart.data_sets import DATA_SETS
 from pcdet.experiments.quickstart.meaning import what_it_means
 
-DETECTORS = ["pointpillar", "second", "pointrcnn"]
+# Of each data set, by its name.
+DETECTORS = [(name, detector) for name, simulated in DATA_SETS.items() for detector in simulated.detectors]
 
 
 @pytest.fixture
@@ -23,19 +27,26 @@ def quickstart(tool):
 @pytest.fixture
 def trainings(quickstart):
     """The quickstart's own, of a detector with a number of seeds."""
-    setting = planned.Setting(quickstart.TOOLS, quickstart.DATA, quickstart.OUTPUT, quickstart.SCENES)
-    return lambda detector, seeds: planned.trainings(setting, detector, seeds)
+    return lambda detector, seeds: planned.trainings(quickstart.setting_of("kitti"), detector, seeds)
 
 
-def rows_of(tools, detector):
+def rows_of(tools, data, detector):
     """Row -> its configuration, the teacher's among them."""
-    rows = ["teacher", *planned.ROWS[detector]]
-    return {row: cfg_from_yaml_file(tools / planned.model_file(detector, row), EasyDict()) for row in rows}
+    simulated = DATA_SETS[data]
+    rows = ["teacher", *simulated.detectors[detector]]
+    return {row: cfg_from_yaml_file(tools / planned.model_file(simulated, detector, row), EasyDict()) for row in rows}
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_every_distilled_row_has_a_control_of_as_many_epochs_and_the_plain_student_one_of_more(tools, detector):
-    cfgs = rows_of(tools, detector)
+def test_the_data_sets_of_a_quickstart_share_no_folder(quickstart):
+    settings = [quickstart.setting_of(name) for name in DATA_SETS]
+    folders = [(setting.output / detector, setting.data) for setting in settings for detector in ("a", "b")]
+    assert len({output for output, _ in folders}) == len(folders)
+    assert len({data for _, data in folders}) == len(settings)
+
+
+@pytest.mark.parametrize(("data", "detector"), DETECTORS)
+def test_every_distilled_row_has_a_control_of_as_many_epochs_and_the_plain_student_one_of_more(tools, data, detector):
+    cfgs = rows_of(tools, data, detector)
     assert list(cfgs)[:5] == ["teacher", "student", "student+longer", "student+slices", "student+pointdistiller"]
     epochs = {row: cfg.OPTIMIZATION.NUM_EPOCHS for row, cfg in cfgs.items()}
     longer = epochs.pop("student+longer")
@@ -44,16 +55,16 @@ def test_every_distilled_row_has_a_control_of_as_many_epochs_and_the_plain_stude
     assert {row for row, cfg in cfgs.items() if "KD" not in cfg} == {"teacher", "student", "student+longer"}
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_the_students_differ_in_their_training_alone(tools, detector):
-    cfgs = rows_of(tools, detector)
+@pytest.mark.parametrize(("data", "detector"), DETECTORS)
+def test_the_students_differ_in_their_training_alone(tools, data, detector):
+    cfgs = rows_of(tools, data, detector)
     del cfgs["teacher"]
     assert len({json.dumps([cfg.MODEL, cfg.DATA_CONFIG]) for cfg in cfgs.values()}) == 1
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_slices_alone_have_no_loss_to_run_a_teacher_for(tools, detector):
-    kd = rows_of(tools, detector)["student+slices"].KD
+@pytest.mark.parametrize(("data", "detector"), DETECTORS)
+def test_slices_alone_have_no_loss_to_run_a_teacher_for(tools, data, detector):
+    kd = rows_of(tools, data, detector)["student+slices"].KD
     assert kd.INIT.NAME == "slice" and kd.LOSSES == []
 
 
@@ -129,9 +140,9 @@ def test_several_seeds_are_not_called_one():
 def test_the_next_steps_can_be_typed_in_a_checkout_whose_path_has_a_blank(quickstart, monkeypatch):
     root = Path("/home/me/my code/pcdet")
     monkeypatch.setattr(quickstart, "TOOLS", root / "tools")
-    monkeypatch.setattr(quickstart, "DATA", Path("/data sets/quickstart"))
+    setting = dataclasses.replace(quickstart.setting_of("kitti"), data=Path("/data sets/quickstart"))
     models = [("student", "cfgs/x.yaml", Path("/out put/ckpt/checkpoint_epoch_5.pth"))]
-    lines = quickstart.next_steps("second", 1, models)
+    lines = quickstart.next_steps(setting, "second", 1, models)
     start = next(i for i, line in enumerate(lines) if "test.py" in line)
     words = shlex.split("".join(line.rstrip("\\") for line in lines[start : start + 3]))
     options = dict(zip(words[5::2], words[6::2], strict=False))
@@ -139,7 +150,34 @@ def test_the_next_steps_can_be_typed_in_a_checkout_whose_path_has_a_blank(quicks
     assert (root / "tools" / words[-1]).resolve() == Path("/data sets/quickstart")
     assert any("DETECTOR=second SEEDS=3" in line for line in lines)
     assert any("another detector" in line and "DETECTOR=pointpillar" in line for line in lines)
-    assert not any("SEEDS=3" in line for line in quickstart.next_steps("second", 3, models))
+    assert not any("SEEDS=3" in line for line in quickstart.next_steps(setting, "second", 3, models))
+
+
+def test_the_next_steps_on_nuscenes_scenes_stay_on_them(quickstart):
+    models = [("student", "cfgs/x.yaml", Path("/out/ckpt/checkpoint_epoch_5.pth"))]
+    lines = quickstart.next_steps(quickstart.setting_of("nuscenes"), "centerpoint_pillar", 1, models)
+    assert any("make quickstart DETECTOR=centerpoint_pillar DATA=nuscenes SEEDS=3" in line for line in lines)
+
+
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_boxes_are_drawn_into_a_scene_of_the_split_for_testing(quickstart, tmp_path, data):
+    if data == "kitti":
+        root = write_kitti(tmp_path, frames=3, val_frames=1, workers=1, progress=False)
+        expected = root / "training" / "velodyne" / f"{(root / 'ImageSets/val.txt').read_text().strip()}.bin"
+    else:
+        small = dict(train_scenes=1, val_scenes=1, key_frames=2, sweeps=1, azimuths=20, progress=False)
+        root = write_nuscenes(tmp_path, **small, workers=1)
+        [expected] = (root / "v1.0-mini/samples/LIDAR_TOP").glob("scene-0103*1600010300000000.pcd.bin")
+    cloud, name = quickstart.unseen_cloud(root)
+    assert cloud == expected
+    assert name == expected.name.split(".")[0]
+
+
+def test_an_unknown_detector_is_named_with_those_of_the_data_set(quickstart, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "--data", "nuscenes", "--detector", "second"])
+    with pytest.raises(SystemExit):
+        quickstart.main()
+    assert "--detector must be one of centerpoint_pillar with --data nuscenes, got second" in capsys.readouterr().err
 
 
 def test_a_second_quickstart_is_told_of_the_first(quickstart, tmp_path, monkeypatch):

@@ -75,9 +75,9 @@ if __name__ == "__main__":
 """
 
 INFOS = """
-from pcdet.datasets.kitti.kitti_infos import _mapper
+from pcdet.datasets.workers import worker_pool
 if __name__ == "__main__":
-    with _mapper(2) as run:
+    with worker_pool(2) as run:
         list(run(announce, list(range(16)), "frames"))
 """
 

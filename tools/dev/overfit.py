@@ -30,7 +30,7 @@ from pcdet.utils import safe_pickle
 TOOLS, OUTPUT = REPO_ROOT / "tools", REPO_ROOT / "output/overfit"
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
 # epochs and batch size that are enough within a quarter of an hour of one core
-TRAINING = {"pointpillar": (200, 4), "second": (120, 4), "pointrcnn": (560, 2)}
+TRAINING = {"pointpillar": (200, 4), "second": (120, 4), "pointrcnn": (560, 2), "centerpoint_pillar": (100, 4)}
 AUGMENTORS = "gt_sampling,random_world_flip,random_world_rotation,random_world_scaling"
 ONE_THREAD = dict(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 

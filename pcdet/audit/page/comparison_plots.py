@@ -7,7 +7,6 @@ import statistics
 from pcdet.audit.page.blocks import Plot
 from pcdet.audit.page.comparison_rows import Compared, interval_of
 from pcdet.audit.page.figures import errors_of, figure, label, marker
-from pcdet.experiments.quickstart.comparison import METRICS
 
 COSTS = {  # what stands on the axis -> a row's number
     "parameters": lambda row: row["params"],
@@ -24,28 +23,28 @@ def comparison_cost_plot(compared: Compared) -> Plot:
     styles = compared.styles()
     for cost, number in COSTS.items():
         known = [name for name, row in compared.rows.items() if number(row)]
-        for metric in METRICS if known else ():
+        for score in compared.metrics.scores if known else ():
             traces = [
                 {
                     "type": "scatter", "mode": "markers", "name": label(name), "marker": marker(styles[name], 10),
-                    "x": [number(compared.rows[name])], "y": [statistics.mean(compared.scores(name, metric))],
-                    "error_y": errors_of([compared.scores(name, metric)]), "text": [label(name)],
+                    "x": [number(compared.rows[name])], "y": [statistics.mean(compared.scores(name, score))],
+                    "error_y": errors_of([compared.scores(name, score)]), "text": [label(name)],
                     "hovertemplate": "%{text}<br>%{x:.4s}: %{y:.1f}<extra></extra>",
                 }
                 for name in known
             ]  # fmt: skip
             axis = {"title": cost, "rangemode": "tozero"}
-            plot.add([cost, metric.upper()], figure(traces, axis, {"title": f"{metric.upper()} mAP, moderate (%)"}))
+            plot.add([cost, score.shown], figure(traces, axis, {"title": score.axis}))
     return plot
 
 
 def comparison_gain_plot(compared: Compared) -> Plot:
     """A forest plot of the comparison's paired gains."""
-    note = "Points of moderate mAP, seed by seed, with the 95 % interval over seeds; hollow: not shown."
+    note = f"Points of {compared.metrics.noun}, seed by seed, with the 95 % interval over seeds; hollow: not shown."
     plot = Plot("comparison-forest", "Paired gains over every control: the comparison", note, ["metric"])
     styles = compared.styles()
-    for metric in METRICS:
-        gains = [(name, control, gain) for name, control, m, gain in compared.gains() if m == metric]
+    for score in compared.metrics.scores:
+        gains = [(name, control, gain) for name, control, own, gain in compared.gains() if own == score]
         names = [f"{name} over {control}" for name, control, _ in gains]
         traces = []
         for place, ((_, control, gain), name) in enumerate(zip(gains, names, strict=True)):
@@ -77,9 +76,9 @@ def comparison_gain_plot(compared: Compared) -> Plot:
             axis = {"tickvals": list(range(len(names))), "ticktext": [label(n) for n in names], "zeroline": False}
             axis["range"] = [len(names) - 0.4, -0.6]
             title = {
-                "title": f"gain in {metric.upper()} mAP, moderate (points)",
+                "title": f"gain in {score.said} (points)",
                 "zerolinewidth": 2,
                 "rangemode": "tozero",
             }
-            plot.add([metric.upper()], figure(traces, title, axis, height=120 + 24 * len(names)))
+            plot.add([score.shown], figure(traces, title, axis, height=120 + 24 * len(names)))
     return plot

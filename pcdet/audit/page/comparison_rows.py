@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcdet.audit.report import Audit
+from pcdet.datasets.kitti.metrics import KITTI_METRICS
+from pcdet.datasets.metrics import EvaluationMetrics, Metric
 from pcdet.experiments.plans.statistics import Gain, paired_gain
-from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
 from pcdet.utils.palette import ALSO_CALLED, FIXED, Style, styles_of
 from pcdet.utils.tables import Table, human_count, mean_and_spread
 
-NEEDED = (*METRICS, "per_class", "params", "macs", "ms_per_frame", "train_cpu_s")
+NEEDED = ("per_class", "params", "macs", "ms_per_frame", "train_cpu_s")  # beside its scores
 
 
 class Compared:
     """The rows of a comparison. The first one is the teacher, as in ``compare.py``.
 
     Args:
-        content: of the JSON file: ``{"rows": {name: row}, ...}``.
+        content: of the JSON file: ``{"rows": {name: row}, "metrics": ..., ...}``; without metrics they are KITTI's.
         audit: its roles say which rows are controls. Without one that has these rows, those are rows with the names of
             controls, or, where there are none, the second row.
 
@@ -30,8 +31,11 @@ class Compared:
         self.rows: Mapping[str, Mapping] = content.get("rows", {})
         if not self.rows:
             raise ValueError("comparison: needs rows, one a model, as compare.py --json writes them; got none")
+        told = content.get("metrics")
+        self.metrics = EvaluationMetrics.from_json(told) if told else KITTI_METRICS
         for name, row in self.rows.items():
-            if missing := [key for key in NEEDED if key not in row]:
+            needed = [*(score.name for score in self.metrics.scores), *NEEDED]
+            if missing := [key for key in needed if key not in row]:
                 raise ValueError(
                     f"comparison: row {name!r} lacks {', '.join(missing)}; write it with compare.py --json"
                 )
@@ -43,24 +47,25 @@ class Compared:
             self.controls = [name for name in others if ALSO_CALLED.get(name, name) in FIXED] or others[:1]
         self.students = [name for name in others if name not in self.controls]
 
-    def scores(self, name: str, metric: str = "3d", difficulty: str = "moderate") -> Sequence[float]:
-        """MAP of a row, one number a seed."""
-        return self.rows[name][metric][difficulty]
+    def scores(self, name: str, score: Metric | None = None) -> Sequence[float]:
+        """A score of a row, one number a seed; by default the main one."""
+        score = score or self.metrics.main
+        return self.rows[name][score.name][score.main_level]
 
-    def mean(self, name: str, metric: str = "3d") -> float:
-        """Mean moderate mAP of a row over its seeds."""
-        return sum(self.scores(name, metric)) / len(self.scores(name, metric))
+    def mean(self, name: str) -> float:
+        """Mean of a row's main score over its seeds."""
+        return sum(self.scores(name)) / len(self.scores(name))
 
-    def gains(self) -> list[tuple[str, str, str, Gain]]:
-        """(row, control, metric, gain) of every row over each control that has as many seeds."""
+    def gains(self) -> list[tuple[str, str, Metric, Gain]]:
+        """(row, control, score, gain) of every row over each control that has as many seeds."""
         first, *_ = [*self.controls, None]
         return [
-            (name, control, metric, paired_gain(self.scores(name, metric), self.scores(control, metric)))
+            (name, control, score, paired_gain(self.scores(name, score), self.scores(control, score)))
             for name in self.rows
             if name not in (self.teacher, first)
-            for metric in METRICS
+            for score in self.metrics.scores
             for control in self.controls
-            if control != name and len(self.scores(name, metric)) == len(self.scores(control, metric))
+            if control != name and len(self.scores(name, score)) == len(self.scores(control, score))
         ]
 
     def styles(self) -> dict[str, Style]:
@@ -86,33 +91,37 @@ def comparison_tables(compared: Compared) -> list[Table]:
 
 
 def _summary(compared: Compared) -> Table:
-    header = ["model", *(f"{m.upper()} {d}" for m in METRICS for d in DIFFICULTIES), "params", "MACs"]
+    columns = [(score, level) for score in compared.metrics.scores for level in score.levels]
+    header = ["model", *(score.title(level, score.shown) for score, level in columns), "params", "MACs"]
     header += ["ms a frame", "train CPU s"]
     lines = []
     for name, row in compared.rows.items():
-        scores = [mean_and_spread(row[m][d]) for m in METRICS for d in DIFFICULTIES]
+        scores = [mean_and_spread(row[score.name][level]) for score, level in columns]
         macs = human_count(row["macs"] + row.get("sparse_macs", 0))
         seconds = "-" if row["train_cpu_s"] is None else f"{row['train_cpu_s']:.0f}"
         lines.append([name, *scores, human_count(row["params"]), macs, f"{row['ms_per_frame']:.1f}", seconds])
-    return Table("Models beside each other: mAP (R40, %), size and speed", header, lines)
+    return Table(f"Models beside each other: {compared.metrics.summary.heading}; size and speed", header, lines)
 
 
 def _by_class(compared: Compared) -> Table:
     classes = list(next(iter(compared.rows.values()))["per_class"])
-    header = ["model", *(f"{c} {m.upper()}" for c in classes for m in METRICS)]
+    table = compared.metrics.by_class
+    header = ["model", *(table.column_of_class(c, m.shown) for c in classes for m in table.metrics)]
     lines = [
-        [name, *(mean_and_spread(row["per_class"][c][m]["moderate"]) for c in classes for m in METRICS)]
+        [name, *(mean_and_spread(row["per_class"][c][m.name][m.main_level]) for c in classes for m in table.metrics)]
         for name, row in compared.rows.items()
     ]
-    return Table("AP by class (R40, %), moderate", header, lines)
+    return Table(table.heading, header, lines)
 
 
 def _gains(compared: Compared) -> list[Table]:
     lines = []
-    for name, control, metric, gain in compared.gains():
+    for name, control, score, gain in compared.gains():
         cost = compared.cost(name, control)
         cells = [f"{gain.mean:+.1f}", interval_of(gain), "yes" if gain.shown else "not shown"]
-        lines.append([name, control, metric.upper(), str(gain.seeds), *cells, "-" if cost is None else f"{cost:.2f}"])
+        lines.append([name, control, score.shown, str(gain.seeds), *cells, "-" if cost is None else f"{cost:.2f}"])
     header = ["model", "over", "metric", "seeds", "gain", "95 % interval over seeds", "shown", "cost"]
-    note = "Gains are points of moderate mAP, seed by seed. Cost: CPU seconds of training over the control's."
+    note = (
+        f"Gains are points of {compared.metrics.noun}, seed by seed. Cost: CPU seconds of training over the control's."
+    )
     return [Table("Gains of models over their controls", header, lines, 3, note)] if lines else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pcdet.audit.page.comparison_rows import Compared
-from pcdet.experiments.quickstart.comparison import DIFFICULTIES, OVERLAPS, POINTS
-from pcdet.experiments.quickstart.comparison_tables import SHOWN, STAGES
+from pcdet.datasets.metrics import MetricTable
+from pcdet.experiments.quickstart.comparison_tables import STAGES
 from pcdet.utils.tables import Table, mean_and_spread
 
 NOT_THERE = "-"
@@ -14,20 +14,19 @@ NOT_THERE = "-"
 
 def measured_tables(compared: Compared) -> list[Table]:
     """The tables; none of what an older file does not have."""
-    found = [_maps(compared, overlaps, points) for overlaps in OVERLAPS for points in POINTS]
+    found = [_further(compared, table) for table in compared.metrics.tables]
     found += [_recall(compared), _stages(compared)]
     return [table for table in found if table.rows]
 
 
-def _maps(compared: Compared, overlaps: str, points: str) -> Table:
+def _further(compared: Compared, table: MetricTable) -> Table:
+    columns = [(metric, level) for metric in table.metrics for level in metric.levels]
     lines = []
     for name, row in compared.rows.items():
-        values = row.get("mean_ap", {}).get(overlaps, {}).get(points)
-        if values:
-            cells = [values[metric][difficulty] for metric in SHOWN for difficulty in DIFFICULTIES]
-            lines.append([name, *(mean_and_spread(cell) if cell else NOT_THERE for cell in cells)])
-    header = ["model", *(f"{metric.upper()} {difficulty}" for metric in SHOWN for difficulty in DIFFICULTIES)]
-    return Table(f"mAP ({points}, %), {overlaps} overlaps", header, lines)
+        if values := row.get("tables", {}).get(table.title):
+            cells = [(metric.digits, values[metric.name][level]) for metric, level in columns]
+            lines.append([name, *(mean_and_spread(cell, digits) if cell else NOT_THERE for digits, cell in cells)])
+    return Table(table.heading, ["model", *(metric.title(level, metric.shown) for metric, level in columns)], lines)
 
 
 def _recall(compared: Compared) -> Table:

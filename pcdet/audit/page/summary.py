@@ -70,7 +70,7 @@ def _beside_comparison(compared: Compared) -> list[str]:
         sizes.append((row["ms_per_frame"], teacher["ms_per_frame"], "milliseconds a frame"))
         of_its = [f"{own / other:.2f} times its {what}" for own, other, what in sizes if other]
         share = f"{compared.mean(name):.1f} of {compared.teacher}'s {compared.mean(compared.teacher):.1f} points"
-        found.append(f"{name} has {share} of 3D mAP (moderate){''.join(f', {size}' for size in of_its)}.")
+        found.append(f"{name} has {share} of {compared.metrics.main.said}{''.join(f', {size}' for size in of_its)}.")
     return found
 
 
@@ -110,12 +110,12 @@ def result_claims(reported: Reported) -> list[str]:
 
 
 def comparison_claims(compared: Compared) -> list[str]:
-    """A sentence for each row, control and metric: gain, interval, control and cost, or that none is shown."""
+    """A sentence for each row and control, by the main score: gain, interval and cost, or that none is shown."""
     found = []
-    for name, control, metric, gain in compared.gains():
-        if metric != "3d" or name in compared.controls:
+    for name, control, score, gain in compared.gains():
+        if score != compared.metrics.main or name in compared.controls:
             continue
-        points = f"{abs(gain.mean):.1f} points of {metric.upper()} mAP"
+        points = f"{abs(gain.mean):.1f} points of {score.noun}"
         if gain.shown:
             said = f"Over {control}, {name} {'gains' if gain.mean > 0 else 'loses'} {points}"
         else:

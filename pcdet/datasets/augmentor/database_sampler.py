@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +13,10 @@ import numpy as np
 
 from pcdet.datasets.augmentor.database_checks import ADVICE, BOX_COLUMNS, check_database
 from pcdet.datasets.errors import DataError
+from pcdet.datasets.packed import PackedTexts
 from pcdet.datasets.pickles import read_pickle
 from pcdet.registry import AUGMENTORS, ConfigError, nearest_name
-from pcdet.utils.box_utils import enlarge_box3d, points_in_boxes_mask
+from pcdet.utils.box_utils import enlarge_box3d, points_in_any_box
 
 FILTERS = ("filter_by_difficulty", "filter_by_min_points")
 
@@ -29,13 +30,13 @@ class ObjectTable:
             one that is not known (NaN) is 0.
         num_points: (n,) points in each.
         difficulty: (n,) 0, 1, 2 or -1.
-        paths: n file names, relative to the data set's folder.
+        paths: n file names, relative to the data set's folder; packed, since nuScenes has hundreds of thousands.
     """
 
     boxes: np.ndarray
     num_points: np.ndarray
     difficulty: np.ndarray
-    paths: list[str]
+    paths: Sequence[str]
 
     @classmethod
     def from_infos(cls, infos: list[dict]) -> ObjectTable:
@@ -47,7 +48,7 @@ class ObjectTable:
             boxes,
             np.array([info["num_points_in_gt"] for info in infos], dtype=np.int64),
             np.array([info.get("difficulty", 0) for info in infos], dtype=np.int64),
-            [str(info["path"]) for info in infos],
+            PackedTexts(str(info["path"]) for info in infos),
         )
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class ObjectTable:
 
     def keep(self, mask: np.ndarray) -> ObjectTable:
         """The objects where the mask (n,) holds."""
-        paths = [path for path, kept in zip(self.paths, mask, strict=True) if kept]
+        paths = PackedTexts(path for path, kept in zip(self.paths, mask, strict=True) if kept)
         return ObjectTable(self.boxes[mask], self.num_points[mask], self.difficulty[mask], paths)
 
 
@@ -89,6 +90,8 @@ class DataBaseSampler:
         limit_whole_scene: n counts the scene's own objects of the class too.
         database_with_fakelidar: must be False: boxes of that old form are not read.
         use_shared_memory: OpenPCDet's key; ignored, because no process holds the database's points.
+        db_data_path: OpenPCDet's key for points of all objects in one file; ignored, the objects' own files are read.
+        backup_db_info: OpenPCDet's key, what to read where shared memory is short; ignored.
         root_path: the data set's folder.
         class_names: classes that are trained; groups of others are left out.
         logger: for what was read and what is missing.
@@ -122,6 +125,8 @@ class DataBaseSampler:
         limit_whole_scene: bool = False,
         database_with_fakelidar: bool = False,
         use_shared_memory: bool = False,
+        db_data_path: list[str] | None = None,
+        backup_db_info: dict | None = None,
         logger: logging.Logger | None = None,
     ):
         if database_with_fakelidar:
@@ -147,7 +152,8 @@ class DataBaseSampler:
             if not path.is_file():
                 raise DataError(
                     f"{path} does not exist, but gt_sampling needs it; make it as the info files (in KITTI's layout "
-                    "with `python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG`), or put gt_sampling "
+                    "with `python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG`, of nuScenes with "
+                    "`python -m pcdet.datasets.nuscenes.nuscenes_dataset --cfg_file CFG`), or put gt_sampling "
                     "into DATA_AUGMENTOR.DISABLE_AUG_LIST"
                 )
             database = read_pickle(path)
@@ -199,9 +205,9 @@ class DataBaseSampler:
             cloud[:, 2] -= drop
         boxes[:, 2] -= drops
         enlarged = enlarge_box3d(boxes[:, :7], self.remove_extra_width)
-        covered = points_in_boxes_mask(sample["points"], enlarged).any(axis=0)
-        width = sample["points"].shape[1]
-        sample["points"] = np.concatenate([*(c[:, :width] for c in clouds), sample["points"][~covered]], axis=0)
+        covered = points_in_any_box(sample["points"], enlarged)
+        width, rest = sample["points"].shape[1], sample["points"].compress(~covered, axis=0)
+        sample["points"] = np.concatenate([*(c[:, :width] for c in clouds), rest], axis=0)
         sample["gt_boxes"] = np.concatenate([sample["gt_boxes"], boxes.astype(sample["gt_boxes"].dtype)], axis=0)
         sample["gt_names"] = np.concatenate([sample["gt_names"], np.array([name for name, _ in picks])], axis=0)
         return sample

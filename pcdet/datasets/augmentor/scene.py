@@ -34,14 +34,25 @@ def transform_scene(sample: dict, matrix: np.ndarray) -> dict:
         sample: with ``points`` and ``gt_boxes``.
         matrix: (4, 4); its linear part is a scaling times a rotation or reflection that keeps z upright.
     """
-    linear, shift = matrix[:3, :3], matrix[:3, 3]
-    points = sample["points"].copy()
-    points[:, :3] = points[:, :3] @ linear.T + shift
-    sample["points"] = points
+    sample["points"] = transform_points(sample["points"], matrix)
     sample["gt_boxes"] = transform_boxes(sample["gt_boxes"], matrix)
     before = sample.get("lidar_aug_matrix", np.eye(4, dtype=np.float32))
     sample["lidar_aug_matrix"] = (matrix @ before.astype(np.float64)).astype(np.float32)
     return sample
+
+
+def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (N, 3 + C) after a move by a matrix (4, 4), in their own dtype; their features stay as they are.
+
+    One product with a matrix as wide as the points: on views of three columns, numpy takes six times as long.
+    """
+    wide = np.eye(points.shape[1], dtype=points.dtype)
+    wide[:3, :3] = matrix[:3, :3].T
+    moved = points @ wide
+    for column, step in enumerate(matrix[:3, 3].astype(points.dtype)):
+        if step:
+            moved[:, column] += step
+    return moved
 
 
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -7,24 +7,19 @@ parallel. A run that was stopped goes on where it was.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from pcdet.datasets.errors import BadFrameError, DataError
 from pcdet.datasets.kitti.frame_files import FrameFiles, build_frame
 from pcdet.datasets.kitti.kitti_utils import DEFAULT_IMAGE, image_shape_of_calibration
-from pcdet.datasets.kitti.progress_log import ProgressLog
 from pcdet.datasets.kitti.split_files import read_split
+from pcdet.datasets.progress_log import ProgressLog
+from pcdet.datasets.workers import worker_pool
 from pcdet.utils import safe_pickle
 from pcdet.utils.calibration_kitti import Calibration
-from pcdet.utils.parent_death import die_with_parent
 from pcdet.utils.places import IMAGE_SETS
 
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
@@ -62,7 +57,7 @@ def create_kitti_infos(
     features = dataset_cfg.get("POINT_FEATURE_ENCODING", {}).get("src_feature_list", ["x", "y", "z", "intensity"])
     skip_bad = bool(dataset_cfg.get("SKIP_BAD_FRAMES", False))
     splits = find_frames(root, len(features), logger)
-    with _mapper(workers) as run:
+    with worker_pool(workers) as run:
         check_frames([f for frames in splits.values() for f in frames], skip_bad, run, logger)
         save.mkdir(parents=True, exist_ok=True)
         (save / DATABASE).mkdir(exist_ok=True)
@@ -223,26 +218,6 @@ def _valid_records(
             sizes.get(Path(entry["path"]).name) == entry["num_points_in_gt"] * row for entry in record["objects"]
         ):
             yield files, record
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    """A function ``run(function, items, title)`` that yields the results in order, behind a progress bar."""
-
-    def bar(results: Iterable, items: list, title: str) -> Iterator:
-        return iter(tqdm(results, total=len(items), desc=title, unit="frame", dynamic_ncols=True, disable=not items))
-
-    if workers < 2:
-        yield lambda function, items, title: bar(map(function, items), items, title)
-        return
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
-        try:
-            yield lambda function, items, title: bar(pool.map(function, items, chunksize=4), items, title)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _write(built: dict[str, tuple[list, list]], save: Path, logger: logging.Logger) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from pcdet.datasets.nuscenes.config import NuScenesConfig
 from pcdet.datasets.nuscenes.info_checks import check_infos
 from pcdet.datasets.nuscenes.info_store import InfoStore
 from pcdet.datasets.nuscenes.layout import release_folder
+from pcdet.datasets.nuscenes.metrics import NUSCENES_METRICS
 from pcdet.datasets.nuscenes.resampling import balanced_frames
 from pcdet.datasets.nuscenes.sweeps import choose_sweeps, load_sweeps
 from pcdet.datasets.pickles import read_pickle
@@ -46,6 +47,7 @@ class NuScenesDataset(DatasetTemplate):
 
     SCHEMA = NuScenesConfig
     LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {"motion": MOTION}
+    METRICS = NUSCENES_METRICS
 
     def __init__(
         self,
@@ -228,3 +230,9 @@ def _motion(boxes: np.ndarray) -> list[str]:
         return ["unknown"] * len(boxes)
     speeds = np.hypot(boxes[:, 7], boxes[:, 8])
     return ["unknown" if np.isnan(speed) else MOTION[int(speed > MOVING)] for speed in speeds]
+
+
+if __name__ == "__main__":
+    from pcdet.cli.create_nuscenes_infos import main
+
+    raise SystemExit(main())

@@ -11,6 +11,7 @@ from pcdet.datasets.errors import DataError
 from pcdet.datasets.point_files import read_points
 
 FILE_COLUMNS = 5  # x, y, z, intensity, ring
+COLUMNS = 5  # x, y, z, intensity, time lag
 EGO_REACH = 1.0  # metres around the sensor in x and y: what a sweep sees there is the car itself
 
 
@@ -40,18 +41,30 @@ def load_sweeps(root: Path, key_frame: str, sweeps: Sequence[dict]) -> np.ndarra
         BadFrameError: a file is damaged.
     """
     clouds = [_read(root / key_frame), *(_without_ego(_read(root / sweep["lidar_path"])) for sweep in sweeps)]
-    points = np.empty((sum(map(len, clouds)), 5), dtype=np.float32)
+    points = np.empty((sum(map(len, clouds)), COLUMNS), dtype=np.float32)
     begin = 0
     for cloud, sweep in zip(clouds, [None, *sweeps], strict=True):
         rows = points[begin : begin + len(cloud)]
         begin += len(cloud)
-        rows[:, :4] = cloud[:, :4]
+        _move_into(rows, cloud, None if sweep is None else sweep["transform_matrix"])
         rows[:, 4] = 0.0 if sweep is None else sweep["time_lag"]
-        matrix = None if sweep is None else sweep["transform_matrix"]
-        if matrix is not None:
-            linear, shift = matrix[:3, :3].astype(np.float32), matrix[:3, 3].astype(np.float32)
-            rows[:, :3] = cloud[:, :3] @ linear.T + shift
     return points
+
+
+def _move_into(rows: np.ndarray, cloud: np.ndarray, matrix: np.ndarray | None) -> None:
+    """Writes a cloud, moved by a matrix (4, 4) or not, into rows of the result.
+
+    One product straight into its place: with views of three columns and copies, it takes four times as long.
+    """
+    if matrix is None:
+        rows[:] = cloud
+        return
+    wide = np.zeros((FILE_COLUMNS, COLUMNS), dtype=np.float32)
+    wide[:3, :3] = matrix[:3, :3].T
+    wide[3, 3] = 1.0  # the intensity; the ring goes
+    np.matmul(cloud, wide, out=rows)
+    for column, step in enumerate(matrix[:3, 3].astype(np.float32)):
+        rows[:, column] += step
 
 
 def _read(path: Path) -> np.ndarray:
@@ -65,4 +78,4 @@ def _read(path: Path) -> np.ndarray:
 
 def _without_ego(cloud: np.ndarray) -> np.ndarray:
     is_ego = (np.abs(cloud[:, 0]) < EGO_REACH) & (np.abs(cloud[:, 1]) < EGO_REACH)
-    return cloud[~is_ego]
+    return cloud.compress(~is_ego, axis=0)

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from easydict import EasyDict
+
+from pcdet.config import cfg_from_yaml_file
 from pcdet.experiments.running.freshness import RECORD, claim
 from pcdet.registry import ConfigError
 
-DATASET_CFG = Path("cfgs/dataset_configs/simulated_kitti_dataset.yaml")
-LAST_FILE = "kitti_dbinfos_train.pkl"
+DATASET_CFGS = Path("cfgs/dataset_configs")
 HALF_CLAIMED = Path(RECORD).with_suffix(".partial").name  # what a kill leaves of the first file there
 
 
@@ -20,7 +23,8 @@ def prepare_scenes(data: Path, scenes: Mapping, tools: Path, say: Callable[[str]
 
     Args:
         data: the folder.
-        scenes: flags of ``python -m pcdet.datasets.simulated`` and their values, without the dashes.
+        scenes: flags of ``python -m pcdet.datasets.simulated`` and their values, without the dashes; with ``format``
+            nuscenes they need the ``release``.
         tools: folder of ``cfgs``.
         say: gets a line where other scenes were in the way.
 
@@ -29,20 +33,43 @@ def prepare_scenes(data: Path, scenes: Mapping, tools: Path, say: Callable[[str]
         subprocess.CalledProcessError: one of the two commands failed.
     """
     # This takes seconds to import, and the reader has seen a line first.
+    from pcdet.datasets.simulated.nuscenes.writer import VERSION as NUSCENES_VERSION
     from pcdet.datasets.simulated.output import SETTINGS_FILE
     from pcdet.datasets.simulated.writer import VERSION
 
+    is_nuscenes = scenes.get("format") == "nuscenes"
     found = {path.name for path in data.iterdir()} - {HALF_CLAIMED} if data.is_dir() else set()
     if found and not found & {RECORD, SETTINGS_FILE}:
         raise ConfigError(
             f"{data} holds no simulated scenes, and scenes would be made in its place: name another folder for them, "
             "or, to use the data that lies there, a plan without DATA.SIMULATED"
         )
-    if reason := claim(data, {**scenes, "version": VERSION}):
+    if reason := claim(data, {**scenes, "version": NUSCENES_VERSION if is_nuscenes else VERSION}):
         say(f"  the scenes are made anew: {reason}")
     flags = [part for key, value in scenes.items() for part in (f"--{key}", str(value))]
     run, root = [sys.executable, "-m"], tools.parent
     subprocess.run([*run, "pcdet.datasets.simulated", "--out", str(data), *flags], cwd=root, check=True)
-    if not (data / LAST_FILE).is_file():
-        prepare = [*run, "pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", str(tools / DATASET_CFG)]
-        subprocess.run([*prepare, "--data_path", str(data)], cwd=root, check=True)
+    infos = _nuscenes_infos(data, tools, scenes["release"]) if is_nuscenes else _kitti_infos(data, tools)
+    if not infos.last.is_file():
+        subprocess.run([*run, *infos.command], cwd=root, check=True)
+
+
+class _Infos(NamedTuple):
+    """How info files are made: the command after ``python -m``, and the file that it writes last."""
+
+    command: list[str]
+    last: Path
+
+
+def _kitti_infos(data: Path, tools: Path) -> _Infos:
+    cfg = tools / DATASET_CFGS / "simulated_kitti_dataset.yaml"
+    command = ["pcdet.datasets.kitti.kitti_dataset", "create_kitti_infos", str(cfg), "--data_path", str(data)]
+    return _Infos(command, data / "kitti_dbinfos_train.pkl")
+
+
+def _nuscenes_infos(data: Path, tools: Path, release: str) -> _Infos:
+    cfg = tools / DATASET_CFGS / "simulated_nuscenes_dataset.yaml"
+    command = ["pcdet.datasets.nuscenes.nuscenes_dataset", "--func", "create_nuscenes_infos", "--cfg_file", str(cfg)]
+    command += ["--data_path", str(data), "--version", release, "--no_database"]
+    last = cfg_from_yaml_file(cfg, EasyDict()).INFO_PATH.test[0]
+    return _Infos(command, data / release / last)

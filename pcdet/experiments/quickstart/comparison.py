@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-METRICS = ("3d", "bev")
-DIFFICULTIES = ("easy", "moderate", "hard")
+from pcdet.datasets.kitti.metrics import DIFFICULTIES, KITTI_METRICS
+from pcdet.datasets.metrics import EvaluationMetrics, Metric, MetricTable
+
+METRICS = ("3d", "bev")  # KITTI's, of plans of experiments
 POINTS = ("R40", "R11")  # recall points over which precision is averaged
 OVERLAPS = {"strict": "", "loose": "_loose"}  # of detection and object -> what a key of the evaluation has of it
 RECALL = "recall/"
@@ -47,8 +49,10 @@ class Row:
     """One model of the comparison, measured once per seed.
 
     Attributes:
-        ap: metric -> difficulty -> mAP in percent over the classes (40 recall points, strict), one number a seed.
-        per_class: class -> metric -> difficulty -> AP in percent, one number a seed.
+        metrics: of the data set's evaluation.
+        ap: score -> level -> value of all classes, one number a seed; of KITTI metric -> difficulty -> mAP in percent
+            (40 recall points, strict).
+        per_class: class -> score -> level -> the class's value, one number a seed, of scores that classes have.
         results: all that each seed's evaluation says, by the keys of ``test.py``.
         params: learnable values.
         macs: multiply-accumulates of one forward pass on the frame named in the report, sparse convolutions left out.
@@ -59,7 +63,8 @@ class Row:
         train_cpu_s: CPU seconds of training, one number a seed; ``None`` where no record of the training was found.
     """
 
-    ap: dict = field(default_factory=lambda: {m: {d: [] for d in DIFFICULTIES} for m in METRICS})
+    metrics: EvaluationMetrics = KITTI_METRICS
+    ap: dict = field(default_factory=dict)
     per_class: dict = field(default_factory=dict)
     results: list = field(default_factory=list)
     params: int = 0
@@ -70,19 +75,31 @@ class Row:
     peak_memory: dict = field(default_factory=dict)
     train_cpu_s: list = field(default_factory=list)
 
+    def __post_init__(self):
+        self.ap = self.ap or {score.name: {level: [] for level in score.levels} for score in self.metrics.scores}
+
     def add(self, result: Mapping[str, float], class_names: Sequence[str]) -> None:
-        """Takes one evaluation: the KITTI result dictionary with keys ``<class>_<metric>/<difficulty>_R40``."""
+        """Takes one evaluation: the flat results of the data set, which must have every score of every class."""
         self.results.append(dict(result))
-        for metric in METRICS:
-            for difficulty in DIFFICULTIES:
-                values = {c: float(result[key_of(c, metric, difficulty)]) for c in class_names}
-                for name, value in values.items():
-                    by_metric = self.per_class.setdefault(name, {m: {d: [] for d in DIFFICULTIES} for m in METRICS})
-                    by_metric[metric][difficulty].append(value)
-                self.ap[metric][difficulty].append(sum(values.values()) / len(values))
+        for score in self.metrics.scores:
+            for level in score.levels:
+                for name in class_names if score.of_class else ():
+                    of_class = self.per_class.setdefault(name, {}).setdefault(score.name, {})
+                    of_class.setdefault(level, []).append(score.value_of_class(result, name, level))
+                self.ap[score.name][level].append(score.value(result, class_names, level))
+
+    @property
+    def main_scores(self) -> list[float]:
+        """The data set's main score, one number a seed."""
+        return self.ap[self.metrics.main.name][self.metrics.main.main_level]
+
+    def values(self, metric: Metric, level: str) -> list[float]:
+        """Any metric's value of all classes, one number a seed; empty where a seed's evaluation does not have it."""
+        found = [metric.value(result, list(self.per_class), level) for result in self.results]
+        return [] if None in found else found
 
     def mean_ap(self, metric: str, difficulty: str, points: str = "R40", overlaps: str = "strict") -> list[float]:
-        """Percent of mAP over the classes, one number a seed; empty where a seed's evaluation does not have it.
+        """Percent of KITTI's mAP over the classes, one number a seed; empty where a seed's evaluation has none.
 
         Args:
             metric: of ``EVALUATED_AS``. An evaluation has no aos where a detection has no observation angle.
@@ -110,18 +127,15 @@ def key_of(class_name: str, metric: str, difficulty: str, points: str = "R40", o
 
 
 def rows_to_json(rows: Mapping[str, Row]) -> dict:
-    """Name -> what docs/COMPARE.md lists: mAP by metric, overlaps and points, recall, results, size, times, memory."""
+    """Name -> what docs/COMPARE.md lists: scores, further metrics, recall, results, size, times, memory."""
     out = {}
     for name, row in rows.items():
         entry = asdict(row)
+        del entry["metrics"]
         entry.update(entry.pop("ap"))
-        entry["mean_ap"] = {
-            overlaps: {
-                points: {m: {d: row.mean_ap(m, d, points, overlaps) for d in DIFFICULTIES} for m in EVALUATED_AS}
-                for points in POINTS
-            }
-            for overlaps in OVERLAPS
-        }
+        entry["tables"] = {table.title: _by_metric(row, table) for table in row.metrics.tables}
+        if row.metrics == KITTI_METRICS:
+            entry["mean_ap"] = _kitti_maps(row)
         entry["recall"] = row.recalls()
         entry["train_cpu_s_per_seed"] = row.train_cpu_s
         known = [t for t in row.train_cpu_s if t is not None]
@@ -130,7 +144,31 @@ def rows_to_json(rows: Mapping[str, Row]) -> dict:
     return out
 
 
+def _by_metric(row: Row, table: MetricTable) -> dict:
+    return {metric.name: {level: row.values(metric, level) for level in metric.levels} for metric in table.metrics}
+
+
+def _kitti_maps(row: Row) -> dict:
+    return {
+        overlaps: {
+            points: {m: {d: row.mean_ap(m, d, points, overlaps) for d in DIFFICULTIES} for m in EVALUATED_AS}
+            for points in POINTS
+        }
+        for overlaps in OVERLAPS
+    }
+
+
+def metrics_of(rows: Mapping[str, Row]) -> EvaluationMetrics:
+    """Those of the rows, which all have the same."""
+    return next(iter(rows.values())).metrics
+
+
+def comparison_to_json(rows: Mapping[str, Row], **facts) -> dict:
+    """``{"rows": ..., "metrics": ..., **facts}``: the metrics tell a reader what the rows' scores are."""
+    return {"rows": rows_to_json(rows), "metrics": metrics_of(rows).to_json(), **facts}
+
+
 def write_json(path: str | Path, rows: Mapping[str, Row], **facts) -> None:
-    """Writes ``{"rows": ..., **facts}``."""
+    """Writes what ``comparison_to_json`` returns."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps({"rows": rows_to_json(rows), **facts}, indent=2) + "\n")
+    Path(path).write_text(json.dumps(comparison_to_json(rows, **facts), indent=2) + "\n")

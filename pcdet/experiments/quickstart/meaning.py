@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pcdet.datasets.kitti.metrics import KITTI_METRICS
+from pcdet.datasets.metrics import Metric
+
 TEACHER, STUDENT, LONGER, SLICES = "teacher", "student", "student+longer", "student+slices"
 DISTILLED = "student+pointdistiller"
+SCORES = "main scores"  # a row's, one number a seed
 CHANCE = 4.0  # points of mAP between two seeds of one student, as docs/benchmarks/quickstart.md has them
 
 
-def what_it_means(rows: Mapping) -> str:
+def what_it_means(results: Mapping, score: Metric = KITTI_METRICS.main) -> str:
     """The paragraph.
 
     Args:
-        rows: of results.json, one a model: ``3d -> moderate -> [mAP of each seed]``, ``params``, ``train_cpu_s``.
+        results: rows of results.json, one a model: the score's name -> level -> [value of each seed], ``params``,
+            ``train_cpu_s``.
+        score: by which models are compared, the main one of the data set's metrics.
     """
+    rows = {name: {**row, SCORES: row[score.name][score.main_level]} for name, row in results.items()}
     student = rows[STUDENT]
     share = student["params"] / rows[TEACHER]["params"]
     lost = _mean(rows[TEACHER]) - _mean(student)
     sentences = [
-        f"The student has {share:.0%} of the teacher's weights and {abs(lost):.1f} points of 3D mAP (moderate) "
+        f"The student has {share:.0%} of the teacher's weights and {abs(lost):.1f} points of {score.said} "
         f"{'less' if lost > 0 else 'more'} than its {_mean(rows[TEACHER]):.1f}.",
         f"Trained for {_cost(rows, LONGER, STUDENT)} the CPU time it gains {_gain(rows, LONGER, STUDENT)}; beginning "
         f"with slices of the teacher's weights, at {_cost(rows, SLICES, STUDENT)} the CPU time, "
@@ -45,7 +52,7 @@ def what_it_means(rows: Mapping) -> str:
 
 
 def _scores(row: Mapping) -> list[float]:
-    return row["3d"]["moderate"]
+    return row[SCORES]
 
 
 def _mean(row: Mapping) -> float:

@@ -31,8 +31,8 @@ class AnchorHeadSingle(AnchorHeadTemplate):
         **common: see ``AnchorHeadTemplate``.
     """
 
-    score_paths = ("conv_cls",)
-    box_paths = ("conv_box",)
+    score_taps = ("conv_cls",)
+    box_taps = ("conv_box",)
 
     def __init__(self, *, input_channels: int, num_class: int, **common: Any):
         super().__init__(num_class=num_class, **common)

@@ -16,7 +16,6 @@ from pcdet.models.channel_flow import ChannelFlow, Parts
 from pcdet.models.dense_heads.center_boxes import (
     CenterNMSConfig,
     CenterPostProcessingConfig,
-    decode_boxes,
     find_peaks,
     suppressed_boxes,
     values_at,
@@ -129,7 +128,7 @@ class CenterHead(HeadTemplate):
             )
             for ids in self.class_ids
         )
-        self.score_paths = self.box_paths = tuple(f"heads_list.{i}" for i in range(len(self.heads_list)))
+        self.score_taps = self.box_taps = tuple(f"heads_list.{i}" for i in range(len(self.heads_list)))
         for i, ids in enumerate(self.class_ids):
             self.register_buffer(f"_ids_{i}", torch.tensor(ids), persistent=False)
 
@@ -209,19 +208,6 @@ class CenterHead(HeadTemplate):
                 for i, out in enumerate(self.forward_ret_dict["pred_dicts"])
             ]
             return suppressed_boxes(peaks, self.class_ids, config)
-
-    def boxes_at(self, branch: int, cells: Tensor) -> Tensor:
-        """Boxes of some cells of the last forward; differentiable.
-
-        Args:
-            branch: index of the branch.
-            cells: (B, K) int64, y * W + x.
-
-        Returns:
-            (B, K, 7 + C) LiDAR boxes.
-        """
-        out = self.forward_ret_dict["pred_dicts"][branch]
-        return decode_boxes(values_at([out[name] for name in self.code_names], cells), cells, self.place)
 
     def get_loss(self, tb_dict: dict | None = None) -> tuple[Tensor, dict]:
         """Loss of the last forward, and as numbers ``loss_rpn``, ``{hm,loc}_loss_head_<i>`` and ``rpn_loss``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
 
 from pcdet.models.detectors.detector3d_template import Detector3DTemplate
@@ -15,6 +17,16 @@ class CenterPoint(Detector3DTemplate):
 
     REQUIRED = ("vfe", "map_to_bev_module", "backbone_2d", "dense_head")
 
+    @classmethod
+    def post_processing_problems(cls, node: Mapping) -> Iterator[str]:
+        """Sentences on keys of ``MODEL.POST_PROCESSING`` that only other detectors read."""
+        for key in ("SCORE_THRESH", "OUTPUT_RAW_SCORE", "NMS_CONFIG", "MULTI_CLASSES_NMS"):
+            if node.get(key):
+                yield (
+                    f"MODEL.POST_PROCESSING.{key}: {cls.__name__} does not read it; its head chooses the boxes, see "
+                    "MODEL.DENSE_HEAD.POST_PROCESSING"
+                )
+
     @torch.no_grad()
     def post_processing(self, batch_dict: dict) -> tuple[list[dict], dict]:
         """Final boxes of every frame.
@@ -24,6 +36,11 @@ class CenterPoint(Detector3DTemplate):
         Writes: ``final_box_dicts``.
         """
         if "final_box_dicts" not in batch_dict:
+            if not hasattr(self.dense_head, "final_boxes"):
+                raise ValueError(
+                    f"{type(self).__name__} needs a head that leaves final_box_dicts, such as CenterHead, got "
+                    f"{type(self.dense_head).__name__}; set MODEL.NAME to the detector of this head"
+                )
             batch_dict["final_box_dicts"] = self.dense_head.final_boxes()
         found = batch_dict["final_box_dicts"]
         boxes, threshs = [frame["pred_boxes"] for frame in found], self.post_processing_cfg.recall_thresh_list

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,15 @@ class Detector3DTemplate(nn.Module):
         self.post_processing_cfg = parse_node(
             model_cfg.get("POST_PROCESSING"), PostProcessingConfig, path="MODEL.POST_PROCESSING"
         )
+        problems = list(self.post_processing_problems(model_cfg["POST_PROCESSING"]))
+        if problems:
+            raise ConfigError(problems)
         self._build_networks(dataset)
+
+    @classmethod
+    def post_processing_problems(cls, node: Mapping) -> Iterable[str]:
+        """What is wrong with a well-typed ``MODEL.POST_PROCESSING`` for this detector, a sentence each."""
+        return ()
 
     @property
     def module_list(self) -> list[nn.Module]:
@@ -173,6 +181,12 @@ class Detector3DTemplate(nn.Module):
         return pred_dicts, generate_recall_record(found, rois, batch_dict.get("gt_boxes"), config.recall_thresh_list)
 
     def _frame_predictions(self, batch_dict: dict) -> list[FramePredictions]:
+        if "batch_cls_preds" not in batch_dict:
+            heads = [type(head).__name__ for name in HEADS if (head := getattr(self, name)) is not None]
+            raise ValueError(
+                f"{type(self).__name__} has no predictions to choose from: {', '.join(heads) or 'no head'} writes no "
+                "batch_cls_preds; a CenterHead needs MODEL.NAME: CenterPoint"
+            )
         flat, frames = batch_dict.get("batch_index"), range(int(batch_dict["batch_size"]))
         rows_of: Sequence[Any] = frames if flat is None else rows_where([flat == index for index in frames])
         return [self._predictions_at(batch_dict, index, rows) for index, rows in zip(frames, rows_of, strict=True)]

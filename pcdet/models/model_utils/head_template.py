@@ -18,15 +18,15 @@ class HeadTemplate(SlotModule):
         PREDICTS: what its raw predictions belong to, for those who read them off ``forward_ret_dict`` or its layers:
             "anchors", the anchors of one map; "centers", the cells of a map for each group of classes; "branches",
             anchors on the maps of several branches; "", anything else.
-        score_paths: paths in the head of the layers whose outputs are its raw class predictions; empty: the head has
+        score_taps: paths in the head of the layers whose outputs are its raw class predictions; empty: the head has
             to run as a whole.
-        box_paths: the same for its raw boxes.
+        box_taps: the same for its raw boxes.
         forward_ret_dict: predictions of the last forward, and in training its targets.
     """
 
     PREDICTS: ClassVar[Predicts] = ""
-    score_paths: tuple[str, ...] = ()
-    box_paths: tuple[str, ...] = ()
+    score_taps: tuple[str, ...] = ()
+    box_taps: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -26,6 +26,14 @@ TORCH_LIBRARY(pcdet, m) {
   m.def(
       "voxelize(Tensor points, float[] voxel_size, float[] point_cloud_range, int max_points, int max_voxels)"
       " -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "dynamic_voxelize(Tensor points, float[] voxel_size, float[] point_cloud_range, int batch_size, bool any_height)"
+      " -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("group_rows(Tensor index, SymInt num_groups) -> (Tensor, Tensor)");
+  m.def("scatter_sum(Tensor src, Tensor? order, Tensor offsets) -> Tensor");
+  m.def("scatter_max(Tensor src, Tensor? order, Tensor offsets) -> (Tensor, Tensor)");
+  m.def("scatter_max_backward(Tensor grad, Tensor argmax, SymInt num_rows) -> Tensor");
+  m.def("expand_groups(Tensor values, Tensor? order, Tensor offsets, SymInt num_rows) -> Tensor");
   m.def("edge_index(Tensor idx, SymInt num_base) -> (Tensor, Tensor)");
   m.def("edge_transpose(Tensor idx, SymInt num_base) -> (Tensor, Tensor)");
   m.def("edge_gather(Tensor base, Tensor query, Tensor idx, Tensor? start, Tensor? edge, bool relu) -> Tensor");

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from pcdet.ops.voxel import reference
+import pcdet.ops  # noqa: F401  (loads the native library)
 
 
 class DynamicVoxels(NamedTuple):
@@ -41,7 +42,8 @@ def dynamic_voxelize(
 ) -> DynamicVoxels:
     """The points of a batch sorted into voxels, none of which has a limit. Not differentiable.
 
-    Points outside the range, or with a NaN or infinite coordinate, are in no voxel.
+    Points outside the range, or with a NaN or infinite coordinate, are in no voxel. The same on every device; a GPU's
+    host waits once, for the numbers of voxels and of points in them.
 
     Args:
         points: (N, 4 + C) [batch_idx, x, y, z, ...], float32 or float64.
@@ -50,7 +52,20 @@ def dynamic_voxelize(
         batch_size: B; frames without points count.
         any_height: pillars: a column of cells is one voxel, with z = 0, and has the points above and below the range
             too.
+
+    Raises:
+        ValueError: another shape or dtype, no grid, or, on the CPU, a batch_idx that is no frame's number; a GPU leaves
+            such points out.
     """
     size = [float(s) for s in voxel_size]
     limits = [float(r) for r in point_cloud_range]
-    return DynamicVoxels(*reference.dynamic_voxelize(points.detach(), size, limits, int(batch_size), any_height))
+    return DynamicVoxels(*torch.ops.pcdet.dynamic_voxelize(points.detach(), size, limits, int(batch_size), any_height))
+
+
+@torch.library.register_fake("pcdet::dynamic_voxelize")
+def _fake_dynamic_voxelize(points, voxel_size, point_cloud_range, batch_size, any_height):
+    context = torch.library.get_ctx()
+    num_voxels, num_inside = context.new_dynamic_size(), context.new_dynamic_size()
+    coords = points.new_empty(num_voxels, 4, dtype=torch.int32)
+    sizes = (points.shape[0], num_inside, num_voxels + 1)
+    return coords, *(points.new_empty(size, dtype=torch.int64) for size in sizes)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcdet.datasets.errors import DataError
+from pcdet.datasets.nuscenes.categories import detection_class
 from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, matrices_of, yaw_of
 from pcdet.datasets.nuscenes.evaluation.rules import (
     ATTRIBUTE_NUMBER,
+    ATTRIBUTES,
     BICYCLE_RACK,
     CLASS_NUMBER,
-    CLASS_OF_CATEGORY,
-    NO_ATTRIBUTE,
 )
 from pcdet.datasets.nuscenes.tables import Row, Tables
 
@@ -75,7 +75,9 @@ def read_ground_truth(tables: Tables, tokens: Sequence[str], ego: np.ndarray | N
         raise DataError(f"{tables.folder}/sample_annotation.json labels none of the {len(number)} samples to evaluate")
     categories = _categories(tables)
     category = [categories[row["instance_token"]] for row in rows]
-    objects = [(row, CLASS_OF_CATEGORY[c]) for row, c in zip(rows, category, strict=True) if c in CLASS_OF_CATEGORY]
+    classes = {name: detection_class(name) for name in set(category)}
+    labelled = [(row, classes[name]) for row, name in zip(rows, category, strict=True)]
+    objects = [(row, name) for row, name in labelled if name in CLASS_NUMBER]
     racks = [row for row, name in zip(rows, category, strict=True) if name == BICYCLE_RACK]
     return GroundTruth(
         tokens=list(tokens),
@@ -108,7 +110,6 @@ def _categories(tables: Tables) -> Mapping[str, str]:
 
 def _boxes(tables: Tables, objects: Sequence[tuple[Row, str]], number: Mapping[str, int]) -> Boxes:
     rows = [row for row, _ in objects]
-    attributes = {row["token"]: ATTRIBUTE_NUMBER[row["name"]] for row in tables.rows("attribute")}
     return Boxes(
         sample=np.array([number[row["sample_token"]] for row in rows], dtype=np.int64),
         class_id=np.array([CLASS_NUMBER[name] for _, name in objects], dtype=np.int64),
@@ -116,15 +117,20 @@ def _boxes(tables: Tables, objects: Sequence[tuple[Row, str]], number: Mapping[s
         size=_column(rows, "size", 3),
         yaw=yaw_of(_column(rows, "rotation", 4)),
         velocity=_velocities(tables, rows),
-        attribute=np.array([_attribute(row, attributes) for row in rows], dtype=np.int64),
+        attribute=np.array([_attribute(tables, row) for row in rows], dtype=np.int64),
     )
 
 
-def _attribute(row: Row, attributes: Mapping[str, int]) -> int:
+def _attribute(tables: Tables, row: Row) -> int:
     found = row["attribute_tokens"]
     if len(found) > 1:
         raise DataError(f"sample_annotation {row['token']} has {len(found)} attributes; an object has at most one")
-    return attributes[found[0]] if found else NO_ATTRIBUTE
+    name = tables.get("attribute", found[0])["name"] if found else ""
+    if name not in ATTRIBUTE_NUMBER:
+        raise DataError(
+            f"sample_annotation {row['token']} has the attribute {name!r}; there are {', '.join(ATTRIBUTES)}"
+        )
+    return ATTRIBUTE_NUMBER[name]
 
 
 def _velocities(tables: Tables, rows: Sequence[Row]) -> np.ndarray:

@@ -116,9 +116,9 @@ def head_taps(detector: nn.Module, *, scores_only: bool = False) -> tuple[str, .
             f"{type(detector).__name__}'s {type(head).__name__} predicts branch by branch, not in the one map that "
             "this KD loss reads; use losses on features (FitNet, PointDistiller) with BY channel_l2 or num_points"
         )
-    layers = tuple(getattr(head, "score_paths", ()))
+    layers = tuple(getattr(head, "score_taps", ()))
     if not scores_only:
-        layers += tuple(getattr(head, "box_paths", ()))
+        layers += tuple(getattr(head, "box_taps", ()))
     return tuple(dict.fromkeys(f"dense_head.{path}" for path in layers)) or ("dense_head",)
 
 

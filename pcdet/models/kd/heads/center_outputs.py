@@ -33,7 +33,7 @@ class CenterOutputs(HeadOutputs):
     """
 
     def __init__(self, head: nn.Module, taps: Mapping[str, Any], *, like: nn.Module | None = None):
-        tapped = [taps.get(f"dense_head.{layer}") for layer in head.score_paths]
+        tapped = [taps.get(f"dense_head.{layer}") for layer in head.score_taps]
         self._predictions: Sequence[Mapping[str, Tensor]] = (
             head.forward_ret_dict["pred_dicts"] if None in tapped else tapped
         )

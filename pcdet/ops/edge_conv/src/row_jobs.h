@@ -8,12 +8,6 @@
 
 #include "adjacency.h"
 
-#if defined(__GNUC__)
-#define PCDET_INLINE __attribute__((always_inline)) inline  // becomes part of the PCDET_WIDE function that calls it
-#else
-#define PCDET_INLINE inline
-#endif
-
 namespace pcdet::PCDET_BACKEND {
 
 // Calls job.add for all partners of a row.

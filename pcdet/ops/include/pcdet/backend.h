@@ -80,6 +80,9 @@ inline bool all_within(const at::Tensor&, double) { return true; }
 // Always true, for the same reason; kernels test each index before they use it.
 inline bool all_rows_of(const at::Tensor&, int64_t) { return true; }
 
+// Always true, for the same reason; kernels cut a range that leaves the table.
+inline bool ascend_within(const at::Tensor&, int64_t) { return true; }
+
 template <typename T>
 __device__ __forceinline__ void atomic_add(T* address, T value) {
   atomicAdd(address, value);
@@ -138,6 +141,18 @@ inline bool all_rows_of(const at::Tensor& idx, int64_t n) {
     const auto* values = idx.const_data_ptr<index_t>();
     for (int64_t i = 0, count = idx.numel(); i < count; ++i) bad |= values[i] < 0 || values[i] >= n;
   });
+  return !bad;
+}
+
+// True if a contiguous int64 tensor ascends, equal entries allowed, within [0, n].
+inline bool ascend_within(const at::Tensor& offsets, int64_t n) {
+  const auto* values = offsets.const_data_ptr<int64_t>();
+  int64_t before = 0;
+  bool bad = false;
+  for (int64_t i = 0, count = offsets.numel(); i < count; ++i) {
+    bad |= values[i] < before || values[i] > n;
+    before = values[i];
+  }
   return !bad;
 }
 

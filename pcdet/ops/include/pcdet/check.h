@@ -24,6 +24,11 @@ inline void check_rows(const char* name, const at::Tensor& contiguous, int64_t n
   TORCH_CHECK_VALUE(all_rows_of(contiguous, n), name, " must lie in [0, ", n, "), but holds an index outside");
 }
 
+// Offsets of consecutive ranges among n places must ascend within [0, n]; on the GPU nobody looks at them.
+inline void check_offsets(const char* name, const at::Tensor& contiguous, int64_t n) {
+  TORCH_CHECK_VALUE(ascend_within(contiguous, n), name, " must ascend within [0, ", n, "], but do not");
+}
+
 inline void check_same_device(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b) {
   TORCH_CHECK_VALUE(a.device() == b.device(), b_name, " must be on the device of ", a_name, " (", a.device(), "), got ",
                     b.device());

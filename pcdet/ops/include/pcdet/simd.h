@@ -9,3 +9,10 @@
 #else
 #define PCDET_WIDE
 #endif
+
+// What becomes part of the PCDET_WIDE function that calls it, and is compiled for the same vectors.
+#if defined(__GNUC__)
+#define PCDET_INLINE __attribute__((always_inline)) inline
+#else
+#define PCDET_INLINE inline
+#endif

@@ -1,4 +1,4 @@
-// The grid of a hard voxelisation and what its arguments must satisfy.
+// The grid of a voxelisation and what its arguments must satisfy.
 #pragma once
 
 #include <pcdet/check.h>
@@ -12,7 +12,7 @@ struct VoxelGrid {
   T low[3], cell[3];
   int64_t size[3];  // cells along x, y, z
 
-  int64_t num_cells() const { return size[0] * size[1] * size[2]; }
+  PCDET_HD int64_t num_cells() const { return size[0] * size[1] * size[2]; }
 
   // The number of the point's cell; -1 outside the grid, where a NaN or infinite coordinate is too.
   PCDET_HD int64_t cell_of(const T* point) const {
@@ -33,10 +33,7 @@ struct VoxelGrid {
   }
 };
 
-inline void check_voxelize(const at::Tensor& points, at::ArrayRef<double> voxel_size, at::ArrayRef<double> range,
-                           int64_t max_points, int64_t max_voxels) {
-  TORCH_CHECK_VALUE(points.dim() == 2 && points.size(1) >= 3, "points must have shape (N, 3 + C) [x, y, z, ...], got ",
-                    points.sizes());
+inline void check_grid(const at::Tensor& points, at::ArrayRef<double> voxel_size, at::ArrayRef<double> range) {
   check_float("points", points);
   TORCH_CHECK_VALUE(points.size(0) < std::numeric_limits<int32_t>::max(), "points must number fewer than 2^31, got ",
                     points.size(0));
@@ -48,6 +45,13 @@ inline void check_voxelize(const at::Tensor& points, at::ArrayRef<double> voxel_
     TORCH_CHECK_VALUE(std::isfinite(range[k]) && std::isfinite(range[k + 3]) && range[k] < range[k + 3],
                       "point_cloud_range must run from low to high, got ", range);
   }
+}
+
+inline void check_voxelize(const at::Tensor& points, at::ArrayRef<double> voxel_size, at::ArrayRef<double> range,
+                           int64_t max_points, int64_t max_voxels) {
+  TORCH_CHECK_VALUE(points.dim() == 2 && points.size(1) >= 3, "points must have shape (N, 3 + C) [x, y, z, ...], got ",
+                    points.sizes());
+  check_grid(points, voxel_size, range);
   TORCH_CHECK_VALUE(max_points > 0, "max_points must be positive, got ", max_points);
   TORCH_CHECK_VALUE(max_voxels > 0, "max_voxels must be positive, got ", max_voxels);
 }

@@ -56,8 +56,8 @@ class AnchorOutputs(HeadOutputs):
 
     @property
     def foreground(self) -> Tensor | None:
-        """See the base class: 1 for anchors assigned to an object."""
-        return None if self.labels is None else (self.labels > 0).float()
+        """See the base class: True for anchors assigned to an object."""
+        return None if self.labels is None else self.labels > 0
 
     def best_logits(self) -> Tensor:
         """See the base class; ``amax`` is slow over a last axis of a few entries."""

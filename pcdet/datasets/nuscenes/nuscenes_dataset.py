@@ -90,7 +90,7 @@ class NuScenesDataset(DatasetTemplate):
 
     def _check_repeated(self) -> None:
         """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
-        repeated = repeated_frames(self.infos[i]["token"] for i in range(len(self.infos)))
+        repeated = repeated_frames(self.infos.tokens())
         if not repeated:
             return
         text = f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}"

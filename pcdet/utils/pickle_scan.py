@@ -8,9 +8,18 @@ of every value is followed, not the value.
 from __future__ import annotations
 
 import pickletools
-import re
 from collections.abc import Callable
-from typing import Protocol
+
+from pcdet.utils.pickle_forms import (
+    ARRAY,
+    ARRAY_AGAIN,
+    ARRAY_HEAD,
+    DTYPE,
+    FORTRAN,
+    REFERENCES,
+    REFERRED,
+    Arrays,
+)
 
 MAX_KEY_BYTES = 1024  # of one key: keys are compared again and again
 MAX_KEY_TUPLE = 8  # values in a tuple that is a key
@@ -33,16 +42,6 @@ class CutShortError(UnsafePickleError):
 
 class NotTakenError(Exception):
     """The pickle uses parts of arrays apart from them, so that arrays cannot be taken out of it."""
-
-
-class Arrays(Protocol):
-    """What takes arrays out of a pickle, ``pickle_arrays.ArrayGroups``."""
-
-    def take(self, form: bytes, begin: int, data_at: int, data_size: int, end: int, memoized: int = 0) -> bool:
-        """Whether an array is taken out."""
-
-    def leave_out(self, begin: int, end: int) -> None:
-        """Drops instructions."""
 
 
 # What an instruction does, for those that make up most of a file; the number is explained beside each.
@@ -71,24 +70,6 @@ ACTIONS, ARGUMENTS = [OTHER_CODE] * 256, [0] * 256
 for _action, _arguments in COMMON.items():
     for _name, _argument in _arguments.items():
         ACTIONS[CODE_OF[_name]], ARGUMENTS[CODE_OF[_name]] = _action, _argument
-
-# Most of an info file is arrays, and most of an array is the same for all: 15 to 40 instructions a step. ARRAY_HEAD
-# leaves an array and a mark behind, DTYPE a dtype; ARRAY is both with the shape between them, up to the data.
-# ARRAY_AGAIN is the same as ARRAY in files that refer back to what they have named before.
-ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
-DTYPE_TEXT = rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb"
-SHAPE = rb"(?:K.\x85|K.K.\x86|K.K.K.\x87)"
-REFERENCE = rb"(?:h.|j....)"
-DTYPE = re.compile(DTYPE_TEXT, re.DOTALL)
-ARRAY = re.compile(re.escape(ARRAY_HEAD) + rb"K\x01" + SHAPE + DTYPE_TEXT + rb"[\x88\x89]", re.DOTALL)
-REFERRED = re.compile(rb"h(.)|j(....)", re.DOTALL)
-ARRAY_AGAIN = re.compile(
-    rb"(%b%b)K\0\x85\x94(%b)\x87\x94R\x94\(K\x01%b\x94(%b)[\x88\x89]"
-    % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
-    re.DOTALL,
-)
-FORTRAN = CODE_OF["NEWTRUE"]
-REFERENCES = tuple(ord(op.code) for op in pickletools.opcodes if op.name in ("BINGET", "LONG_BINGET"))
 
 
 def end_of_pickle(data: bytes, start: int = 0, arrays: Arrays | None = None) -> int:

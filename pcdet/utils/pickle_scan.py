@@ -8,8 +8,18 @@ of every value is followed, not the value.
 from __future__ import annotations
 
 import pickletools
-import re
 from collections.abc import Callable
+
+from pcdet.utils.pickle_forms import (
+    ARRAY,
+    ARRAY_AGAIN,
+    ARRAY_HEAD,
+    DTYPE,
+    FORTRAN,
+    REFERENCES,
+    REFERRED,
+    Arrays,
+)
 
 MAX_KEY_BYTES = 1024  # of one key: keys are compared again and again
 MAX_KEY_TUPLE = 8  # values in a tuple that is a key
@@ -18,7 +28,8 @@ MAX_INT_BYTES = 128
 MAX_LONG_LINE = 320  # digits of so large an integer, with a sign and an L
 
 KEY, OTHER, TUPLE = 0, 1, 2  # may be a key; may not; a tuple of keys, which may be one and nothing deeper
-NOTHING = 255  # at a number of the memo that stands for nothing
+ARRAY_MADE = 3  # by ``Arrays``: numpy's own, which no instruction may change
+TAKEN, NOTHING = 254, 255  # at a number of the memo: part of an array that was taken out; nothing
 
 
 class UnsafePickleError(ValueError):
@@ -27,6 +38,10 @@ class UnsafePickleError(ValueError):
 
 class CutShortError(UnsafePickleError):
     """The pickle goes on where the data end."""
+
+
+class NotTakenError(Exception):
+    """The pickle uses parts of arrays apart from them, so that arrays cannot be taken out of it."""
 
 
 # What an instruction does, for those that make up most of a file; the number is explained beside each.
@@ -56,54 +71,43 @@ for _action, _arguments in COMMON.items():
     for _name, _argument in _arguments.items():
         ACTIONS[CODE_OF[_name]], ARGUMENTS[CODE_OF[_name]] = _action, _argument
 
-# Most of an info file is arrays, and most of an array is the same for all: 15 to 40 instructions a step. ARRAY_HEAD
-# leaves an array and a mark behind, DTYPE a dtype; ARRAY is both with the shape between them, up to the data.
-# ARRAY_AGAIN is the same as ARRAY in files that refer back to what they have named before.
-ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
-DTYPE_TEXT = rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb"
-SHAPE = rb"(?:K.\x85|K.K.\x86|K.K.K.\x87)"
-REFERENCE = rb"(?:h.|j....)"
-DTYPE = re.compile(DTYPE_TEXT, re.DOTALL)
-ARRAY = re.compile(re.escape(ARRAY_HEAD) + rb"K\x01" + SHAPE + DTYPE_TEXT + rb"[\x88\x89]", re.DOTALL)
-REFERRED = re.compile(rb"h(.)|j(....)", re.DOTALL)
-ARRAY_AGAIN = re.compile(
-    rb"(%b%b)K\0\x85\x94(%b)\x87\x94R\x94\(K\x01%b\x94(%b)[\x88\x89]"
-    % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
-    re.DOTALL,
-)
-REFERENCES = tuple(ord(op.code) for op in pickletools.opcodes if op.name in ("BINGET", "LONG_BINGET"))
 
-
-def end_of_pickle(data: bytes, start: int = 0) -> int:
+def end_of_pickle(data: bytes, start: int = 0, arrays: Arrays | None = None) -> int:
     """Where the pickle that begins at ``start`` ends, once every instruction of it has been looked at.
 
     Args:
         data: the pickle, and whatever follows it.
         start: its first byte.
+        arrays: takes out of it the arrays of the usual forms.
 
     Raises:
+        NotTakenError: ``arrays`` cannot do so.
         CutShortError: the data end before the pickle does.
         UnsafePickleError: an instruction that plain data do not need, a length or number beyond the data, a key that
             is no short text or number nor a tuple of a few, or no pickle at all.
     """
-    scan = _Scan(data, start)
+    scan = _Scan(data, start, arrays)
     try:
-        return scan.run()
+        end = scan.run()
     except (IndexError, KeyError):
         raise UnsafePickleError(f"its instructions make no sense at byte {scan.position}") from None
+    if scan.frames_end > end:
+        raise UnsafePickleError(f"it ends at byte {end}, within a frame that goes on to byte {scan.frames_end}")
+    return end
 
 
 class _Scan:
     """The kinds of the values on the stack, one list a mark, and of those that are remembered."""
 
-    def __init__(self, data: bytes, start: int):
-        self.data, self.start, self.position = data, start, start
+    def __init__(self, data: bytes, start: int, arrays: Arrays | None):
+        self.data, self.start, self.position, self.arrays = data, start, start, arrays
         self.stack: list[int] = []
         self.marks: list[list[int]] = []
         self.memo = bytearray()  # of kinds: files of millions of arrays remember millions of values
         self.gaps = 0  # numbers in it that stand for nothing
         self.known: set[bytes] = set()  # references of ``ARRAY_AGAIN`` that have been looked up
         self.tuple_keys = 0
+        self.frames_end = 0  # of the frame that reaches farthest
 
     def run(self) -> int:
         data, size, stack, memo, position = self.data, len(self.data), self.stack, self.memo, self.position
@@ -146,13 +150,15 @@ class _Scan:
                     position += number
                     stack.append(KEY if number <= MAX_KEY_BYTES and code != BYTEARRAY8 else OTHER)
                 elif action == GET:
-                    again = end < size and data[end] in REFERENCES and self.array_again(end - argument - 1)
+                    again, kind = 0, KEY
+                    if end < size and data[end] in REFERENCES:
+                        again, kind = self.array_again(end - argument - 1)
                     if again:
                         position = again
-                        stack.append(KEY)
                     else:
                         kind = memo[number]
-                        stack.append(kind if kind != NOTHING else self.recall(number))
+                        kind = kind if kind < TAKEN else self.recall(number)
+                    stack.append(kind)
                 else:
                     self.position, self.stack = position, stack
                     self.put(number)
@@ -200,6 +206,8 @@ class _Scan:
             self.gaps += gap
             self.memo.append(kind)
         else:
+            if self.arrays is not None:  # arrays of one form may then refer to different values
+                raise NotTakenError
             self.gaps -= self.memo[index] == NOTHING
             self.memo[index] = kind
 
@@ -207,6 +215,8 @@ class _Scan:
         kind = self.memo[index]
         if kind == NOTHING:
             raise KeyError(index)
+        if kind == TAKEN:
+            raise NotTakenError
         return kind
 
     def pop_mark(self) -> list[int]:
@@ -215,7 +225,7 @@ class _Scan:
 
     def check_keys(self, kinds: list[int]) -> None:
         """Before they are hashed."""
-        if OTHER in kinds:
+        if OTHER in kinds or ARRAY_MADE in kinds:
             raise UnsafePickleError(
                 f"a key or an element of a set before byte {self.position} is neither a number nor a text of at most "
                 f"{MAX_KEY_BYTES} bytes, nor a tuple of at most {MAX_KEY_TUPLE} such"
@@ -230,8 +240,12 @@ class _Scan:
         self.position += 1
 
     def frame(self) -> None:
-        if self.number(8) > len(self.data) - self.position:
+        size = self.number(8)
+        if size > len(self.data) - self.position:
             raise CutShortError("it is cut short")
+        self.frames_end = max(self.frames_end, self.position + size)
+        if self.arrays is not None:
+            self.arrays.leave_out(self.position - 9, self.position)
 
     def text_put(self) -> None:
         self.put(self.index())
@@ -268,12 +282,15 @@ class _Scan:
         self.stack.append(KEY)
         begin = self.position - 1
         if array := ARRAY.match(self.data, begin):
-            self.position = array.end()
-            self.marks.append(self.stack)
-            self.stack = [KEY, TUPLE, KEY, KEY]
-            after, _ = self.after_array_data(self.position, b"tb")
+            after, size = self.after_array_data(array.end(), b"tb")
             if after:
-                self.position, self.stack = after, self.marks.pop()
+                self.position = after
+                if self.take(array.group(), begin, after - 2 - size, size, after):
+                    self.stack[-1] = ARRAY_MADE
+            else:
+                self.position = array.end()
+                self.marks.append(self.stack)
+                self.stack = [KEY, TUPLE, KEY, KEY]
         elif self.data.startswith(ARRAY_HEAD, begin):
             self.position = begin + len(ARRAY_HEAD)
             self.marks.append(self.stack)
@@ -284,19 +301,32 @@ class _Scan:
             self.line()
             self.line()
 
-    def array_again(self, begin: int) -> int:
-        """Where an array ends that refers back to what others have named; 0 where none of the usual form begins."""
+    def array_again(self, begin: int) -> tuple[int, int]:
+        """Where an array ends that refers back to what others have named, and its kind.
+
+        (0, OTHER) where none of the usual form begins.
+        """
         found = ARRAY_AGAIN.match(self.data, begin)
         if found is None or self.gaps:
-            return 0
-        after, kind_of_data = self.after_array_data(found.end(), b"\x94t\x94b")
-        if after:
-            for references in found.groups():
-                if references not in self.known:
-                    self.check_references(references)
-            # (0,), the function's arguments, the array, its shape, its data, its state with the shape in it
-            self.memo += bytes((TUPLE, OTHER, KEY, TUPLE, kind_of_data, OTHER))
-        return after
+            return 0, OTHER
+        after, size = self.after_array_data(found.end(), b"\x94t\x94b")
+        if not after:
+            return 0, OTHER
+        for references in found.groups():
+            if references not in self.known:
+                self.check_references(references)
+        # (0,), the function's arguments, the array, its shape, its data, its state with the shape in it
+        if self.take(found.group(), begin, after - 4 - size, size, after, memoized=6):
+            self.memo += bytes((TAKEN, TAKEN, ARRAY_MADE, TAKEN, TAKEN, TAKEN))
+            return after, ARRAY_MADE
+        self.memo += bytes((TUPLE, OTHER, KEY, TUPLE, KEY if size <= MAX_KEY_BYTES else OTHER, OTHER))
+        return after, KEY
+
+    def take(self, form: bytes, begin: int, data_at: int, size: int, end: int, memoized: int = 0) -> bool:
+        """Whether an array is taken out; its form is that up to its data. One that is in Fortran's order is not."""
+        if self.arrays is None or form[-1] == FORTRAN:
+            return False
+        return self.arrays.take(form, begin, data_at, size, end, memoized)
 
     def check_references(self, instructions: bytes) -> None:
         """KeyError unless what the instructions of ``ARRAY_AGAIN`` refer to is remembered, as it is from then on."""
@@ -305,7 +335,7 @@ class _Scan:
         self.known.add(instructions)
 
     def after_array_data(self, position: int, ending: bytes) -> tuple[int, int]:
-        """Where an array ends whose data begin here, and their kind; (0, OTHER) unless exactly ``ending`` follows them.
+        """Where an array ends whose data begin here, and their size; (0, 0) unless exactly ``ending`` follows them.
 
         Args:
             position: of the instruction that pushes the data.
@@ -314,22 +344,32 @@ class _Scan:
         code = self.data[position : position + 1]
         width = {b"C": 1, b"B": 4}.get(code)
         if width is None:
-            return 0, OTHER
+            return 0, 0
         begin = position + 1 + width
         size = int.from_bytes(self.data[position + 1 : begin], "little")
         if not self.data.startswith(ending, begin + size):
-            return 0, OTHER
-        return begin + size + len(ending), KEY if size <= MAX_KEY_BYTES else OTHER
+            return 0, 0
+        return begin + size + len(ending), size
 
     def reference(self) -> None:
+        if self.arrays is not None:  # whose own references would be taken for the file's
+            raise NotTakenError
         self.stack[-1] = KEY
 
     def empty(self) -> None:
         self.stack.append(OTHER)
 
-    def pop(self) -> None:
-        """Of what is added to a list, or the state of an object."""
+    def append(self) -> None:
         self.stack.pop()
+
+    def build(self) -> None:
+        self.stack.pop()
+        self.check_target()
+
+    def check_target(self) -> None:
+        """Of an instruction that changes it."""
+        if self.stack[-1] == ARRAY_MADE:
+            raise UnsafePickleError("it changes a value that is complete")
 
     def to_list(self) -> None:
         self.pop_mark()
@@ -341,12 +381,14 @@ class _Scan:
     def setitem(self) -> None:
         self.check_keys(self.stack[-2:-1])
         del self.stack[-2:]
+        self.check_target()
 
     def setitems(self) -> None:
         self.check_keys(self.pop_mark()[::2])
+        self.check_target()
 
     def to_dict(self) -> None:
-        self.setitems()
+        self.check_keys(self.pop_mark()[::2])
         self.stack.append(OTHER)
 
     def additems(self) -> None:
@@ -372,7 +414,8 @@ UNCOMMON: dict[int, Callable[[_Scan], None]] = {
         _Scan.stack_global: ["STACK_GLOBAL"],
         _Scan.reference: ["BINPERSID"],
         _Scan.empty: ["EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"],
-        _Scan.pop: ["APPEND", "BUILD"],
+        _Scan.append: ["APPEND"],
+        _Scan.build: ["BUILD"],
         _Scan.to_list: ["LIST"],
         _Scan.appends: ["APPENDS"],
         _Scan.setitem: ["SETITEM"],

@@ -28,7 +28,8 @@ PLAIN_DTYPE = re.compile(r"(b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU]\d{1,9}|O8?
 MAX_DEPTH = 100  # of nested containers; deeper than any sane file, shallower than Python's stack
 MAX_DIMENSIONS = 32
 MAX_EMPTY_ROWS = 1 << 20  # of an array that has no columns, hence no bytes that would show its size
-PLAIN_TYPES = frozenset({type(None), str, bytes, bytearray, bool, int, float, complex})
+# No file leads to numpy's own arrays but by ``pickle_arrays``, which has checked them.
+PLAIN_TYPES = frozenset({type(None), str, bytes, bytearray, bool, int, float, complex, np.ndarray})
 KEY_SCALARS = (np.str_, np.bytes_, np.bool_, np.integer, np.float16, np.float32, np.float64)
 
 
@@ -37,6 +38,10 @@ class Budget:
 
     def __init__(self, size: int):
         self.left = 4 * size + 4096
+
+    def grow(self, size: int) -> None:
+        """The file is larger by ``size`` bytes than was known."""
+        self.left += 4 * size
 
     def spend(self, amount: int) -> None:
         """Without it, a file could have one long text copied again and again."""

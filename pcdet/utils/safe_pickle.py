@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pcdet.utils.pickle_scan import CutShortError, UnsafePickleError, end_of_pickle
+from pcdet.utils.pickle_arrays import ArrayGroups
+from pcdet.utils.pickle_scan import CutShortError, NotTakenError, UnsafePickleError, end_of_pickle
 from pcdet.utils.pickle_values import PLAIN_NAMES, Budget, Description, Maker, Names, Resolver
 from pcdet.utils.safe_files import DamagedFileError, replacing, verify
 
@@ -88,10 +89,26 @@ def describe_pickle(
         UnsafePickleError: as ``parse_pickle``.
         Exception: of ``DAMAGE``, where damaged data lead to one.
     """
+    if names is PLAIN_NAMES and refer is None:
+        with contextlib.suppress(NotTakenError):
+            return _describe_in_groups(data, start)
     end = end_of_pickle(data, start)
     piece = data if start == 0 and end == len(data) else data[start:end]
     budget = Budget(len(piece))
     return _PlainUnpickler(piece, names, budget, refer).load(), budget, end
+
+
+def _describe_in_groups(data: bytes, start: int) -> tuple[Any, Budget, int]:
+    """As ``describe_pickle``, of plain data; arrays of the same form are made together.
+
+    Raises:
+        NotTakenError: the arrays must be made one by one.
+    """
+    budget = Budget(0)
+    groups = ArrayGroups(data, start, budget)
+    end = end_of_pickle(data, start, groups)
+    budget.grow(end - start)
+    return _PlainUnpickler(groups.rewritten(end), PLAIN_NAMES, budget, groups.find).load(), budget, end
 
 
 @contextlib.contextmanager

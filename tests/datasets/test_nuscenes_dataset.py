@@ -13,6 +13,7 @@ from pcdet.datasets.loader import build_dataloader
 from pcdet.datasets.nuscenes.categories import DETECTION_CLASSES
 from pcdet.datasets.nuscenes.layout import info_name, release_folder
 from pcdet.datasets.nuscenes.nuscenes_dataset import NuScenesDataset
+from pcdet.datasets.nuscenes.object_labels import labels_of_info
 from pcdet.datasets.nuscenes.resampling import balanced_frames
 from pcdet.datasets.nuscenes.sweeps import choose_sweeps
 from pcdet.datasets.packed import PackedObjects, PackedTexts
@@ -184,6 +185,14 @@ def test_infos_of_openpcdet_with_cameras_load(prepared_release, repo_root, tmp_p
         (lambda info: info["sweeps"].pop(), "has 3 sweeps, MAX_SWEEPS: 5 needs 4"),
         (lambda info: info.update(lidar_path="../secret.bin"), "lidar_path must be relative"),
         (lambda info: info["sweeps"][1].update(transform_matrix=np.eye(3)), r"sweeps\[1\].transform_matrix must be"),
+        (lambda info: info["sweeps"][1].pop("transform_matrix"), r"sweeps\[1\].transform_matrix is missing"),
+        (lambda info: info["sweeps"][0]["transform_matrix"].fill(np.nan), r"sweeps\[0\].transform_matrix must be"),
+        (lambda info: info["car_from_global"].fill(np.inf), "car_from_global must be"),
+        (lambda info: info["sweeps"][2].update(time_lag=float("nan")), r"sweeps\[2\].time_lag must be"),
+        (lambda info: info["sweeps"][3].update(lidar_path="/etc/x"), r"sweeps\[3\].lidar_path must be relative"),
+        (lambda info: info.update(token=7), "token must be a text"),
+        (lambda info: info["gt_boxes"].__setitem__((2, 0), np.nan), r"object 2 \(ignore\) must have finite numbers"),
+        (lambda info: info["num_radar_pts"].__setitem__(0, -1), "num_radar_pts must be 3 counts"),
         (lambda info: info.update(gt_boxes=info["gt_boxes"][:, :7]), "no velocities, which PRED_VELOCITY"),
         (lambda info: info["gt_boxes"].__setitem__((1, 3), 0), r"object 1 \(truck\) must have finite numbers"),
         (lambda info: info.update(gt_names=info["gt_names"][:2]), "a row for each name"),
@@ -192,7 +201,7 @@ def test_infos_of_openpcdet_with_cameras_load(prepared_release, repo_root, tmp_p
 )
 def test_an_info_that_cannot_be_used_is_named(prepared_release, repo_root, tmp_path, change, said):
     root, files = infos_changed(prepared_release, tmp_path, lambda infos: change(infos[1]))
-    with pytest.raises(DataError, match=rf"frame 1 \(scene-0061 1\).*{said}"):
+    with pytest.raises(DataError, match=rf"frame 1( \(scene-0061 1\))?: .*{said}"):
         dataset(repo_root, root, **files)
 
 
@@ -239,6 +248,29 @@ def test_labels_tell_points_and_motion_and_match_within_two_metres(prepared_rele
     assert labels.names == ["car", "truck", "ignore"] and labels.points == [27, 27, 27]
     assert labels.attributes == {"motion": ["standing", "moving", "standing"]}
     assert str(data.matching_rules()["bicycle"]) == "centres at most 2 m apart over the ground"
+
+
+def test_labels_that_the_evaluation_does_not_look_for_are_neutral():
+    # The LiDAR stands 1 m ahead of the vehicle's origin, its x axis to the right. A car is found nearer than 50 m, a
+    # pedestrian nearer than 40 m, a cone nearer than 30 m of the origin; y of a box is 1 m less than its distance.
+    ref_from_car = np.array([[0.0, -1, 0, 0], [1, 0, 0, -1], [0, 0, 1, -1.8], [0, 0, 0, 1]])
+    quarter_turn = np.array([[0.0, 1, 0, 700], [-1, 0, 0, -300], [0, 0, 1, 2], [0, 0, 0, 1]])
+    ahead = {"car": [48.9, 49.0, 10], "pedestrian": [38.9, 39.1], "traffic_cone": [28.9, 29.1], "ignore": [80.0]}
+    names = [name for name, ys in ahead.items() for _ in ys]
+    boxes = np.ones((len(names), 9))
+    boxes[:, 0], boxes[:, 1] = 0, [y for ys in ahead.values() for y in ys]
+    lidar, radar = np.ones(len(names), dtype=int), np.zeros(len(names), dtype=int)
+    lidar[2] = 0  # nothing has hit the third car; a radar has hit the first, and no LiDAR
+    lidar[0], radar[0] = 0, 1
+    info = {"lidar_path": "samples/a.pcd.bin", "ref_from_car": ref_from_car, "car_from_global": quarter_turn}
+    info |= {"gt_names": np.array(names), "gt_boxes": boxes, "num_lidar_pts": lidar, "num_radar_pts": radar}
+    neutral = [(), ("car",), ("car",), (), ("pedestrian",), (), ("traffic_cone",), ()]
+    assert list(labels_of_info(info).neutral) == neutral
+    del info["num_radar_pts"]  # then nobody knows that nothing has hit the third car
+    assert labels_of_info(info).neutral[2] == ()
+    del info["car_from_global"]
+    with pytest.raises(DataError, match=r"frame a\.pcd: its info has no car_from_global"):
+        labels_of_info(info)
 
 
 def test_results_have_nine_columns_and_the_token(prepared_release, repo_root):

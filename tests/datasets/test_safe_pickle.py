@@ -292,3 +292,79 @@ def test_numbers_of_the_memo_that_stand_for_nothing_are_refused():
     assert safe_pickle.loads(b"\x80\x02]q\x05h\x05.") == []  # a gap before the fifth does no harm
     with pytest.raises(safe_pickle.UnsafePickleError):
         safe_pickle.loads(b"\x80\x02]q\x05h\x04.")
+
+
+FORMS = {"ours": safe_pickle.dumps, **{f"protocol {p}": lambda v, p=p: pickle.dumps(v, protocol=p) for p in range(6)}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_many_arrays_of_a_form_come_back_one_by_one(form):
+    rng = np.random.default_rng(0)
+    kinds = ("<f8", ">f8", "<f4", "<i8", "|b1", "<U3", "|S2", "<c16")
+    frames = []
+    for number in range(40):
+        arrays = [np.frombuffer(rng.bytes(36 * 64), dtype=kind)[:12].reshape(4, 3) for kind in kinds if kind != "<U3"]
+        arrays += [np.array(["a", "bcd", str(number % 10)]), np.asfortranarray(rng.normal(size=(2, 3)))]
+        arrays += [np.zeros((0, 7)), np.array([None, number], dtype=object), rng.normal(size=(2, 3, 4))]
+        frames.append({"number": number, "arrays": arrays, "again": arrays[0]})
+    for got, expected in zip(safe_pickle.loads(FORMS[form](frames)), frames, strict=True):
+        assert got["number"] == expected["number"] and len(got["arrays"]) == len(expected["arrays"])
+        for ours, theirs in zip([*got["arrays"], got["again"]], [*expected["arrays"], expected["again"]], strict=True):
+            assert ours.dtype == theirs.dtype and ours.shape == theirs.shape and ours.flags.writeable
+            assert ours.tobytes("A") == theirs.tobytes("A") if ours.dtype != object else same(ours, theirs)
+            assert ours.flags.f_contiguous == theirs.flags.f_contiguous
+        assert (got["again"] is got["arrays"][0]) == (form != "ours")
+
+
+def test_a_change_of_one_array_leaves_the_others():
+    read = safe_pickle.loads(safe_pickle.dumps([np.zeros(3), np.zeros(3), np.zeros(3)]))
+    read[1] += 1
+    assert [array.tolist() for array in read] == [[0] * 3, [1] * 3, [0] * 3]
+
+
+ARRAY = safe_pickle.dumps(np.zeros(3))[2:-1]  # its instructions alone
+
+
+@pytest.mark.parametrize(
+    ("instructions", "problem"),
+    [
+        (ARRAY + b"}b", "changes a value"),  # BUILD: numpy's own __setstate__ would read any state
+        (ARRAY + b"(K\x01K\x02\x85Ntb", "changes a value"),
+        (ARRAY + b"q\x05h\x05}b", "changes a value"),
+        (ARRAY + b"K\x00K\x01s", "changes a value"),
+        (ARRAY + b"(K\x00K\x01u", "changes a value"),
+        (b"}" + ARRAY + b"K\x01s", "a key"),
+        (b"\x8f(" + ARRAY + b"\x90", "a key"),
+        (b"}" + ARRAY + b"\x85K\x01s", "a key"),
+        (ARRAY + b"K\x01a", "no attribute"),
+        (ARRAY + b")R", "not callable"),
+        (b"J\0\0\0\0Q", "outside the file"),  # what stands for an array that was taken out
+        (ARRAY + b"J\0\0\0\0Q\x86", "outside the file"),
+    ],
+)
+def test_arrays_that_are_made_together_cannot_be_used_for_more_than_arrays(instructions, problem):
+    with pytest.raises(UnsafePickleError, match=problem):
+        safe_pickle.loads(b"\x80\x04" + ARRAY + instructions + b"\x86.")
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_an_array_with_too_little_data_is_refused_among_sound_ones(where):
+    assert ARRAY[-28:] == b"C\x18" + bytes(24) + b"tb"
+    short = ARRAY[:-28] + b"C\x17" + bytes(23) + b"tb"
+    with pytest.raises(UnsafePickleError):
+        safe_pickle.loads(b"\x80\x04" + ARRAY * (1 - where) + short + ARRAY * where + b"\x86.")
+
+
+def test_a_file_that_uses_an_arrays_parts_apart_from_it_is_read_one_by_one():
+    pair = pickle.dumps([np.arange(3.0), np.arange(1, 4.0)], protocol=4)
+    of_its_bytes = pair.count(b"\x94") - 2  # the last but one that is remembered
+    read = safe_pickle.loads(pair[:-2] + b"h" + bytes([of_its_bytes]) + pair[-2:])
+    assert read[2] == np.arange(1, 4.0).tobytes()
+    assert [array.tolist() for array in read[:2]] == [[0, 1, 2], [1, 2, 3]]
+
+
+def test_a_pickle_that_ends_within_a_frame_is_refused():
+    sound = pickle.dumps([np.zeros(3)] * 2, protocol=4)
+    assert sound[2:3] == b"\x95"
+    with pytest.raises(UnsafePickleError, match="within a frame"):
+        safe_pickle.loads(sound[:3] + (len(sound) - 10).to_bytes(8, "little") + sound[11:] + b"..")

@@ -10,6 +10,7 @@ DETECTION_CLASSES = (
     *("barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone"),
 )
 IGNORED = "ignore"  # the name of objects that no class of the task covers
+BICYCLE_RACK = "static_object.bicycle_rack"
 _OF_CATEGORY = {
     "human.pedestrian.adult": "pedestrian",
     "human.pedestrian.child": "pedestrian",
@@ -34,7 +35,7 @@ _OF_CATEGORY = {
     "movable_object.debris": IGNORED,
     "movable_object.pushable_pullable": IGNORED,
     "movable_object.trafficcone": "traffic_cone",
-    "static_object.bicycle_rack": IGNORED,
+    BICYCLE_RACK: IGNORED,
 }
 
 

@@ -10,10 +10,18 @@ import numpy as np
 
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.file_names import is_inside
+from pcdet.datasets.nuscenes.sound_infos import (
+    BOX_COLUMNS,
+    COUNTS,
+    LARGEST_COUNT,
+    POSES,
+    are_sound,
+    float32_of,
+    sound_rows,
+)
 
 ADVICE = "make it again with create_nuscenes_infos"
-BOX_COLUMNS = (7, 9)  # without and with [vx, vy]
-LARGEST_COUNT = 2**31 - 1
+TOGETHER = 500  # frames whose values are looked at together
 
 
 def check_infos(infos: Any, path: str | Path, *, num_sweeps: int, velocity: bool) -> None:
@@ -31,14 +39,22 @@ def check_infos(infos: Any, path: str | Path, *, num_sweeps: int, velocity: bool
     if not isinstance(infos, list):
         raise DataError(f"{path} must hold a list of frames, got {_kind(infos)}; {ADVICE}")
     problems: list[str] = []
-    for number, info in enumerate(infos):
-        try:
-            found = [*_frame_problems(info, num_sweeps)] or [*_label_problems(info, velocity)]
-        except (TypeError, ValueError) as error:  # what numpy makes of ragged or odd values
-            found = [f"cannot be read: {error}"]
-        problems += [f"{path}, frame {number}{_name_of(info)}: {problem}; {ADVICE}" for problem in found]
+    for begin in range(0, len(infos), TOGETHER):
+        some = infos[begin : begin + TOGETHER]
+        if are_sound(some, num_sweeps=num_sweeps, velocity=velocity):
+            continue
+        for number, info in enumerate(some, begin):
+            where = f"{path}, frame {number}{_name_of(info)}"
+            problems += [f"{where}: {problem}; {ADVICE}" for problem in _problems(info, num_sweeps, velocity)]
     if problems:
         raise DataError(problems)
+
+
+def _problems(info: Any, num_sweeps: int, velocity: bool) -> list[str]:
+    try:
+        return [*_frame_problems(info, num_sweeps)] or [*_label_problems(info, velocity)]
+    except (TypeError, ValueError) as error:  # what numpy makes of ragged or odd values
+        return [f"cannot be read: {error}"]
 
 
 def _frame_problems(info: Any, num_sweeps: int) -> Iterator[str]:
@@ -54,7 +70,7 @@ def _frame_problems(info: Any, num_sweeps: int) -> Iterator[str]:
         yield f"token must be a text, got {_kind(info['token'])}"
     if not is_inside(info["lidar_path"]):
         yield f"lidar_path must be relative to the release's folder and stay inside it, got {info['lidar_path']!r}"
-    for key in ("ref_from_car", "car_from_global"):
+    for key in POSES:
         if key in info and not is_pose(info[key]):
             yield f"{key} must be a matrix of (4, 4) finite numbers, got {_kind(info[key])}"
     sweeps = info["sweeps"]
@@ -73,6 +89,8 @@ def _frame_problems(info: Any, num_sweeps: int) -> Iterator[str]:
 def _sweep_problems(sweep: dict) -> Iterator[str]:
     if not is_inside(sweep.get("lidar_path")):
         yield f"lidar_path must be relative to the release's folder and stay inside it, got {sweep.get('lidar_path')!r}"
+    if "transform_matrix" not in sweep:
+        yield "transform_matrix is missing; it must be None or (4, 4) numbers"
     matrix, lag = sweep.get("transform_matrix"), sweep.get("time_lag")
     if matrix is not None and not is_pose(matrix):
         yield f"transform_matrix must be None or (4, 4) finite numbers, got {_kind(matrix)}"
@@ -96,7 +114,7 @@ def _label_problems(info: dict, velocity: bool) -> Iterator[str]:
         return
     if boxes.size and velocity and boxes.shape[1] != 9:
         yield "gt_boxes have no velocities, which PRED_VELOCITY: True needs; set it to False"
-    for key in ("num_lidar_pts", "num_radar_pts"):
+    for key in COUNTS:
         counts = info.get(key)
         if counts is not None and not _are_counts(counts, len(names)):
             yield f"{key} must be {len(names)} counts, one for each name, got {_kind(counts)}"
@@ -105,10 +123,7 @@ def _label_problems(info: dict, velocity: bool) -> Iterator[str]:
 
 
 def _box_problems(boxes: np.ndarray, names: np.ndarray) -> Iterator[str]:
-    with np.errstate(over="ignore"):
-        used = boxes.astype(np.float32)
-    sound = np.isfinite(used[:, :7]).all(axis=1) & (used[:, 3:6] > 0).all(axis=1) & ~np.isinf(used).any(axis=1)
-    for row in np.flatnonzero(~sound):
+    for row in np.flatnonzero(~sound_rows(float32_of(boxes))):
         yield (
             f"object {row} ({names[row]}) must have finite numbers, sizes above 0 and a finite or NaN velocity, "
             f"got {boxes[row].tolist()}"

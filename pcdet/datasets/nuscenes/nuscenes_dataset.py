@@ -19,6 +19,7 @@ from pcdet.datasets.nuscenes.info_checks import check_infos
 from pcdet.datasets.nuscenes.info_store import InfoStore
 from pcdet.datasets.nuscenes.layout import release_folder
 from pcdet.datasets.nuscenes.metrics import NUSCENES_METRICS
+from pcdet.datasets.nuscenes.object_labels import MOTION, frame_name, labels_of_info
 from pcdet.datasets.nuscenes.resampling import balanced_frames
 from pcdet.datasets.nuscenes.sweeps import choose_sweeps, load_sweeps
 from pcdet.datasets.pickles import read_pickle
@@ -28,8 +29,6 @@ from pcdet.registry import DATASETS
 
 CREATE_COMMAND = "python -m pcdet.datasets.nuscenes.nuscenes_dataset --func create_nuscenes_infos --cfg_file CFG"
 MATCHING_DISTANCE = 2.0  # metres: the one of the evaluation's four at which errors are measured
-MOVING = 0.2  # m/s, from which nuScenes' evaluation calls a vehicle moving
-MOTION = ("standing", "moving", "unknown")
 
 
 @DATASETS.register
@@ -90,7 +89,7 @@ class NuScenesDataset(DatasetTemplate):
 
     def _check_repeated(self) -> None:
         """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
-        repeated = repeated_frames(self.infos[i]["token"] for i in range(len(self.infos)))
+        repeated = repeated_frames(self.infos.tokens())
         if not repeated:
             return
         text = f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}"
@@ -152,21 +151,8 @@ class NuScenesDataset(DatasetTemplate):
         return info["num_lidar_pts"] >= least
 
     def frame_labels(self, index: int) -> FrameLabels | None:
-        """The labels of a frame from its info: points in the key frame, and whether the object moves. None without."""
-        info = self.infos[int(self.order[index])]
-        if "gt_boxes" not in info:
-            return None
-        names = info["gt_names"].tolist()
-        boxes = np.asarray(info["gt_boxes"], dtype=np.float64).reshape(len(names), -1)
-        points = info["num_lidar_pts"].tolist() if "num_lidar_pts" in info else [None] * len(names)
-        return FrameLabels(
-            frame=frame_name(info),
-            boxes=boxes[:, :7] if names else np.zeros((0, 7)),
-            names=names,
-            points=points,
-            neutral=[()] * len(names),
-            attributes={"motion": _motion(boxes)},
-        )
+        """The labels of a frame, as ``object_labels.labels_of_info`` makes them; None without."""
+        return labels_of_info(self.infos[int(self.order[index])])
 
     def matching_rules(self) -> dict[str, MatchingRule]:
         """Class -> centres at most 2 m apart, the distance at which nuScenes' evaluation measures errors."""
@@ -217,19 +203,6 @@ class NuScenesDataset(DatasetTemplate):
             infos=self.infos,
             output_path=kwargs.get("output_path"),
         )
-
-
-def frame_name(info: dict) -> str:
-    """Name of a frame: its cloud's file without the last ending."""
-    return Path(info["lidar_path"]).stem
-
-
-def _motion(boxes: np.ndarray) -> list[str]:
-    """Whether each object moves, of ``MOTION``."""
-    if boxes.shape[-1] < 9:
-        return ["unknown"] * len(boxes)
-    speeds = np.hypot(boxes[:, 7], boxes[:, 8])
-    return ["unknown" if np.isnan(speed) else MOTION[int(speed > MOVING)] for speed in speeds]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Poses of nuScenes' tables as (4, 4) float64 matrices that act on column vectors."""
+"""Rotations and poses of nuScenes' tables; poses are (4, 4) float64 matrices that act on column vectors."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def matrices_of(rotations: np.ndarray) -> np.ndarray:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return np.array(rows).transpose(2, 0, 1)
+
+
+def yaw_of(rotation: np.ndarray) -> np.ndarray:
+    """(N,) angle of the turned x axis over the ground, of quaternions (N, 4) [w, x, y, z] of any length but 0."""
+    w, x, y, z = np.asarray(rotation, dtype=np.float64).reshape(-1, 4).T
+    return np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
 
 
 def pose_of(row: Row) -> np.ndarray:

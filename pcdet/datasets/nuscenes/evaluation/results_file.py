@@ -11,8 +11,9 @@ import numpy as np
 
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.nuscenes.evaluation.box_reader import BoxReader
-from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, yaw_of
+from pcdet.datasets.nuscenes.evaluation.boxes import Boxes
 from pcdet.datasets.nuscenes.evaluation.rules import MAX_BOXES
+from pcdet.datasets.nuscenes.poses import yaw_of
 from pcdet.utils.text_files import read_text
 
 SHOWN = 5  # tokens in one sentence

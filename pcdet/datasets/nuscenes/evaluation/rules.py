@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pcdet.datasets.errors import DataError
 
-# A class's number is its place here.
-CLASSES = (
-    "car", "truck", "bus", "trailer", "construction_vehicle", "pedestrian", "motorcycle", "bicycle", "traffic_cone",
-    "barrier",
-)  # fmt: skip
 CLASS_RANGE = {  # metres from the ego vehicle over the ground, exclusive
     "car": 50, "truck": 50, "bus": 50, "trailer": 50, "construction_vehicle": 50, "pedestrian": 40, "motorcycle": 40,
     "bicycle": 40, "traffic_cone": 30, "barrier": 30,
 }  # fmt: skip
+CLASSES = tuple(CLASS_RANGE)  # a class's number is its place here; models number them otherwise
 
 # An attribute's number is its place here.
 ATTRIBUTES = (
@@ -21,8 +17,8 @@ ATTRIBUTES = (
 )  # fmt: skip
 NO_ATTRIBUTE = -1
 
-BICYCLE_RACK = "static_object.bicycle_rack"  # bikes in a rack are not labelled one by one
-IN_RACKS = ("bicycle", "motorcycle")
+IN_RACKS = ("bicycle", "motorcycle")  # which are not labelled one by one there
+MOVING_SPEED = 0.2  # m/s, exclusive
 
 DISTANCE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0)  # metres between centres over the ground, exclusive
 ERROR_THRESHOLD = 2.0  # at which true positives are those whose errors count

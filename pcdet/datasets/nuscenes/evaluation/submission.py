@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from pcdet.datasets.errors import DataError
-from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, yaw_of
+from pcdet.datasets.nuscenes.evaluation.boxes import Boxes
 from pcdet.datasets.nuscenes.evaluation.frames import Frames
 from pcdet.datasets.nuscenes.evaluation.results_file import too_many_boxes
-from pcdet.datasets.nuscenes.evaluation.rules import ATTRIBUTE_NUMBER, ATTRIBUTES, CLASS_NUMBER, CLASSES
+from pcdet.datasets.nuscenes.evaluation.rules import ATTRIBUTE_NUMBER, ATTRIBUTES, CLASS_NUMBER, CLASSES, MOVING_SPEED
+from pcdet.datasets.nuscenes.poses import yaw_of
 from pcdet.datasets.results import in_frame_order
 from pcdet.utils.safe_files import WriteError, replacing
 
 LIDAR_ONLY = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
-MOVING_SPEED = 0.2  # m/s, exclusive
 # Class -> its attribute when it moves and when it stands, by OpenPCDet's rule: where movement does not tell, the most
 # common one of the class in the training split. Cones and barriers have none.
 ATTRIBUTE_BY_SPEED = {

@@ -1,0 +1,34 @@
+"""The forms in which pickles hold most of their arrays, each looked at in one step."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+# Most of an info file is arrays, and most of an array is the same for all: 15 to 40 instructions a step. ARRAY_HEAD
+# leaves an array and a mark behind, DTYPE a dtype; ARRAY is both with the shape between them, up to the data.
+# ARRAY_AGAIN is the same as ARRAY in files that refer back to what they have named before.
+ARRAY_HEAD = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R("
+DTYPE_TEXT = rb"cnumpy\ndtype\nX(?:\x02\0\0\0..|\x03\0\0\0...)\x89\x88\x87R\(K\x03X\x01\0\0\0.NNN(?:J....|K.){2}K.tb"
+SHAPE = rb"(?:K.\x85|K.K.\x86|K.K.K.\x87)"
+REFERENCE = rb"(?:h.|j....)"
+DTYPE = re.compile(DTYPE_TEXT, re.DOTALL)
+ARRAY = re.compile(re.escape(ARRAY_HEAD) + rb"K\x01" + SHAPE + DTYPE_TEXT + rb"[\x88\x89]", re.DOTALL)
+REFERRED = re.compile(rb"h(.)|j(....)", re.DOTALL)
+ARRAY_AGAIN = re.compile(
+    rb"(%b%b)K\0\x85\x94(%b)\x87\x94R\x94\(K\x01%b\x94(%b)[\x88\x89]"
+    % (REFERENCE, REFERENCE, REFERENCE, SHAPE, REFERENCE),
+    re.DOTALL,
+)
+FORTRAN = ord("\x88")  # the instruction before the data of an array in that order: NEWTRUE
+REFERENCES = tuple(b"hj")  # BINGET, LONG_BINGET
+
+
+class Arrays(Protocol):
+    """What takes arrays out of a pickle, ``pickle_arrays.ArrayGroups``."""
+
+    def take(self, form: bytes, begin: int, data_at: int, data_size: int, end: int, memoized: int = 0) -> bool:
+        """Whether an array is taken out."""
+
+    def leave_out(self, begin: int, end: int) -> None:
+        """Drops instructions."""

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from models.centerpoints import FACTS, GROUPS, center_batch, center_cfg
-from models.pointpillars import tiny_model_cfg
+from models.pointpillars import dataset_facts, random_batch, tiny_model_cfg
 
 from pcdet.models import build_network
 from pcdet.models.description import DataFacts, describe
@@ -178,6 +178,19 @@ def test_the_map_must_have_the_heads_stride():
     config = {**center_cfg().DENSE_HEAD.TARGET_ASSIGNER_CONFIG, "FEATURE_MAP_STRIDE": 4}
     with pytest.raises(ValueError, match="FEATURE_MAP_STRIDE must equal"):
         _model(TARGET_ASSIGNER_CONFIG=config).train()(center_batch())
+
+
+def test_a_grid_need_not_be_a_multiple_of_the_stride():
+    facts = dataset_facts((0.0, -7.68, -3.0, 20.64, 7.68, 1.0))
+    cfg = center_cfg()
+    one_stage = {"LAYER_NUMS": [1], "LAYER_STRIDES": [2], "NUM_FILTERS": [8], "UPSAMPLE_STRIDES": [1]}
+    cfg.BACKBONE_2D.update(one_stage, NUM_UPSAMPLE_FILTERS=[8])
+    model, batch = build_network(cfg, 3, facts).train(), random_batch(facts)
+    assert facts.grid_size.tolist() == [129, 96, 1]
+    batch["gt_boxes"][0, 0, :2] = torch.tensor([20.6, 0.0])  # in the last voxel, which has a cell of its own
+    loss = model(batch)[0]["loss"]
+    heat = torch.cat(model.dense_head.forward_ret_dict["target_dicts"]["heatmaps"], dim=1)
+    assert loss.isfinite() and heat.shape[2:] == (48, 65) and heat[0, :, :, 64].max() == 1
 
 
 NMS = {"NMS_THRESH": 0.1, "NMS_PRE_MAXSIZE": 9, "NMS_POST_MAXSIZE": 9}

@@ -19,6 +19,7 @@ from pcdet.models.kd.teacher_labels import LabelsConfig, final_boxes_of, with_te
 from pcdet.models.kd.training_state import TrainingState
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_TELLS_OF_ROWS = ("_coords", "_num_points")  # endings of a batch's keys
 
 
 class Term(NamedTuple):
@@ -211,8 +212,9 @@ class Distiller(TrainingState, nn.Module):
             teacher_batch = self.teacher.forward_features(teacher_batch, **few)
         seen = taps.complete(teacher_batch)
         boxes = final_boxes_of(self.teacher, teacher_batch) if to_boxes else ()
-        # The maps in between are let go before the student needs the memory; coordinates say where rows stand.
-        kept = {key: value for key, value in teacher_batch.items() if key in input_keys or key.endswith("_coords")}
+        # The maps in between are let go before the student needs the memory; what is kept says where rows stand and how
+        # many points are behind each, which an encoder that makes its own voxels writes.
+        kept = {key: v for key, v in teacher_batch.items() if key in input_keys or key.endswith(_TELLS_OF_ROWS)}
         return ModelOutputs(self.teacher, kept, seen, self._teacher_geometry, boxes)
 
     def _kd_losses(self, labels: Sequence[str], step: Step) -> tuple[Tensor, dict[str, Any]]:

@@ -30,6 +30,14 @@ def test_pillars_of_dynamic_encoders_can_be_distilled(loss, dynamic_teacher, emp
     assert all(p.grad.any() for name, p in distiller.student.named_parameters() if name.startswith("vfe"))
 
 
+@pytest.mark.parametrize("feature", ["pillar_features", "spatial_features_2d"])
+def test_without_voxels_of_the_loader_the_teachers_rows_count_their_points(feature):
+    batch = {key: value for key, value in voxel_batch(FACTS).items() if not key.startswith("voxel")}
+    loss = {"NAME": "PointDistiller", "FEATURE": feature, "SAMPLE": {"BY": "num_points", "NUM": 40}}
+    distiller = distil(loss, student=detector(VFE=DYNAMIC), teacher=detector(1, VFE=DYNAMIC))
+    assert kd_terms(step(distiller, batch))["kd/total"] > 0
+
+
 def test_a_dynamic_teacher_and_its_copy_agree_on_every_pillar():
     correlated = {"NAME": "PKD", "FEATURE": "pillar_features", "SAMPLE": {"NUM": 40}}  # has no layers of its own
     distiller = distil(correlated, student=detector(1, VFE=DYNAMIC), teacher=detector(1, VFE=DYNAMIC))

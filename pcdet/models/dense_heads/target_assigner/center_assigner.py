@@ -57,9 +57,9 @@ class CenterMap:
     def of(
         cls, stride: int, grid_size: Sequence[int], voxel_size: Sequence[float], range_: Sequence[float]
     ) -> CenterMap:
-        """The map of this stride over a grid of voxels."""
+        """The map of this stride over a grid of voxels: strided convolutions leave a cell for the voxels at the end."""
         return cls(
-            shape=(int(grid_size[1]) // stride, int(grid_size[0]) // stride),
+            shape=(-(-int(grid_size[1]) // stride), -(-int(grid_size[0]) // stride)),
             origin=(float(range_[0]), float(range_[1])),
             voxel=(float(voxel_size[0]), float(voxel_size[1])),
             stride=stride,

@@ -82,9 +82,9 @@ if __name__ == "__main__":
 """
 
 SIMULATOR = """
-from pcdet.datasets.simulated.writer import _map
+from pcdet.datasets.simulated.output import map_in_processes
 if __name__ == "__main__":
-    list(_map(announce, list(range(16)), 2))
+    list(map_in_processes(announce, list(range(16)), 2, share=8))
 """
 
 RANKS = """

@@ -232,6 +232,13 @@ def test_proposals_are_counted_beside_the_refined_boxes():
     assert record == {"gt": 1, "roi_0.3": 1, "rcnn_0.3": 1, "roi_0.7": 0, "rcnn_0.7": 1}
 
 
+def test_an_object_whose_velocity_is_not_known_counts_and_is_found():
+    velocity = torch.full((1, 2), torch.nan)
+    moving = torch.cat((_boxes(0), velocity, torch.ones(1, 1)), dim=1)
+    record = _record(_boxes(0), None, torch.cat((moving, torch.zeros(2, 10))))
+    assert record == {"gt": 1, "roi_0.3": 0, "rcnn_0.3": 1, "roi_0.7": 0, "rcnn_0.7": 1}
+
+
 def test_nothing_found_and_nothing_to_find():
     nothing = {"roi_0.3": 0, "rcnn_0.3": 0, "roi_0.7": 0, "rcnn_0.7": 0}
     assert _record(_boxes(), None, _objects(0)) == {"gt": 1, **nothing}

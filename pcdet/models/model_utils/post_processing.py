@@ -193,7 +193,7 @@ def generate_recall_record(
     counts = [
         torch.stack([real.sum(), *_found(first, gt, real, thresh_list), *_found(boxes, gt, real, thresh_list)])
         for boxes, first, gt in zip(box_preds, proposals, gt_boxes, strict=True)
-        for real in [gt.abs().sum(dim=1) > 0]
+        for real in [(gt != 0).any(dim=1)]  # an unknown velocity is NaN
     ]
     return dict(zip(keys, torch.stack(counts).sum(dim=0).tolist(), strict=True))
 

@@ -45,15 +45,3 @@ def yaw_of(rotation: np.ndarray) -> np.ndarray:
     """(N,) angle of the turned x axis over the ground, of quaternions (N, 4) [w, x, y, z] of any length but 0."""
     w, x, y, z = np.asarray(rotation, dtype=np.float64).reshape(-1, 4).T
     return np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
-
-
-def matrices_of(rotation: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) rotations of quaternions (N, 4) [w, x, y, z] of any length but 0."""
-    rotation = np.asarray(rotation, dtype=np.float64).reshape(-1, 4)
-    w, x, y, z = (rotation / np.linalg.norm(rotation, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)

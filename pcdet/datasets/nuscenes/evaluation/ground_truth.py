@@ -9,13 +9,14 @@ import numpy as np
 
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.nuscenes.categories import detection_class
-from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, matrices_of, yaw_of
+from pcdet.datasets.nuscenes.evaluation.boxes import Boxes, yaw_of
 from pcdet.datasets.nuscenes.evaluation.rules import (
     ATTRIBUTE_NUMBER,
     ATTRIBUTES,
     BICYCLE_RACK,
     CLASS_NUMBER,
 )
+from pcdet.datasets.nuscenes.poses import matrices_of
 from pcdet.datasets.nuscenes.tables import Row, Tables
 
 MAX_SECONDS = 1.5  # between two labels of an object from which its velocity is taken

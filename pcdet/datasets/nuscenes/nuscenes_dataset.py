@@ -113,7 +113,7 @@ class NuScenesDataset(DatasetTemplate):
 
         Objects that FILTER_MIN_POINTS_IN_GT leaves out are not counted.
         """
-        if not any("gt_boxes" in self.infos[i] for i in range(min(len(self.infos), 1))):
+        if not len(self.infos) or "gt_boxes" not in self.infos[0]:
             return None
         counts: Counter[str] = Counter()
         for i in range(len(self.infos)):
@@ -138,8 +138,7 @@ class NuScenesDataset(DatasetTemplate):
 
     def _labels(self, info: dict) -> dict:
         keep = self._has_points(info)
-        boxes = info["gt_boxes"].reshape(len(keep), -1) if len(keep) else np.zeros((0, 9))
-        boxes = boxes[keep, : 9 if self.config.pred_velocity else 7].astype(np.float32)
+        boxes = _boxes_of(info)[keep, : 9 if self.config.pred_velocity else 7].astype(np.float32)
         if self.config.set_nan_velocity_to_zeros:
             boxes[np.isnan(boxes)] = 0.0
         return {"gt_names": info["gt_names"][keep], "gt_boxes": boxes}
@@ -157,11 +156,11 @@ class NuScenesDataset(DatasetTemplate):
         if "gt_boxes" not in info:
             return None
         names = info["gt_names"].tolist()
-        boxes = np.asarray(info["gt_boxes"], dtype=np.float64).reshape(len(names), -1)
+        boxes = _boxes_of(info).astype(np.float64)
         points = info["num_lidar_pts"].tolist() if "num_lidar_pts" in info else [None] * len(names)
         return FrameLabels(
             frame=frame_name(info),
-            boxes=boxes[:, :7] if names else np.zeros((0, 7)),
+            boxes=boxes[:, :7],
             names=names,
             points=points,
             neutral=[()] * len(names),
@@ -222,6 +221,11 @@ class NuScenesDataset(DatasetTemplate):
 def frame_name(info: dict) -> str:
     """Name of a frame: its cloud's file without the last ending."""
     return Path(info["lidar_path"]).stem
+
+
+def _boxes_of(info: dict) -> np.ndarray:
+    """(N, 7 or 9) boxes; (0, 9) where there is no object, for which info files have arrays of several shapes."""
+    return info["gt_boxes"] if len(info["gt_names"]) else np.zeros((0, 9))
 
 
 def _motion(boxes: np.ndarray) -> list[str]:

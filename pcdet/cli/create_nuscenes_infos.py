@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pcdet.cli.create_kitti_infos import load_dataset_cfg
 from pcdet.datasets.dataset import resolve_data_path
@@ -24,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_dataset_cfg(options.cfg_file)
         create_nuscenes_infos(
-            resolve_data_path(options.data_path or config["DATA_PATH"]),
-            options.version or config["VERSION"],
-            options.max_sweeps or config["MAX_SWEEPS"],
+            resolve_data_path(_setting(options, config, "data_path")),
+            _setting(options, config, "version"),
+            _setting(options, config, "max_sweeps"),
             workers=options.workers,
             skip_missing=options.skip_missing,
             database=not options.no_database,
@@ -36,6 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error(f"No info file was written: {len(error.problems)} problem(s)\n{error}")
         return 1
     return 0
+
+
+def _setting(options: argparse.Namespace, config: Mapping, flag: str) -> Any:
+    """A flag's value or, where it was not given, that of the key in the data set's file."""
+    value = getattr(options, flag)
+    if value is None and flag.upper() not in config:
+        raise DataError(f"{options.cfg_file} has no {flag.upper()}; name a file of nuScenes' data, or give --{flag}")
+    return config[flag.upper()] if value is None else value
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,12 +19,13 @@ BAD_HEADER = (  # what numpy answers to a damaged header, which is a piece of Py
 )
 
 
-def read_points(path: str | Path, num_features: int = 4) -> np.ndarray:
+def read_points(path: str | Path, num_features: int = 4, *, skippable: bool = True) -> np.ndarray:
     """The points of a ``.bin`` file.
 
     Args:
         path: file of float32 rows.
         num_features: columns, of which the first three are x, y, z in metres.
+        skippable: whether SKIP_BAD_FRAMES would leave the frame out, for the advice in messages.
 
     Returns:
         (N, num_features) float32.
@@ -35,10 +36,11 @@ def read_points(path: str | Path, num_features: int = 4) -> np.ndarray:
     """
     values = np.fromfile(path, dtype=np.uint8)
     row = 4 * num_features
+    or_skip = ", or set SKIP_BAD_FRAMES: True" if skippable else ""
     if values.size % row:
         raise BadFrameError(
             f"{path} has {values.size} bytes, which is no multiple of {row} ({num_features} float32 a point): "
-            "it is cut short or not a point cloud; copy it again, or set SKIP_BAD_FRAMES: True"
+            f"it is cut short or not a point cloud; copy it again{or_skip}"
         )
     points = values.view(np.float32).reshape(-1, num_features)
     # One pass instead of a mask: a sum is finite unless a value is not, or (checked then) the sum itself overflows.
@@ -46,7 +48,7 @@ def read_points(path: str | Path, num_features: int = 4) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
         raise BadFrameError(
             f"{path} holds NaN or infinite values in {len(bad)} of {len(points)} points (first: point {bad[0]}); "
-            "repair it, or set SKIP_BAD_FRAMES: True"
+            f"repair it{or_skip}"
         )
     return points
 

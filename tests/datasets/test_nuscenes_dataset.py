@@ -230,6 +230,28 @@ def test_cameras_and_other_features_are_refused_before_anything_is_read(repo_roo
         dataset(repo_root, tmp_path, POINT_FEATURE_ENCODING=features)
 
 
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("FOV_POINTS_ONLY", {"FOV_POINTS_ONLY": True}),
+        ("SKIP_BAD_FRAMES", {"SKIP_BAD_FRAMES": True}),
+        ("MAP_CLASS_TO_KITTI", {"MAP_CLASS_TO_KITTI": {"car": "Car"}}),
+        ("GET_ITEM_LIST", {"GET_ITEM_LIST": ["points", "images"]}),
+        ("INFO_PATH.unlabelled", {"INFO_PATH": {"train": ["a"], "test": ["b"], "unlabelled": ["c"]}}),
+    ],
+)
+def test_keys_of_kittis_layout_are_refused_and_not_ignored(repo_root, tmp_path, key, changes):
+    with pytest.raises(ConfigError, match=f"{key}: this data set does nothing with it"):
+        dataset(repo_root, tmp_path, **changes)
+
+
+def test_a_damaged_cloud_is_named_without_advice_that_does_nothing_here(prepared_release, repo_root, tmp_path):
+    root, files = infos_changed(prepared_release, tmp_path, lambda infos: infos[0].update(lidar_path="short.bin"))
+    (root / nuscenes_files.VERSION / "short.bin").write_bytes(b"123")
+    with pytest.raises(DataError, match=r"short\.bin has 3 bytes.*copy it again$"):
+        dataset(repo_root, root, **files).load_frame(0)
+
+
 def test_both_layouts_of_a_release_are_found(tmp_path):
     (tmp_path / "flat/samples").mkdir(parents=True)
     (tmp_path / "flat/v1.0-mini").mkdir()
@@ -271,6 +293,18 @@ def test_labels_that_the_evaluation_does_not_look_for_are_neutral():
     del info["car_from_global"]
     with pytest.raises(DataError, match=r"frame a\.pcd: its info has no car_from_global"):
         labels_of_info(info)
+
+
+def test_a_frame_without_objects_has_samples_and_labels(prepared_release, repo_root, tmp_path):
+    def empty(infos):
+        for key in ("gt_boxes", "gt_names", "num_lidar_pts", "num_radar_pts"):
+            infos[0][key] = infos[0][key][:0]
+
+    root, files = infos_changed(prepared_release, tmp_path, empty)
+    data = dataset(repo_root, root, **files)
+    assert data.load_frame(0)["gt_boxes"].shape == (0, 9)
+    labels = data.frame_labels(0)
+    assert labels.boxes.shape == (0, 7) and labels.names == [] and labels.attributes == {"motion": []}
 
 
 def test_results_have_nine_columns_and_the_token(prepared_release, repo_root):

@@ -145,11 +145,13 @@ def test_missing_and_short_clouds_are_all_named_and_nothing_is_written(release):
     (folder / "sweeps/LIDAR_TOP/scene-0061_1.pcd.bin").unlink()
     (folder / "samples/LIDAR_TOP/scene-0103_3.pcd.bin").unlink()
     (folder / "sweeps/LIDAR_TOP/scene-0103_2.pcd.bin").write_bytes(b"123")
+    (folder / "sweeps/LIDAR_TOP/scene-0061_2.pcd.bin").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         create_nuscenes_infos(release, nuscenes_files.VERSION, SWEEPS, workers=0)
     text = str(caught.value)
     assert "scene-0061_1.pcd.bin does not exist" in text and "scene-0103_3.pcd.bin does not exist" in text
     assert "scene-0103_2.pcd.bin has 3 bytes, which is no multiple of 20" in text and "--skip_missing" in text
+    assert "scene-0061_2.pcd.bin is empty" in text
     assert sorted(p.name for p in folder.iterdir()) == ["samples", "sweeps", nuscenes_files.VERSION]
 
 
@@ -180,6 +182,15 @@ def test_unknown_categories_and_lost_rows_are_all_named(release):
     assert "sample scene-0103 1: a row of the tables" in text and "no 'filename'" in text
 
 
+def test_missing_tables_are_named_once_and_not_for_every_sample(release):
+    for name in ("ego_pose", "sample_annotation"):
+        (release / nuscenes_files.VERSION / nuscenes_files.VERSION / f"{name}.json").unlink()
+    with pytest.raises(DataError) as caught:
+        create_nuscenes_infos(release, nuscenes_files.VERSION, SWEEPS, workers=0)
+    first, second = caught.value.problems
+    assert "ego_pose.json is not there" in first and "sample_annotation.json is not there" in second
+
+
 def test_a_release_that_does_not_exist_is_refused_with_those_that_do(release, tmp_path):
     with pytest.raises(DataError, match=r"no release 'v1.0-maxi'.*v1.0-trainval, v1.0-mini, v1.0-test"):
         create_nuscenes_infos(release, "v1.0-maxi")
@@ -204,6 +215,11 @@ def test_the_command_takes_openpcdets_flags(release, repo_root, capsys):
     assert len(infos_of(release, "val", 10)) == 2
     assert main(flags) == 1  # the file's version is v1.0-trainval
     assert "has no tables of version v1.0-trainval" in capsys.readouterr().out
+    assert main([*flags, "--version", "v1.0-mini", "--max_sweeps", "0"]) == 1
+    assert "MAX_SWEEPS: must be at least 1" in capsys.readouterr().out
+    flags[3] = str(repo_root / "tools/cfgs/dataset_configs/kitti_dataset.yaml")
+    assert main(flags) == 1
+    assert "kitti_dataset.yaml has no VERSION; name a file of nuScenes' data" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------------- real material

@@ -51,6 +51,12 @@ def test_boxes_velocities_and_headings_are_turned_into_the_global_frame():
     )
 
 
+def test_infos_without_poses_are_named():
+    poseless = [{key: value for key, value in info.items() if key != "ref_from_car"} for info in infos()]
+    with pytest.raises(DataError, match=f"2 of 2 infos have no ref_from_car.*such as that of {SAMPLES[0]}"):
+        Frames.of_infos(poseless)
+
+
 def test_a_slope_tilts_boxes_and_shortens_velocities_over_the_ground():
     tilt = np.eye(4)
     tilt[:3, :3] = [[math.cos(0.4), 0, math.sin(0.4)], [0, 1, 0], [-math.sin(0.4), 0, math.cos(0.4)]]  # about y

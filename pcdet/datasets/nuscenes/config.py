@@ -39,6 +39,7 @@ class NuScenesConfig(DataConfig):
             super().__post_init__()
         except ConfigError as error:
             problems += error.problems
+        problems += [f"{key}: {NOT_READ}; remove it" for key in self._kitti_keys()]
         if (self.camera_config or {}).get("USE_CAMERA"):
             problems.append("CAMERA_CONFIG.USE_CAMERA: images are not read by this data set; set it to False")
         names = self.point_feature_encoding.get("src_feature_list")
@@ -47,5 +48,17 @@ class NuScenesConfig(DataConfig):
         if problems:
             raise ConfigError(problems)
 
+    def _kitti_keys(self) -> list[str]:
+        """Keys that are set and that only data in KITTI's layout know what to do with."""
+        is_set = {
+            "FOV_POINTS_ONLY": self.fov_points_only,
+            "SKIP_BAD_FRAMES": self.skip_bad_frames,
+            "MAP_CLASS_TO_KITTI": self.map_class_to_kitti,
+            "GET_ITEM_LIST": list(self.get_item_list) != ["points"],
+            "INFO_PATH.unlabelled": self.info_path.get("unlabelled"),
+        }
+        return [key for key, value in is_set.items() if value]
 
+
+NOT_READ = "this data set does nothing with it"
 POINT_FEATURES = ["x", "y", "z", "intensity", "timestamp"]  # of a sample's cloud; the time counts back from now

@@ -33,6 +33,8 @@ ROW_BYTES = 4 * FILE_COLUMNS
 PROGRESS_VERSION = 1
 TRAINED = "train"  # the info file whose objects the database holds
 UNLABELLED = ("test",)
+TABLES_READ = ("scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sensor")
+LABEL_TABLES = ("category", "instance", "sample_annotation")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def make_infos(request: Request, logger: logging.Logger) -> dict[str, list[dict]
         DataError: with everything that is wrong with the tables.
     """
     tables = Tables(request.root, request.version)
+    _read_tables(tables, request)
     infos: dict[str, list[dict]] = {}
     problems = _unknown_categories(tables, request)
     for split in OF_VERSION[request.version]:
@@ -132,8 +135,24 @@ def make_infos(request: Request, logger: logging.Logger) -> dict[str, list[dict]
     return infos
 
 
+def _read_tables(tables: Tables, request: Request) -> None:
+    """DataError with every table that is missing or damaged, each told once and not for every sample that needs it."""
+    problems = []
+    for name in (*TABLES_READ, *(LABEL_TABLES if _has_labels(request) else ())):
+        try:
+            tables.rows(name)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+
+
+def _has_labels(request: Request) -> bool:
+    return not set(OF_VERSION[request.version]) <= set(UNLABELLED)
+
+
 def _unknown_categories(tables: Tables, request: Request) -> list[str]:
-    if set(OF_VERSION[request.version]) <= set(UNLABELLED):
+    if not _has_labels(request):
         return []
     problems = []
     for row in tables.rows("category"):
@@ -179,8 +198,10 @@ def with_clouds(infos: dict[str, list[dict]], request: Request, logger: logging.
     absent = {path for path, size in sizes.items() if size is None}
     problems = [
         f"{request.root / path} has {size} bytes, which is no multiple of {ROW_BYTES}: it is cut short; copy it again"
+        if size
+        else f"{request.root / path} is empty; copy it again"
         for path, size in sizes.items()
-        if size is not None and size % ROW_BYTES
+        if size is not None and (size == 0 or size % ROW_BYTES)
     ]
     if absent and not request.skip_missing:
         problems.append(

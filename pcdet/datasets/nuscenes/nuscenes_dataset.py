@@ -19,7 +19,7 @@ from pcdet.datasets.nuscenes.info_checks import check_infos
 from pcdet.datasets.nuscenes.info_store import InfoStore
 from pcdet.datasets.nuscenes.layout import release_folder
 from pcdet.datasets.nuscenes.metrics import NUSCENES_METRICS
-from pcdet.datasets.nuscenes.object_labels import MOTION, frame_name, labels_of_info
+from pcdet.datasets.nuscenes.object_labels import MOTION, boxes_of_info, frame_name, labels_of_info
 from pcdet.datasets.nuscenes.resampling import balanced_frames
 from pcdet.datasets.nuscenes.sweeps import choose_sweeps, load_sweeps
 from pcdet.datasets.pickles import read_pickle
@@ -112,7 +112,7 @@ class NuScenesDataset(DatasetTemplate):
 
         Objects that FILTER_MIN_POINTS_IN_GT leaves out are not counted.
         """
-        if not any("gt_boxes" in self.infos[i] for i in range(min(len(self.infos), 1))):
+        if not len(self.infos) or "gt_boxes" not in self.infos[0]:
             return None
         counts: Counter[str] = Counter()
         for i in range(len(self.infos)):
@@ -137,8 +137,7 @@ class NuScenesDataset(DatasetTemplate):
 
     def _labels(self, info: dict) -> dict:
         keep = self._has_points(info)
-        boxes = info["gt_boxes"].reshape(len(keep), -1) if len(keep) else np.zeros((0, 9))
-        boxes = boxes[keep, : 9 if self.config.pred_velocity else 7].astype(np.float32)
+        boxes = boxes_of_info(info)[keep, : 9 if self.config.pred_velocity else 7].astype(np.float32)
         if self.config.set_nan_velocity_to_zeros:
             boxes[np.isnan(boxes)] = 0.0
         return {"gt_names": info["gt_names"][keep], "gt_boxes": boxes}

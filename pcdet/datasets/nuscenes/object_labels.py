@@ -20,6 +20,11 @@ def frame_name(info: Mapping) -> str:
     return Path(info["lidar_path"]).stem
 
 
+def boxes_of_info(info: Mapping) -> np.ndarray:
+    """(N, 7 or 9) boxes; (0, 9) where there is no object, for which info files have arrays of several shapes."""
+    return info["gt_boxes"] if len(info["gt_names"]) else np.zeros((0, 9))
+
+
 def labels_of_info(info: Mapping) -> FrameLabels | None:
     """The labels of a frame: points in the key frame, and whether each object moves. None without labels.
 
@@ -32,7 +37,7 @@ def labels_of_info(info: Mapping) -> FrameLabels | None:
     if "gt_boxes" not in info:
         return None
     names = info["gt_names"].tolist()
-    boxes = np.asarray(info["gt_boxes"], dtype=np.float64).reshape(len(names), -1) if names else np.zeros((0, 9))
+    boxes = boxes_of_info(info).astype(np.float64)
     left_out = _out_of_range(info, names, boxes) | _without_points(info, len(names))
     return FrameLabels(
         frame=frame_name(info),

@@ -69,7 +69,7 @@ def _move_into(rows: np.ndarray, cloud: np.ndarray, matrix: np.ndarray | None) -
 
 def _read(path: Path) -> np.ndarray:
     try:
-        return read_points(path, FILE_COLUMNS)
+        return read_points(path, FILE_COLUMNS, skippable=False)
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist, but the infos name it; copy it from nuScenes' archives, or make the infos again"

@@ -10,7 +10,6 @@ from typing import Any
 from pcdet.datasets.errors import DataError
 from pcdet.utils.text_files import read_text
 
-VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
 TABLES = (
     "category attribute visibility instance sensor calibrated_sensor ego_pose log scene sample sample_data "
     "sample_annotation map"

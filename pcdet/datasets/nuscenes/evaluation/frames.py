@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcdet.datasets.errors import DataError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
@@ -26,8 +28,18 @@ class Frames:
 
     @classmethod
     def of_infos(cls, infos: Iterable[Mapping]) -> Frames:
-        """Of infos with ``token``, ``ref_from_car``, ``car_from_global`` and, with labels, ``gt_boxes``."""
-        found = [(i["token"], i["ref_from_car"], i["car_from_global"], "gt_boxes" in i) for i in infos]
+        """Of infos with ``token``, ``ref_from_car``, ``car_from_global`` and, with labels, ``gt_boxes``.
+
+        Raises:
+            DataError: an info has no poses, without which boxes cannot be brought into the global frame.
+        """
+        found = [(i["token"], i.get("ref_from_car"), i.get("car_from_global"), "gt_boxes" in i) for i in infos]
+        if lacking := [token for token, lidar, car, _ in found if lidar is None or car is None]:
+            raise DataError(
+                f"{len(lacking)} of {len(found)} infos have no ref_from_car and car_from_global, by which boxes are "
+                f"brought into the global frame, such as that of {lacking[0]}; make them again with "
+                "create_nuscenes_infos"
+            )
         poses = np.array([(lidar, car) for _, lidar, car, _ in found], dtype=np.float64).reshape(-1, 2, 4, 4)
         return cls(
             tokens=[token for token, *_ in found],

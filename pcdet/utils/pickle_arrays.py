@@ -19,6 +19,7 @@ BLOCK = 1 << 16  # bytes of the arrays that are made, and let go, together
 TAKEN_OUT = b"J%bQ"  # the instructions that stand for an array: asks ``ArrayGroups.find`` for the next one of a group
 FIRST = b"J%b\x86Q"  # those that follow the first array of a group: show it to ``ArrayGroups.find``
 MEMOIZE = b"\x94"
+_Group = tuple[int, bytes, bytes, array]  # bytes of data; instructions behind; what stands instead; where data begin
 
 
 class ArrayGroups:
@@ -33,35 +34,45 @@ class ArrayGroups:
     def __init__(self, data: bytes, start: int, budget: Budget):
         self.data, self.budget = data, budget
         self._rewritten, self._copied_to = bytearray(), start
-        self._numbers: dict[bytes, int] = {}  # form -> number of its group
-        self._sizes: list[int] = []  # of the data of each group's arrays
-        self._places: list[array] = []  # where the data of all but the first begin
-        self._made: list[Iterator[np.ndarray] | None] = []
+        self._groups: dict[bytes, _Group] = {}  # of each form
+        self._lengths: list[int] = []  # of forms; there are few
+        self._in_order: list[_Group] = []
+        self._made: list[Iterator[np.ndarray]] = []
 
-    def take(self, form: bytes, begin: int, data_at: int, data_size: int, end: int, memoized: int = 0) -> bool:
-        """Whether the array is taken out of the pickle. The first of its form is not, nor is one of another size.
+    def first(self, form: bytes, data_size: int, ending: bytes, end: int, memoized: int = 0) -> None:
+        """Begins a group, with an array that stays in the pickle.
 
         Args:
-            form: its instructions up to the data.
-            begin: of the first instruction.
-            data_at: of the data.
+            form: the array's instructions up to the data, whose size they give.
             data_size: bytes of the data.
-            end: of the last instruction.
+            ending: the instructions behind them.
+            end: of these.
             memoized: values that the instructions remember.
         """
-        number = self._numbers.get(form)
-        if number is None:
-            number = self._numbers[form] = len(self._sizes)
-            self._sizes.append(data_size)
-            self._places.append(array("q"))
-            self._made.append(None)
-            self._write(end, end, FIRST % number.to_bytes(4, "little"))
-            return False
-        if data_size != self._sizes[number] or not data_size:
-            return False
-        self._places[number].append(data_at)
-        self._write(begin, end, TAKEN_OUT % number.to_bytes(4, "little") + MEMOIZE * memoized)
-        return True
+        if form in self._groups or not data_size:
+            return
+        number = len(self._groups).to_bytes(4, "little")
+        self._groups[form] = (data_size, ending, TAKEN_OUT % number + MEMOIZE * memoized, array("q"))
+        if len(form) not in self._lengths:
+            self._lengths.append(len(form))
+        self._write(end, end, FIRST % number)
+
+    def again(self, begin: int) -> int:
+        """Where an array ends that begins here and has the form of an earlier one, and is taken out; else 0."""
+        data = self.data
+        for length in self._lengths:
+            group = self._groups.get(data[begin : begin + length])
+            if group is not None:
+                size, ending, instead, places = group
+                data_at = begin + length
+                if not data.startswith(ending, data_at + size):
+                    return 0
+                places.append(data_at)
+                self._rewritten += data[self._copied_to : begin]
+                self._rewritten += instead
+                self._copied_to = end = data_at + size + len(ending)
+                return end
+        return 0
 
     def leave_out(self, begin: int, end: int) -> None:
         """Drops instructions that are not true of the rewritten pickle: lengths of its frames."""
@@ -79,6 +90,7 @@ class ArrayGroups:
             end: where it ends.
         """
         self._write(end, end, b"")
+        self._in_order = list(self._groups.values())
         return bytes(self._rewritten)
 
     def find(self, pid: Any) -> Any:
@@ -89,10 +101,11 @@ class ArrayGroups:
         """
         if type(pid) is int:
             return next(self._made[pid])
-        first, number = pid
+        first, number = pid  # groups are numbered in the order in which their first arrays are read
         if type(first) is not ArrayDescription:
             raise UnsafePickleError("an array is made in an unknown way")
-        self._made[number] = self._arrays_like(first.resolve(Resolver(self.budget)), self._places[number])
+        _, _, _, places = self._in_order[number]
+        self._made.append(self._arrays_like(first.resolve(Resolver(self.budget)), places))
         return first
 
     def _arrays_like(self, first: np.ndarray, places: array) -> Iterator[np.ndarray]:

@@ -21,14 +21,18 @@ ARRAY_AGAIN = re.compile(
     re.DOTALL,
 )
 FORTRAN = ord("\x88")  # the instruction before the data of an array in that order: NEWTRUE
+PLAIN_ENDING, MEMOIZED_ENDING = b"tb", b"\x94t\x94b"  # the instructions behind the data of ARRAY, ARRAY_AGAIN
 REFERENCES = tuple(b"hj")  # BINGET, LONG_BINGET
 
 
 class Arrays(Protocol):
     """What takes arrays out of a pickle, ``pickle_arrays.ArrayGroups``."""
 
-    def take(self, form: bytes, begin: int, data_at: int, data_size: int, end: int, memoized: int = 0) -> bool:
-        """Whether an array is taken out."""
+    def first(self, form: bytes, data_size: int, ending: bytes, end: int, memoized: int = 0) -> None:
+        """Tells an array of a new form."""
+
+    def again(self, begin: int) -> int:
+        """Where an array of a form that has been told ends; 0 where none begins."""
 
     def leave_out(self, begin: int, end: int) -> None:
         """Drops instructions."""

@@ -8,6 +8,7 @@ of every value is followed, not the value.
 from __future__ import annotations
 
 import pickletools
+import re
 from collections.abc import Callable
 
 from pcdet.utils.pickle_forms import (
@@ -16,6 +17,8 @@ from pcdet.utils.pickle_forms import (
     ARRAY_HEAD,
     DTYPE,
     FORTRAN,
+    MEMOIZED_ENDING,
+    PLAIN_ENDING,
     REFERENCES,
     REFERRED,
     Arrays,
@@ -30,6 +33,7 @@ MAX_LONG_LINE = 320  # digits of so large an integer, with a sign and an L
 KEY, OTHER, TUPLE = 0, 1, 2  # may be a key; may not; a tuple of keys, which may be one and nothing deeper
 ARRAY_MADE = 3  # by ``Arrays``: numpy's own, which no instruction may change
 TAKEN, NOTHING = 254, 255  # at a number of the memo: part of an array that was taken out; nothing
+PARTS_TAKEN = bytes((TAKEN, TAKEN, ARRAY_MADE, TAKEN, TAKEN, TAKEN))  # what ``ARRAY_AGAIN`` remembers
 
 
 class UnsafePickleError(ValueError):
@@ -65,7 +69,7 @@ COMMON = {
     STOP: {"STOP": 0},
 }
 CODE_OF = {op.name: ord(op.code) for op in pickletools.opcodes}
-BYTEARRAY8 = CODE_OF["BYTEARRAY8"]
+BYTEARRAY8, GLOBAL = CODE_OF["BYTEARRAY8"], CODE_OF["GLOBAL"]
 ACTIONS, ARGUMENTS = [OTHER_CODE] * 256, [0] * 256
 for _action, _arguments in COMMON.items():
     for _name, _argument in _arguments.items():
@@ -111,6 +115,7 @@ class _Scan:
 
     def run(self) -> int:
         data, size, stack, memo, position = self.data, len(self.data), self.stack, self.memo, self.position
+        arrays = self.arrays
         while position < size:
             code = data[position]
             position += 1
@@ -137,9 +142,14 @@ class _Scan:
             elif action == STOP:
                 return position
             elif action == OTHER_CODE:
-                self.position, self.stack = position, stack
-                self.uncommon(code)
-                position, stack = self.position, self.stack
+                again = arrays.again(position - 1) if code == GLOBAL and arrays is not None else 0
+                if again:
+                    position = again
+                    stack.append(ARRAY_MADE)
+                else:
+                    self.position, self.stack = position, stack
+                    self.uncommon(code)
+                    position, stack = self.position, self.stack
             else:
                 end = position + argument
                 number = (
@@ -282,11 +292,9 @@ class _Scan:
         self.stack.append(KEY)
         begin = self.position - 1
         if array := ARRAY.match(self.data, begin):
-            after, size = self.after_array_data(array.end(), b"tb")
+            after, _ = self.after_array_data(array, PLAIN_ENDING)
             if after:
                 self.position = after
-                if self.take(array.group(), begin, after - 2 - size, size, after):
-                    self.stack[-1] = ARRAY_MADE
             else:
                 self.position = array.end()
                 self.marks.append(self.stack)
@@ -306,27 +314,23 @@ class _Scan:
 
         (0, OTHER) where none of the usual form begins.
         """
-        found = ARRAY_AGAIN.match(self.data, begin)
-        if found is None or self.gaps:
+        if self.gaps:
             return 0, OTHER
-        after, size = self.after_array_data(found.end(), b"\x94t\x94b")
+        if self.arrays is not None and (after := self.arrays.again(begin)):
+            self.memo += PARTS_TAKEN
+            return after, ARRAY_MADE
+        found = ARRAY_AGAIN.match(self.data, begin)
+        if found is None:
+            return 0, OTHER
+        after, size = self.after_array_data(found, MEMOIZED_ENDING, memoized=len(PARTS_TAKEN))
         if not after:
             return 0, OTHER
         for references in found.groups():
             if references not in self.known:
                 self.check_references(references)
         # (0,), the function's arguments, the array, its shape, its data, its state with the shape in it
-        if self.take(found.group(), begin, after - 4 - size, size, after, memoized=6):
-            self.memo += bytes((TAKEN, TAKEN, ARRAY_MADE, TAKEN, TAKEN, TAKEN))
-            return after, ARRAY_MADE
         self.memo += bytes((TUPLE, OTHER, KEY, TUPLE, KEY if size <= MAX_KEY_BYTES else OTHER, OTHER))
         return after, KEY
-
-    def take(self, form: bytes, begin: int, data_at: int, size: int, end: int, memoized: int = 0) -> bool:
-        """Whether an array is taken out; its form is that up to its data. One that is in Fortran's order is not."""
-        if self.arrays is None or form[-1] == FORTRAN:
-            return False
-        return self.arrays.take(form, begin, data_at, size, end, memoized)
 
     def check_references(self, instructions: bytes) -> None:
         """KeyError unless what the instructions of ``ARRAY_AGAIN`` refer to is remembered, as it is from then on."""
@@ -334,22 +338,26 @@ class _Scan:
             self.recall(short[0] if short else int.from_bytes(long, "little"))
         self.known.add(instructions)
 
-    def after_array_data(self, position: int, ending: bytes) -> tuple[int, int]:
-        """Where an array ends whose data begin here, and their size; (0, 0) unless exactly ``ending`` follows them.
+    def after_array_data(self, form: re.Match, ending: bytes, memoized: int = 0) -> tuple[int, int]:
+        """Where an array ends, and the size of its data; (0, 0) unless exactly ``ending`` follows these.
 
         Args:
-            position: of the instruction that pushes the data.
+            form: its instructions up to the one that pushes the data.
             ending: the instructions that make the state's tuple and give it to the array.
+            memoized: values that all of them remember.
         """
-        code = self.data[position : position + 1]
-        width = {b"C": 1, b"B": 4}.get(code)
+        position = form.end()
+        width = {b"C": 1, b"B": 4}.get(self.data[position : position + 1])
         if width is None:
             return 0, 0
         begin = position + 1 + width
         size = int.from_bytes(self.data[position + 1 : begin], "little")
         if not self.data.startswith(ending, begin + size):
             return 0, 0
-        return begin + size + len(ending), size
+        end = begin + size + len(ending)
+        if self.arrays is not None and self.data[position - 1] != FORTRAN:
+            self.arrays.first(self.data[form.start() : begin], size, ending, end, memoized)
+        return end, size
 
     def reference(self) -> None:
         if self.arrays is not None:  # whose own references would be taken for the file's

@@ -166,9 +166,7 @@ def _check_sum(found: bool, path: Path) -> None:
 
 
 PICKLE = {"folder": "pickles", "suffix": ".pkl", "refusals": (safe_pickle.UnsafePickleError,), "check": _check_pickle}
-MODULES = tuple(
-    f"pcdet.utils.{name}" for name in ("safe_pickle", "pickle_scan", "pickle_forms", "pickle_arrays", "pickle_values")
-)
+MODULES = tuple(f"pcdet.utils.{name}" for name in ("safe_pickle", "pickle_scan", "pickle_arrays", "pickle_values"))
 PICKLE |= {"read": _load, "tokens": TOKENS, "modules": MODULES, "memory": 512}
 TARGETS = [
     Target(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pcdet.cli.session import Session
 from pcdet.cli.training_evaluation import Evaluation
+from pcdet.datasets import DatasetTemplate
 from pcdet.engine import hooks
 from pcdet.engine.best import BestCheckpoint
 from pcdet.engine.run_facts import describe_run
@@ -29,7 +30,7 @@ def keep_best(session: Session, record: RunRecord | None, train_set: Any) -> Bes
     args = session.args
     if record is None or not (args.eval_interval > 0 or args.best_metric):
         return None
-    headline = train_set.METRICS.headline
+    headline = getattr(train_set, "METRICS", DatasetTemplate.METRICS).headline  # a user's class need not derive from it
     return BestCheckpoint(session.output_dir / "ckpt", record, args.best_metric, session.logger, headline)
 
 

@@ -16,7 +16,6 @@ from pcdet.cli.flags import common_parser
 from pcdet.cli.folders import output_folder
 from pcdet.cli.session import Session, log_precision, read_config
 from pcdet.cli.training_hooks import keep_best, training_hooks
-from pcdet.datasets import DatasetTemplate
 from pcdet.engine.optim import OptimizationConfig
 from pcdet.engine.precision import Precision
 from pcdet.engine.run_record import RunRecord
@@ -183,7 +182,7 @@ def hooks_of(tmp_path, *flags):
         args=args, cfg=EasyDict(), dist=SimpleNamespace(is_main=True), output_dir=tmp_path,
         logger=logging.getLogger("control"),
     )  # fmt: skip
-    best = keep_best(session, RunRecord(tmp_path / "run.json", {}), DatasetTemplate)
+    best = keep_best(session, RunRecord(tmp_path / "run.json", {}), object())  # no METRICS: KITTI's
     evaluation = SimpleNamespace(of_current_weights=None, mark=None, evaluated=None, best=best)
     return training_hooks(session, SimpleNamespace(it=0), None, evaluation), best
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcdet.models.dense_heads.target_assigner.anchor_generator import AnchorConfig, generate_anchors, map_size
 from pcdet.models.feature_spec import Entries
-from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights
+from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights, total_and_scalars
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.registry import TARGET_ASSIGNERS, Count, arguments_of, build_from_cfg, find_class, nearest_name
 from pcdet.utils import loss_utils
@@ -261,13 +261,7 @@ class AnchorHeadTemplate(HeadTemplate):
         """Loss of the last forward, and as numbers ``loss_rpn``, ``rpn_loss_{cls,loc,dir}`` and ``rpn_loss``."""
         with full_precision(self.anchor_table.device):
             parts = self._losses()
-        total = sum(parts.values())
-        values = torch.stack([*parts.values(), total]).detach().tolist()
-        tb_dict = {} if tb_dict is None else tb_dict
-        tb_dict["loss_rpn"] = values[-1]
-        tb_dict.update(zip(parts, values, strict=False))
-        tb_dict["rpn_loss"] = values[-1]
-        return total, tb_dict
+        return total_and_scalars(parts, tb_dict)
 
     def _losses(self) -> dict[str, Tensor]:
         out = self.forward_ret_dict

@@ -23,7 +23,7 @@ from pcdet.models.dense_heads.center_boxes import (
 from pcdet.models.dense_heads.center_branch import PredictionConfig, SeparateHead, SeparateHeadConfig
 from pcdet.models.dense_heads.target_assigner.center_assigner import CenterMap, CenterTargetAssigner, CenterTargetConfig
 from pcdet.models.feature_spec import Entries, FeatureSpec
-from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights
+from pcdet.models.model_utils.head_template import CodeWeights, HeadTemplate, check_code_weights, total_and_scalars
 from pcdet.models.model_utils.precision import full_precision
 from pcdet.registry import DENSE_HEADS, Count, Positive
 from pcdet.utils import loss_utils
@@ -213,13 +213,7 @@ class CenterHead(HeadTemplate):
         """Loss of the last forward, and as numbers ``loss_rpn``, ``{hm,loc}_loss_head_<i>`` and ``rpn_loss``."""
         with full_precision(self._ids_0.device):
             parts = self._losses()
-        total = sum(parts.values())
-        values = torch.stack([*parts.values(), total]).detach().tolist()
-        tb_dict = {} if tb_dict is None else tb_dict
-        tb_dict["loss_rpn"] = values[-1]
-        tb_dict.update(zip(parts, values, strict=False))
-        tb_dict["rpn_loss"] = values[-1]
-        return total, tb_dict
+        return total_and_scalars(parts, tb_dict)
 
     def _losses(self) -> dict[str, Tensor]:
         predictions, targets = self.forward_ret_dict["pred_dicts"], self.forward_ret_dict["target_dicts"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from pcdet.models.feature_spec import SlotModule
 
@@ -51,3 +54,17 @@ def check_code_weights(weights: Sequence[float], code_size: int) -> None:
             f"LOSS_CONFIG.LOSS_WEIGHTS.code_weights must have {code_size} items, one for each column of a box code, "
             f"got {len(weights)}"
         )
+
+
+def total_and_scalars(parts: Mapping[str, Tensor], tb_dict: dict | None) -> tuple[Tensor, dict]:
+    """The sum of a first stage's losses, and ``tb_dict`` with ``loss_rpn``, each part and ``rpn_loss`` as numbers.
+
+    The host waits for the GPU once.
+    """
+    total = sum(parts.values())
+    values = torch.stack([*parts.values(), total]).detach().tolist()
+    tb_dict = {} if tb_dict is None else tb_dict
+    tb_dict["loss_rpn"] = values[-1]
+    tb_dict.update(zip(parts, values, strict=False))
+    tb_dict["rpn_loss"] = values[-1]
+    return total, tb_dict

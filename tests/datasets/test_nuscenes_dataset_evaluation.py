@@ -11,6 +11,7 @@ from pcdet.audit.page.comparison_rows import Compared, comparison_tables
 from pcdet.audit.page.measured_tables import measured_tables
 from pcdet.audit.page.summary import comparison_claims
 from pcdet.config import cfg_from_yaml_file
+from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.metrics import KITTI_METRICS
 from pcdet.datasets.metrics import EvaluationMetrics
 from pcdet.datasets.nuscenes.categories import DETECTION_CLASSES
@@ -34,9 +35,9 @@ def dataset(prepared_release, repo_root):
 
 
 @pytest.fixture(scope="module")
-def evaluated(dataset, tmp_path_factory):
-    """(text, numbers) of a detector that finds every labelled object, and the folder of what was written."""
-    annos, folder = [], tmp_path_factory.mktemp("final_result")
+def annos(dataset):
+    """The results of a detector that finds every labelled object."""
+    annos = []
     for index in range(len(dataset)):
         frame = dataset.load_frame(index)
         known = [name in CLASSES for name in frame["gt_names"]]
@@ -45,6 +46,13 @@ def evaluated(dataset, tmp_path_factory):
         prediction["pred_labels"] = np.array([CLASSES.index(name) + 1 for name in names])
         batch = {"frame_id": [frame["frame_id"]], "metadata": [frame["metadata"]]}
         annos += dataset.generate_prediction_dicts(batch, [prediction], CLASSES)
+    return annos
+
+
+@pytest.fixture(scope="module")
+def evaluated(dataset, annos, tmp_path_factory):
+    """(text, numbers) of this detector, and the folder of what was written."""
+    folder = tmp_path_factory.mktemp("final_result")
     return dataset.evaluation(annos, CLASSES, output_path=folder), folder
 
 
@@ -59,6 +67,21 @@ def test_labels_in_the_lidars_frame_are_found_where_the_tables_have_them(evaluat
     assert f"NDS:\t {numbers['NDS']:.4f}" in text
     assert json.loads((folder / "metrics_summary.json").read_text())["nd_score"] == numbers["NDS"]
     assert len(json.loads((folder / "results_nusc.json").read_text())["results"]) == 2
+
+
+@pytest.mark.parametrize("metric", ["NDS", "mAP"])
+def test_frame_by_frame_it_scores_what_its_evaluation_says(dataset, annos, evaluated, metric):
+    scores = dataset.frame_scores(list(reversed(annos)), CLASSES, metric)
+    assert scores.num_frames == len(dataset) == 2
+    assert scores.resampled([[1, 1]])[0] / 100 == pytest.approx(evaluated[0][1][metric], abs=1e-12)
+    assert scores.resampled([[2, 0], [0, 2]]).min() > 0
+
+
+def test_frames_without_labels_cannot_be_scored(dataset, annos, monkeypatch):
+    bare = [{key: value for key, value in info.items() if key != "gt_boxes"} for info in dataset.infos]
+    monkeypatch.setattr(dataset, "infos", bare)
+    with pytest.raises(DataError, match="none of the 2 frames has labels"):
+        dataset.frame_scores(annos, CLASSES)
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_nds(evaluated, dataset):

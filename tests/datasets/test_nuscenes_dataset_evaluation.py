@@ -97,7 +97,7 @@ def test_metrics_come_back_from_json(metrics):
     again = EvaluationMetrics.from_json(json.loads(json.dumps(metrics.to_json())))
     assert again.to_json() == json.loads(json.dumps(metrics.to_json()))
     assert again.main.axis == metrics.main.axis
-    with pytest.raises(ValueError, match="metrics: not those of a comparison"):
+    with pytest.raises(ValueError, match="metrics: not those of an evaluation"):
         EvaluationMetrics.from_json({"scores": []})
 
 

@@ -19,7 +19,7 @@ from pcdet.experiments.plans.measures import OVERHEAD, Measures
 from pcdet.experiments.plans.model_checks import check_models
 from pcdet.experiments.plans.plan import Plan
 from pcdet.experiments.plans.runs import Run, Runs
-from pcdet.experiments.plans.scores import Scorer, mean_ap
+from pcdet.experiments.plans.scores import Scorer
 from pcdet.experiments.plans.splits import Splits
 from pcdet.experiments.plans.weight_search import WeightSearch
 from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, SLICES, TEACHER, Choices
@@ -65,7 +65,7 @@ class Laboratory:
         self.measures = Measures(self.runs)
         first = self.runs.config(self.runs.model_file(self.plain(next(iter(plan.students)), 1.0, 0)))
         self.search, self.report = (Scorer(first, self.splits, name, tools) for name in ("search", "report"))
-        self.classes = self.report.classes
+        self.classes, self.metrics = self.report.classes, self.report.metrics
         self.choices: dict = {field.name: {} for field in fields(Choices)}
         self.wanted: dict[str, Run] = {}
 
@@ -257,8 +257,8 @@ class Laboratory:
         self._run(stage, sorted(jobs, key=lambda job: -job.work - waiting.get(job.name, 0)))
 
     def found(self, run: Run) -> float:
-        """The mAP of a run on the search split: what choices are made on."""
-        return mean_ap(self.search.scores(self.runs.result_file(run)), self.classes)
+        """The main score of a run on the search split: what choices are made on."""
+        return self.search.score(self.runs.result_file(run))
 
     # --------------------------------------------------------------------------------------------------------- helpers
 
@@ -351,8 +351,8 @@ class Laboratory:
         above = None if self._trained_on_search() else found[chosen] - max(plain, default=0.0)
         if above is not None and above < self.plan.enough:
             self.say(
-                f"teacher {name}: {above:.1f} points of mAP above its plain student at its best length; below "
-                f"{self.plan.enough:g} (ENOUGH) there is little to distil"
+                f"teacher {name}: {above:.1f} points of {self.metrics.main.noun} above its plain student at its best "
+                f"length; below {self.plan.enough:g} (ENOUGH) there is little to distil"
             )
         return {
             "lengths": [{"epochs": epochs, "search": value} for epochs, value in found.items()],

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from easydict import EasyDict
 from tqdm import tqdm
 
+from pcdet.config import cfg_from_yaml_file, find_config_file
 from pcdet.experiments.plans import choices, forecast
 from pcdet.experiments.plans.choices import mean, whole_epochs
 from pcdet.experiments.plans.measures import OVERHEAD, Measures
@@ -27,6 +29,17 @@ from pcdet.experiments.running.jobs import Job
 from pcdet.experiments.running.pool import Places, run_jobs
 from pcdet.experiments.running.progress import PlanProgress
 from pcdet.registry import ConfigError
+
+
+def balanced_classes(plan: Plan, folder: Path) -> list[str] | None:
+    """The classes that the trainings of the first student balance, as ``Splits`` takes them; None where it does not.
+
+    Args:
+        plan: that names the student's file.
+        folder: where the plan's model files go, from which the student's is looked for.
+    """
+    cfg = cfg_from_yaml_file(find_config_file(next(iter(plan.students.values())).cfg, folder), EasyDict())
+    return list(cfg.CLASS_NAMES) if cfg.DATA_CONFIG.get("BALANCED_RESAMPLING") else None
 
 
 class Laboratory:
@@ -58,7 +71,8 @@ class Laboratory:
         say: Callable[[str], None] = tqdm.write,
     ):
         self.plan, self.output, self.places, self.progress, self.say = plan, output, places, progress, say
-        self.splits = Splits(plan.data, tools / plan.data.path, output / "splits")
+        balanced = balanced_classes(plan, output / "cfgs")
+        self.splits = Splits(plan.data, tools / plan.data.path, output / "splits", balanced)
         self._check_choices()
         self.runs = Runs(plan, self.splits, tools, output, on_cores=on_cores)
         check_models(plan, self.runs)

@@ -270,7 +270,7 @@ def _class_matches(name: str, objects: Boxes, found: Boxes, num_frames: int) -> 
     return ClassMatches(
         name=name,
         objects=np.bincount(objects.sample, minlength=num_frames),
-        frame=found.sample,
+        frame=found.sample.astype(np.int32),
         score=found.score,
         hits=hits,
         errors=np.stack([pairs[error] for error in rules.ERRORS], axis=1),

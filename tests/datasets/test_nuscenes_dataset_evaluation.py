@@ -101,6 +101,17 @@ def test_metrics_come_back_from_json(metrics):
         EvaluationMetrics.from_json({"scores": []})
 
 
+def test_metrics_name_the_numbers_that_tables_need():
+    """Of each class in its order, then of all: plans keep these in their results, in this order."""
+    levels = ("easy", "moderate", "hard")
+    kitti = [f"{name}_{kind}/{level}_R40" for name in ("Car", "Cyclist") for kind in ("3d", "bev") for level in levels]
+    assert KITTI_METRICS.kept_keys(["Car", "Cyclist"]) == kitti
+    errors = ["trans_err", "scale_err", "orient_err", "vel_err", "attr_err"]
+    assert NUSCENES_METRICS.kept_keys(["car", "bus"]) == ["car/AP", "bus/AP", "NDS", "mAP", *errors]
+    assert (KITTI_METRICS.columns, NUSCENES_METRICS.columns) == ("mAP", "NDS and mAP")
+    assert KITTI_METRICS.main.above(" of 4x") == "3D AP of 4x (R40, %)" and NUSCENES_METRICS.main.above() == "NDS (%)"
+
+
 @pytest.fixture
 def rows(evaluated):
     """A teacher, a control, and a student that is worse than the teacher by 0.1 of NDS and 0.05 of mAP."""

@@ -215,8 +215,8 @@ class Plan:
         cost_batches: over which costs are counted where there is no search; else ``SEARCH.BATCHES``.
         finalists: see ``FinalistsConfig``.
         lengths: of the learning curves, as multiples of a student's epochs, ascending; 1 is one of them.
-        enough: points of mAP on the search split that a teacher must stand above the plain student at its best length,
-            or there is little to distil.
+        enough: points of the main score on the search split that a teacher must stand above the plain student at its
+            best length, or there is little to distil.
         budget: see ``BudgetConfig``.
         flags: more flags of every training, such as ``[--batch_size, "16", --workers, "8"]``.
     """

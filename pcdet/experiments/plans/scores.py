@@ -21,7 +21,7 @@ class Scorer:
     """Scores detections on the frames of one split.
 
     Args:
-        cfg: a model's configuration, for its ``DATA_CONFIG`` and ``CLASS_NAMES``.
+        cfg: a model's configuration, for its ``DATA_CONFIG``, ``CLASS_NAMES`` and ``POST_PROCESSING.EVAL_METRIC``.
         splits: of the plan.
         name: of the split, "search" or "report".
         tools: folder that relative paths count from.
@@ -48,6 +48,7 @@ class Scorer:
             )
         # a user's class need not derive from DatasetTemplate
         self.metrics: EvaluationMetrics = getattr(self.dataset, "METRICS", DatasetTemplate.METRICS)
+        self._asked = (cfg.MODEL.get("POST_PROCESSING") or {}).get("EVAL_METRIC", "kitti")  # as test.py asks
 
     def scores(self, result_file: Path) -> dict[str, float]:
         """The data set's flat result dictionary, from a run's ``result.pkl``, which may hold other frames too.
@@ -60,7 +61,7 @@ class Scorer:
             content = json.loads(kept.read_text(encoding="utf-8"))
             if content["made_of"] == made_of:
                 return content["scores"]
-        _, result = self.dataset.evaluation(self.detections(result_file), self.classes, eval_metric="kitti")
+        _, result = self.dataset.evaluation(self.detections(result_file), self.classes, eval_metric=self._asked)
         result = {key: float(value) for key, value in result.items()}
         with replacing(kept) as stream:
             stream.write((json.dumps({"made_of": made_of, "scores": result}, indent=1) + "\n").encode())

@@ -7,7 +7,8 @@ Two clouds of 20,000 points, and the blocks of a shipped student and its teacher
 
     default, official    kitti_models/kd/pointpillar_4x_paper.yaml (PointDistiller on pillars) and
                          pointpillar_4x_official.yaml (the released code's form), 432 x 496 cells
-    centers              kitti_models/kd/centerpoint_pillar_4x.yaml: pivotal logits of centre heads, the same cells
+    centers              kitti_models/kd/centerpoint_pillar_4x_logits.yaml: pivotal logits of centre heads, the same
+                         cells
     branches             nuscenes_models/kd/cbgs_pp_multihead_4x_logits.yaml: pivotal logits of an anchor head with six
                          branches, 512 x 512 cells
 
@@ -51,7 +52,7 @@ from pcdet.models.kd.step import Step
 STUDENTS = {
     "default": "kitti_models/kd/pointpillar_4x_paper.yaml",
     "official": "kitti_models/kd/pointpillar_4x_official.yaml",
-    "centers": "kitti_models/kd/centerpoint_pillar_4x.yaml",
+    "centers": "kitti_models/kd/centerpoint_pillar_4x_logits.yaml",
     "branches": "nuscenes_models/kd/cbgs_pp_multihead_4x_logits.yaml",
 }
 PRESETS = ("default", "official")  # of PointDistiller; the goals are theirs

@@ -164,15 +164,17 @@ def test_an_epoch_has_as_many_samples_as_balanced_resampling_draws(carried_out):
     assert macs[PLAIN] == 3_000_000 * 2 * 2  # of a step, samples, epochs
 
 
-def test_frames_without_labels_are_refused_before_anything_is_trained(tmp_path):
-    fake = FakeNuScenesTools(tmp_path / "fake")
-    student = fake.root / STUDENT
-    student.write_text(student.read_text().replace("- placeholder", "- gt_sampling"))  # whose database has labels
-    train = {"TRAIN": {"INFOS": [TRAIN], "FRAMES": 2}, "UNLABELLED": {"INFOS": [TRAIN], "FIRST": 2}}
-    methods = {"METHODS": {"labels": {"LABELS": {}, "LOSSES": []}}, "UNLABELLED": ["labels"]}
-    with pytest.raises(ConfigError, match="INFO_PATH.unlabelled: this data set does nothing with it"):
-        fake.carry_out(NUSCENES, {"DATA": {**NUSCENES["DATA"], **train}, **methods})
-    assert not fake.starts()
+def test_frames_that_only_a_teacher_labels_come_once_in_an_epoch(carried_out):
+    fake, results = carried_out
+    infos = {"train": SplitConfig(infos=[TRAIN], frames=1), "unlabelled": SplitConfig(infos=[TRAIN], first=1)}
+    infos |= {"search": SplitConfig(infos=[VAL], frames=3), "report": SplitConfig(infos=[VAL], first=3)}
+    data = DataConfig(path="", version=nuscenes_files.VERSION, **infos)
+    splits = Splits(data, fake.root / "data", fake.root / "more_splits", results.classes)
+    cfg = cfg_from_yaml_file(fake.root / STUDENT, EasyDict()).DATA_CONFIG
+    files = {"train": splits.files["train"], "unlabelled": splits.files["unlabelled"], "test": [VAL]}
+    cfg.update(VERSION=nuscenes_files.VERSION, INFO_PATH=files, DATA_AUGMENTOR=[])
+    frames = NuScenesDataset(cfg, results.classes, True, fake.root / "data").num_frames()
+    assert splits.samples("train", unlabelled=True) == frames == splits.samples("train") + 3
 
 
 def test_a_release_that_no_key_names_is_asked_for(tmp_path):

@@ -23,7 +23,7 @@ def check_models(plan: Plan, runs: Runs) -> None:
     Raises:
         ConfigError: they have other classes than the first student, so that their scores would be of other things; or a
             student pastes objects, whose labels come from a database of labelled frames, while the plan holds frames
-            to be without labels. Every such file is named. Or the data set does not know frames without labels.
+            to be without labels. Every such file is named.
     """
     students = {f"STUDENTS.{name}.CFG": _config(runs, name, PLAIN) for name in plan.students}
     teachers = {f"TEACHERS.{name}.CFG": _config(runs, name, TEACHER) for name in plan.teachers}
@@ -37,8 +37,6 @@ def check_models(plan: Plan, runs: Runs) -> None:
         ]
     if problems:
         raise ConfigError(problems)
-    for name in plan.students if plan.unlabelled else ():
-        _config(runs, name, plan.unlabelled[0])  # is checked with its INFO_PATH.unlabelled as it is loaded
 
 
 def _config(runs: Runs, name: str, method: str) -> Mapping[str, Any]:

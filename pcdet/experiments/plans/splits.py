@@ -35,7 +35,7 @@ class Splits:
         data: of the plan.
         root: the data folder.
         folder: for the files of parts.
-        balanced: classes of trainings that draw their frames so that each has an equal part, as nuScenes'
+        balanced: classes of trainings that draw their labelled frames so that each has an equal part, as nuScenes'
             BALANCED_RESAMPLING does; None: every frame comes once in an epoch.
 
     Attributes:
@@ -64,7 +64,7 @@ class Splits:
         for name, config in configs.items():
             infos = _read(config, root, f"DATA.{name.upper()}")
             self.counts[name] = self._drawn[name] = len(infos)
-            if balanced is not None:
+            if balanced is not None and name != "unlabelled":  # whose frames come once
                 self._drawn[name] = len(balanced_frames([list(info.get("gt_names", ())) for info in infos], balanced))
             self.frames[name] = {_frame_of(info) for info in infos}
             self.digests[name] = hashlib.sha256(pickle.dumps(infos)).hexdigest()[:16]

@@ -81,3 +81,25 @@ def test_an_unlabelled_frame_that_another_split_has_is_refused_with_every_such_s
     train, search = error.value.problems
     assert "1 of its frames, such as 000003, are in DATA.TRAIN too; students would train on them twice" in train
     assert "1 of its frames, such as 000100, are in DATA.SEARCH too" in search and "(FIRST, FRAMES)" in search
+
+
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        ({"frame_id": 7, "lidar_path": "clouds/a.bin", "token": "b"}, "7"),
+        ({"frame_id": "drive 7", "point_cloud": {"sample_idx": 3}}, "drive 7"),
+        ({"lidar_path": "clouds/a.b.bin", "token": "b"}, "a.b"),
+        ({"token": "b"}, "b"),
+    ],
+)
+def test_infos_of_other_data_sets_name_their_frames(root, info, name):
+    """A token alone, without a cloud's path, ended in a KeyError."""
+    (root / "own.pkl").write_bytes(pickle.dumps([info]))
+    assert splits(root, report=SplitConfig(infos=["own.pkl"])).frames["report"] == {name}
+
+
+@pytest.mark.parametrize(("info", "got"), [({"cloud": "a.bin"}, r"dict \['cloud'\]"), ("a.bin", r"str \[\]")])
+def test_a_frame_without_a_name_is_told_the_key_that_names_it(root, info, got):
+    (root / "own.pkl").write_bytes(pickle.dumps([info]))
+    with pytest.raises(ConfigError, match=rf"DATA.REPORT.INFOS: .*got {got}; write the name .* as frame_id"):
+        splits(root, report=SplitConfig(infos=["own.pkl"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ class Splits:
         frames: the same -> the frames' names.
 
     Raises:
-        ConfigError: an info file is missing or no list, a part lies beyond its end, or two splits share a frame that
-            only one of them may have; all such pairs are named.
+        ConfigError: an info file is missing or no list, a part lies beyond its end, a frame has no name, or two splits
+            share a frame that only one of them may have; all such pairs are named.
     """
 
     def __init__(self, data: DataConfig, root: Path, folder: Path, balanced: Sequence[str] | None = None):
@@ -66,7 +66,7 @@ class Splits:
             self.counts[name] = self._drawn[name] = len(infos)
             if balanced is not None and name != "unlabelled":  # whose frames come once
                 self._drawn[name] = len(balanced_frames([list(info.get("gt_names", ())) for info in infos], balanced))
-            self.frames[name] = {_frame_of(info) for info in infos}
+            self.frames[name] = {_frame_of(info, f"DATA.{name.upper()}") for info in infos}
             self.digests[name] = hashlib.sha256(pickle.dumps(infos)).hexdigest()[:16]
             self.files[name] = _files(config, infos, root, folder / f"{name}.pkl")
         self._check_apart([name for name in configs if name != "teacher_train" or data.teacher_train is not None])
@@ -125,8 +125,18 @@ def _files(config: SplitConfig, infos: Sequence[Any], root: Path, part: Path) ->
     return [os.path.relpath(part.resolve(), root.resolve())]  # a data folder is often a link
 
 
-def _frame_of(info: dict) -> str:
-    """A frame's name in results: infos of KITTI, and of data sets in its manner, tell it; nuScenes' name its cloud."""
-    if "point_cloud" in info:
-        return str(info["point_cloud"]["lidar_idx"])
-    return frame_name(info)
+def _frame_of(info: Any, path: str) -> str:
+    """A frame's name in results; infos of KITTI have it as the cloud's number, nuScenes' as the name of its file."""
+    known = info if isinstance(info, Mapping) else {}
+    if "frame_id" in known:
+        return str(known["frame_id"])
+    if "lidar_idx" in known.get("point_cloud", ()):
+        return str(known["point_cloud"]["lidar_idx"])
+    if "lidar_path" in known:
+        return frame_name(known)
+    if "token" in known:
+        return str(known["token"])
+    raise ConfigError(
+        f"{path}.INFOS: each frame must be a dict with its name, by which its results are found, got "
+        f"{type(info).__name__} {sorted(map(str, known))}; write the name into the info file as frame_id"
+    )

@@ -145,6 +145,7 @@ def _read_tables(tables: Tables, request: Request) -> None:
             problems += error.problems
     if problems:
         raise DataError(problems)
+    _ = tables.key_frames  # a problem of theirs is all samples' problem
 
 
 def _has_labels(request: Request) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.nuscenes.categories import detection_class
 from pcdet.datasets.nuscenes.poses import inverse, matrices_of, pose_of
+from pcdet.datasets.nuscenes.table_rows import MATRIX, field_problems
 from pcdet.datasets.nuscenes.tables import Row, Tables
 
 SECONDS = 1e-6  # the tables count microseconds
@@ -34,19 +35,12 @@ class InfoMaker:
         """The info of a sample; ``docs/NUSCENES.md`` says what its keys are.
 
         Raises:
-            DataError: a row is missing or is not what the tables' format says, or a category is unknown; the sample is
-                named.
+            DataError: a row is missing, or a category is unknown; the sample is named.
         """
         try:
             return self._make(sample)
         except DataError as error:
             raise DataError([f"sample {sample['token']}: {problem}" for problem in error.problems]) from None
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(
-                f"sample {sample['token']}: a row of the tables in {self.tables.folder} cannot be used ({what}); copy "
-                "them again from the release"
-            ) from None
 
     def _make(self, sample: Row) -> dict[str, Any]:
         key_frame = self.tables.key_frames.get(sample["token"])
@@ -106,17 +100,17 @@ class InfoMaker:
     @cached_property
     def _front_images(self) -> dict[str, Row]:
         """Token of a sample -> the row of its front camera's key frame; releases without images have none."""
-        return {
-            row["sample_token"]: row
-            for row in self.tables.rows("sample_data")
-            if row["is_key_frame"] and self.tables.channels[row["calibrated_sensor_token"]] == "CAM_FRONT"
-        }
+        return self.tables.key_frames_of("CAM_FRONT")
 
     def _camera(self, sample_token: str) -> dict[str, Any]:
         data = self._front_images.get(sample_token)
         if data is None:
             return {}
         sensor = self.tables.get("calibrated_sensor", data["calibrated_sensor_token"])
+        if problems := field_problems(
+            self.tables.folder / "calibrated_sensor.json", [sensor], "camera_intrinsic", MATRIX
+        ):
+            raise DataError(problems)
         intrinsic = np.array(sensor["camera_intrinsic"], dtype=np.float64)
         return {"cam_front_path": data["filename"], "cam_intrinsic": intrinsic}
 
@@ -130,17 +124,11 @@ class InfoMaker:
             found[row["sample_token"]].append(row)
         return found
 
-    @cached_property
-    def _categories(self) -> dict[str, str]:
-        """Token of an instance -> name of its category."""
-        names = {row["token"]: row["name"] for row in self.tables.rows("category")}
-        return {row["token"]: names[row["category_token"]] for row in self.tables.rows("instance")}
-
     def _labels(self, sample_token: str, ref_from_global: np.ndarray) -> dict[str, Any]:
         """Boxes, velocities and names of the objects that a LiDAR or radar point has hit."""
         rows = self._annotations.get(sample_token, [])
         rows = [row for row in rows if row["num_lidar_pts"] + row["num_radar_pts"] > 0]
-        names = [detection_class(self._categories[row["instance_token"]]) for row in rows]
+        names = [detection_class(self.tables.category_of(row)) for row in rows]
         boxes, velocity = self._boxes(rows, ref_from_global)
         return {
             "gt_boxes": np.concatenate([boxes, velocity[:, :2]], axis=1),

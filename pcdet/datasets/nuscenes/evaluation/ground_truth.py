@@ -66,15 +66,14 @@ def read_ground_truth(tables: Tables, tokens: Sequence[str], ego: np.ndarray | N
         ego: (S, 2) places of the vehicle, where they are known; else they are read, from two large tables.
 
     Raises:
-        DataError: a row that another one names is not there, an object has several attributes, or no sample has a label
-            (a test split).
+        DataError: a row is malformed, one that another names is not there, an object has several attributes, or no
+            sample has a label (a test split).
     """
     number = {token: i for i, token in enumerate(tokens)}
     rows = [row for row in tables.rows("sample_annotation") if row["sample_token"] in number]
     if not rows:
         raise DataError(f"{tables.folder}/sample_annotation.json labels none of the {len(number)} samples to evaluate")
-    categories = _categories(tables)
-    category = [categories[row["instance_token"]] for row in rows]
+    category = [tables.category_of(row) for row in rows]
     classes = {name: detection_class(name) for name in set(category)}
     labelled = [(row, classes[name]) for row, name in zip(rows, category, strict=True)]
     objects = [(row, name) for row, name in labelled if name in CLASS_NUMBER]
@@ -100,12 +99,6 @@ def ego_places(tables: Tables, tokens: Sequence[str]) -> np.ndarray:
         raise DataError(f"{tables.folder}/sample_data.json has no key frame of LIDAR_TOP for the sample {missing[0]}")
     poses = [tables.get("ego_pose", frames[token]["ego_pose_token"]) for token in tokens]
     return np.array([pose["translation"][:2] for pose in poses], dtype=np.float64).reshape(-1, 2)
-
-
-def _categories(tables: Tables) -> Mapping[str, str]:
-    """Token of an instance -> name of its category."""
-    names = {row["token"]: row["name"] for row in tables.rows("category")}
-    return {row["token"]: names[row["category_token"]] for row in tables.rows("instance")}
 
 
 def _boxes(tables: Tables, objects: Sequence[tuple[Row, str]], number: Mapping[str, int]) -> Boxes:

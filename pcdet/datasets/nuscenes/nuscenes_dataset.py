@@ -180,6 +180,16 @@ class NuScenesDataset(DatasetTemplate):
             anno["metadata"] = metadata
         return annos
 
+    def prepare_evaluation(self) -> None:
+        """Reads the labels that results will be compared with.
+
+        Raises:
+            DataError: they cannot be evaluated, see ``evaluation.read_labels``.
+        """
+        from pcdet.datasets.nuscenes.evaluation import read_labels
+
+        read_labels(self.root_path, self.config.version, self.infos)
+
     def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
         """The mAP, NDS and errors of nuScenes as a text and a dict; (None, {}) where the split has no labels.
 

@@ -36,7 +36,10 @@ class Tables:
         if not self.folder.is_dir():
             found = sorted(p.name for p in self.dataroot.glob("v1.0-*") if p.is_dir())
             there = f"it has {', '.join(found)}" if found else "it has no folder v1.0-*"
-            raise DataError(f"{self.dataroot} has no tables of version {version} ({self.folder}); {there}")
+            raise DataError(
+                f"{self.dataroot} has no tables of version {version} ({self.folder}); {there}; unpack the metadata of "
+                "the release there, or name another VERSION"
+            )
         self._rows: dict[str, list[Row]] = {}
         self._by_token: dict[str, dict[str, Row]] = {}
 
@@ -109,7 +112,9 @@ class Tables:
 
 def _read_table(file: Path) -> list[Row]:
     if not file.is_file():
-        raise DataError(f"{file} is not there; a release has {len(TABLES)} tables: {', '.join(TABLES)}")
+        raise DataError(
+            f"{file} is not there; copy it from the release, which has {len(TABLES)} tables: {', '.join(TABLES)}"
+        )
     try:
         rows = json.loads(read_text(file))
     except ValueError as error:

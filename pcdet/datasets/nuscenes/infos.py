@@ -11,11 +11,9 @@ import numpy as np
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.nuscenes.categories import detection_class
 from pcdet.datasets.nuscenes.poses import inverse, matrices_of, pose_of
-from pcdet.datasets.nuscenes.table_rows import MATRIX, field_problems
-from pcdet.datasets.nuscenes.tables import Row, Tables
-
-SECONDS = 1e-6  # the tables count microseconds
-MAX_SECONDS = 1.5  # between an object's places from which its velocity is taken, as in nuscenes-devkit; twice for two
+from pcdet.datasets.nuscenes.table_rows import MATRIX, Row, column, field_problems
+from pcdet.datasets.nuscenes.tables import Tables
+from pcdet.datasets.nuscenes.velocities import SECONDS, velocities_of
 
 
 class InfoMaker:
@@ -141,29 +139,13 @@ class InfoMaker:
 
     def _boxes(self, rows: list[Row], ref_from_global: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 7) boxes and (N, 3) velocities in the LiDAR frame."""
-
-        def column(key: str, width: int) -> np.ndarray:
-            return np.array([row[key] for row in rows], dtype=np.float64).reshape(len(rows), width)
-
         turn, shift = ref_from_global[:3, :3], ref_from_global[:3, 3]
-        centers = column("translation", 3) @ turn.T + shift
-        ahead = turn @ matrices_of(column("rotation", 4))[:, :, 0, None]  # the box's x axis
+        centers = column(rows, "translation", 3) @ turn.T + shift
+        ahead = turn @ matrices_of(column(rows, "rotation", 4))[:, :, 0, None]  # the box's x axis
         yaws = np.arctan2(ahead[:, 1], ahead[:, 0])
-        width, length, height = column("size", 3).T[:, :, None]
-        velocity = np.array([self._velocity(row) for row in rows], dtype=np.float64).reshape(-1, 3) @ turn.T
+        width, length, height = column(rows, "size", 3).T[:, :, None]
+        velocity = velocities_of(self.tables, rows) @ turn.T
         return np.concatenate([centers, length, width, height, yaws], axis=1), velocity
-
-    def _velocity(self, row: Row) -> np.ndarray:
-        """(3,) m/s in the global frame, from the labels before and after; NaN where there is none or it is too far."""
-        first, last = (self.tables.get("sample_annotation", row[key]) if row[key] else row for key in ("prev", "next"))
-        limit = MAX_SECONDS * (2 if row["prev"] and row["next"] else 1)
-        seconds = SECONDS * (self._time(last) - self._time(first))
-        if not 0 < seconds <= limit:
-            return np.full(3, np.nan)
-        return np.subtract(last["translation"], first["translation"]) / seconds
-
-    def _time(self, row: Row) -> int:
-        return self.tables.get("sample", row["sample_token"])["timestamp"]
 
 
 def _itself(key_frame: Row) -> dict[str, Any]:

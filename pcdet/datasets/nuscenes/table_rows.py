@@ -1,4 +1,4 @@
-"""What the rows of nuScenes' tables must hold, as far as it is read here; checked once, when a table is read."""
+"""The rows of nuScenes' tables: what they must hold, as far as it is read here, and a field of many as an array."""
 
 from __future__ import annotations
 
@@ -96,6 +96,11 @@ FIELDS: dict[str, dict[str, Kind]] = {
         "num_radar_pts": NUMBER,
     },
 }
+
+
+def column(rows: Sequence[Row], field: str, width: int) -> np.ndarray:
+    """(N, width) float64 of a field that is a vector."""
+    return np.array([row[field] for row in rows], dtype=np.float64).reshape(len(rows), width)
 
 
 def row_problems(file: Path, rows: Sequence[Row]) -> list[str]:

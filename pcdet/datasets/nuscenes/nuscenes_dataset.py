@@ -121,10 +121,18 @@ class NuScenesDataset(DatasetTemplate):
 
     # --------------------------------------------------------------------------------------------------------- samples
 
+    def __getitem__(self, index: int) -> dict:
+        """A sample; where one epoch is several passes over the frames, each pass draws sweeps anew."""
+        return self.prepare_data(self._load(index % self.num_frames(), draw=index), self.sample_rng(index))
+
     def load_frame(self, index: int) -> dict:
         """A sample: points of its key frame and of sweeps, labels, ``frame_id`` and ``metadata`` with its token."""
+        return self._load(index, draw=index)
+
+    def _load(self, index: int, draw: int) -> dict:
+        """The sample ``index``, with the sweeps that draw number ``draw`` of this epoch chooses."""
         info = self.infos[int(self.order[index])]
-        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, index)
+        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, draw)
         chosen = choose_sweeps(len(info["sweeps"]), self.config.max_sweeps - 1, rng)
         sample: dict[str, Any] = {
             "points": load_sweeps(self.root_path, info["lidar_path"], [info["sweeps"][k] for k in chosen]),

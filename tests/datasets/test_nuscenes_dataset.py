@@ -239,6 +239,8 @@ def test_a_cloud_that_went_missing_is_named(prepared_release, repo_root, tmp_pat
 def test_cameras_and_other_features_are_refused_before_anything_is_read(repo_root, tmp_path):
     with pytest.raises(ConfigError, match="CAMERA_CONFIG.USE_CAMERA: images are not read"):
         dataset(repo_root, tmp_path, CAMERA_CONFIG={"USE_CAMERA": True})
+    with pytest.raises(ConfigError, match="CAMERA_CONFIG.USE_CAMERA: images are not read"):
+        dataset(repo_root, tmp_path, CAMERA_CONFIG={"IMAGE": {}})  # in OpenPCDet, cameras are used then
     features = {
         "encoding_type": "absolute_coordinates_encoding",
         "used_feature_list": ["x", "y", "z"],

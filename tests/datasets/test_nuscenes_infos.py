@@ -187,7 +187,7 @@ def test_malformed_rows_are_named_with_table_and_field_and_not_for_every_sample(
         create_nuscenes_infos(release, nuscenes_files.VERSION, SWEEPS, workers=0)
     first, second = caught.value.problems
     assert "sample_data.json: the row 'scene-0103 data 3': filename must be a text, and is not there" in first
-    assert "sample_annotation.json: the row 'scene-0061 0 parked': size must be three finite numbers" in second
+    assert "sample_annotation.json: the row 'scene-0061 0 parked': size must be three numbers above 0" in second
 
 
 def test_key_frames_of_a_lost_sensor_are_one_problem_and_not_one_of_every_sample(release):

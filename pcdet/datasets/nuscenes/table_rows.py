@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 
 Row = dict[str, Any]
+LARGEST = 1e12  # of a coordinate, as of the ops' boxes; whatever is computed of such numbers fits into float32
+SMALLEST = 1e-12  # of a size, and the length of a quaternion
+LARGEST_COUNT = 2**31 - 1  # points in a box
+LARGEST_TIME = 2**53  # microseconds that float64 tells apart: 285 years
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,26 @@ def _are_texts_in_lists(values: Sequence) -> bool:
     return _are(list, values) and _are(str, list(chain.from_iterable(values)))
 
 
-def _are_numbers(values: Sequence) -> bool:
+def _are_numbers(values: Sequence, low: float = -LARGEST, high: float = LARGEST) -> bool:
     if not set(map(type, values)) <= {int, float}:
         return False
     array = np.array(values)
-    return array.dtype.kind in "iuf" and bool(np.isfinite(array).all())  # integers beyond 64 bits are objects
+    is_number = array.dtype.kind in "iuf"  # integers beyond 64 bits are objects
+    return is_number and bool(((array >= low) & (array <= high)).all())
 
 
-def _are_vectors(length: int, values: Sequence) -> bool:
+def _are_counts(values: Sequence) -> bool:
+    return _are(int, values) and _are_numbers(values, 0, LARGEST_COUNT)
+
+
+def _are_vectors(length: int, values: Sequence, low: float = -LARGEST) -> bool:
     if not (_are(list, values) and set(map(len, values)) <= {length}):
         return False
-    return _are_numbers(list(chain.from_iterable(values)))
+    return _are_numbers(list(chain.from_iterable(values)), low)
 
 
 def _are_quaternions(values: Sequence) -> bool:
-    return _are_vectors(4, values) and all(map(any, values))
+    return _are_vectors(4, values) and bool((np.linalg.norm(values, axis=1) >= SMALLEST).all())
 
 
 def _are_matrices(values: Sequence) -> bool:
@@ -59,26 +68,28 @@ def _are_matrices(values: Sequence) -> bool:
 
 TEXT = Kind("a text", partial(_are, str))
 FLAG = Kind("true or false", partial(_are, bool))
-NUMBER = Kind("a finite number", _are_numbers)
-VECTOR = Kind("three finite numbers", partial(_are_vectors, 3))
+TIME = Kind("a number of microseconds", partial(_are_numbers, low=0, high=LARGEST_TIME))
+COUNT = Kind(f"a whole number from 0 to {LARGEST_COUNT}", _are_counts)
+PLACE = Kind(f"three numbers within +-{LARGEST:g}", partial(_are_vectors, 3))
+SIZE = Kind(f"three numbers above 0, at most {LARGEST:g}", partial(_are_vectors, 3, low=SMALLEST))
 QUATERNION = Kind("a quaternion [w, x, y, z] of finite numbers that are not all 0", _are_quaternions)
 TOKENS = Kind("a list of tokens", _are_texts_in_lists)
-MATRIX = Kind("a (3, 3) matrix of finite numbers", _are_matrices)  # of cameras; [] of other sensors
+MATRIX = Kind("a (3, 3) matrix of finite numbers", _are_matrices)  # of cameras; other sensors have []
 
 FIELDS: dict[str, dict[str, Kind]] = {
     "category": {"name": TEXT},
     "attribute": {"name": TEXT},
     "instance": {"category_token": TEXT},
     "sensor": {"channel": TEXT},
-    "calibrated_sensor": {"sensor_token": TEXT, "translation": VECTOR, "rotation": QUATERNION},
-    "ego_pose": {"translation": VECTOR, "rotation": QUATERNION},
+    "calibrated_sensor": {"sensor_token": TEXT, "translation": PLACE, "rotation": QUATERNION},
+    "ego_pose": {"translation": PLACE, "rotation": QUATERNION},
     "scene": {"name": TEXT, "first_sample_token": TEXT},
-    "sample": {"timestamp": NUMBER, "next": TEXT},
+    "sample": {"timestamp": TIME, "next": TEXT},
     "sample_data": {
         "sample_token": TEXT,
         "ego_pose_token": TEXT,
         "calibrated_sensor_token": TEXT,
-        "timestamp": NUMBER,
+        "timestamp": TIME,
         "is_key_frame": FLAG,
         "filename": TEXT,
         "prev": TEXT,
@@ -87,13 +98,13 @@ FIELDS: dict[str, dict[str, Kind]] = {
         "sample_token": TEXT,
         "instance_token": TEXT,
         "attribute_tokens": TOKENS,
-        "translation": VECTOR,
-        "size": VECTOR,
+        "translation": PLACE,
+        "size": SIZE,
         "rotation": QUATERNION,
         "prev": TEXT,
         "next": TEXT,
-        "num_lidar_pts": NUMBER,
-        "num_radar_pts": NUMBER,
+        "num_lidar_pts": COUNT,
+        "num_radar_pts": COUNT,
     },
 }
 

@@ -37,6 +37,15 @@ def test_lines_of_an_earlier_call_do_not_count_and_a_resumed_training_is_timed_f
     assert seconds_to_go([running], [running], [], 1) == pytest.approx(40, abs=1)
 
 
+def test_a_training_that_is_first_looked_at_late_is_timed_from_its_first_line(tmp_path):
+    running = python_job(tmp_path, "x", work=2.0)
+    running.folder.mkdir()
+    running.log.write_text(train_lines((1, 2, 1, 100), (1, 2, 60, 100), (1, 2, 100, 100)))
+    running.process, running.began = STILL_RUNNING, time.monotonic() - 60.0
+    # half of it in a minute
+    assert seconds_to_go([running], [running], [], 1) == pytest.approx(60, abs=1)
+
+
 def test_progress_is_read_from_the_line_that_training_logs(tmp_path, caplog):
     trainer = SimpleNamespace(
         epoch=2, it=129, epochs=4, iters_per_epoch=50, last=Iteration(), device=torch.device("cpu")

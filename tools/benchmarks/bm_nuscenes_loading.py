@@ -30,6 +30,7 @@ from easydict import EasyDict
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets.loader import build_dataset
 from pcdet.datasets.nuscenes.categories import DETECTION_CLASSES
+from pcdet.engine.runtime import set_threads
 
 CONFIG = REPO_ROOT / "tools/cfgs/dataset_configs/nuscenes_dataset.yaml"
 
@@ -73,7 +74,7 @@ def watch(dataset, stages: Stages) -> None:
 
 def main() -> None:
     args = parse_args()
-    torch.set_num_threads(1)
+    set_threads(1)  # of the linear-algebra library too: its idle threads spin, and their time would count
     config = cfg_from_yaml_file(CONFIG, EasyDict())
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:

@@ -113,10 +113,7 @@ class Job:
         with self.log.open("rb") as log:
             log.seek(max(self.begins_at, log.seek(0, 2) - LOG_TAIL))
             lines = TRAIN_LINE.findall(log.read().decode(errors="replace"))
-        if not lines:
-            return 0, 0
-        epoch, epochs, it, its = map(int, lines[-1])
-        return (epoch - 1) * its + it, epochs * its
+        return _position(lines[-1]) if lines else (0, 0)
 
     def share(self) -> float:
         """How much of it is done, 0 to 1; 0 until the end for a command that logs no training lines."""
@@ -124,8 +121,16 @@ class Job:
             return 1.0
         done, total = self.position()
         if total and self.share_before is None:
-            self.share_before = (done - 1) / total
+            self.share_before = self._share_at_start()
         return done / total if total else 0.0
+
+    def _share_at_start(self) -> float:
+        """How much of it was done when this call began: just before its first training line, however long ago."""
+        with self.log.open("rb") as log:
+            log.seek(self.begins_at)
+            first = next(filter(None, (TRAIN_LINE.search(line.decode(errors="replace")) for line in log)))
+        done, total = _position(first.groups())
+        return (done - 1) / total
 
     def spent(self) -> tuple[float, float]:
         """(seconds that this call has spent on it, how much of its work that was)."""
@@ -135,3 +140,9 @@ class Job:
         if not work:  # still loading
             return 0.0, 0.0
         return (self.seconds if self.seconds is not None else time.monotonic() - self.began), work
+
+
+def _position(numbers: Sequence[str]) -> tuple[int, int]:
+    """(iterations done, iterations in all) of the four numbers of a training line."""
+    epoch, epochs, it, its = map(int, numbers)
+    return (epoch - 1) * its + it, epochs * its

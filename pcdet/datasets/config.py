@@ -33,7 +33,8 @@ class DataConfig:
         data_path: its folder; a relative path counts from the working directory, else from ``tools/``.
         point_cloud_range: [x_min, y_min, z_min, x_max, y_max, z_max], metres, LiDAR frame.
         data_split: "train" and "test" -> name of the split that is trained or evaluated on; "unlabelled" -> that of the
-            frames of ``info_path.unlabelled``, the training's if left out. Frames of the split "test" lie in testing/.
+            frames of ``info_path.unlabelled``, the training's if left out. Frames of the split "test" lie in testing/
+            (nuScenes: in the release v1.0-test).
         info_path: "train" and "test" -> info files, relative to ``data_path``; "unlabelled", if there, those of further
             frames that a student trains on without their labels, if they have any. Its teacher labels them.
         get_item_list: what a sample holds.

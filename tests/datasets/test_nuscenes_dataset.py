@@ -257,7 +257,6 @@ def test_cameras_and_other_features_are_refused_before_anything_is_read(repo_roo
         ("SKIP_BAD_FRAMES", {"SKIP_BAD_FRAMES": True}),
         ("MAP_CLASS_TO_KITTI", {"MAP_CLASS_TO_KITTI": {"car": "Car"}}),
         ("GET_ITEM_LIST", {"GET_ITEM_LIST": ["points", "images"]}),
-        ("INFO_PATH.unlabelled", {"INFO_PATH": {"train": ["a"], "test": ["b"], "unlabelled": ["c"]}}),
     ],
 )
 def test_keys_of_kittis_layout_are_refused_and_not_ignored(repo_root, tmp_path, key, changes):

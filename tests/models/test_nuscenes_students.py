@@ -71,7 +71,7 @@ def test_a_model_has_the_size_that_the_guide_tells(name):
 )
 def test_pointpillars_students_have_the_papers_widths_up_to_the_neck(ratio, pillars, stages):
     """Those of the released configurations of nuScenes."""
-    for recipe in ("", "_paper", "_official"):
+    for recipe in ("", "_logits", "_paper", "_official"):
         model_cfg = cfg_from_yaml_file(FOLDER / f"kd/cbgs_pp_multihead_{ratio}{recipe}.yaml", EasyDict()).MODEL
         scaled = scale_model_cfg(model_cfg, model_cfg.WIDTH)
         assert scaled.VFE.NUM_FILTERS == [pillars] and scaled.BACKBONE_2D.NUM_FILTERS == stages

@@ -20,7 +20,8 @@ class NuScenesConfig(DataConfig):
         set_nan_velocity_to_zeros: a velocity that nobody knows is 0; without it, it stays NaN.
         filter_min_points_in_gt: boxes with fewer LiDAR points in the key frame are left out; 0 keeps all.
         balanced_resampling: in training, frames with rare classes are repeated and others left out, so that each class
-            stands in equally many (Zhu et al. 2019).
+            stands in equally many (Zhu et al. 2019). Frames of ``info_path.unlabelled`` are not counted, and stand in
+            each epoch once.
         camera_config: OpenPCDet's key; cameras are not read, so its USE_CAMERA must be False.
     """
 
@@ -55,7 +56,6 @@ class NuScenesConfig(DataConfig):
             "SKIP_BAD_FRAMES": self.skip_bad_frames,
             "MAP_CLASS_TO_KITTI": self.map_class_to_kitti,
             "GET_ITEM_LIST": list(self.get_item_list) != ["points"],
-            "INFO_PATH.unlabelled": self.info_path.get("unlabelled"),
         }
         return [key for key, value in is_set.items() if value]
 

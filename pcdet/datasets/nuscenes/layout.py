@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+TEST_RELEASE = "v1.0-test"  # the one whose frames have no labels
+
 
 def release_folder(data_path: str | Path, version: str) -> Path:
     """The folder that holds ``samples/``, ``sweeps/`` and the tables' folder ``<version>/``.

@@ -17,7 +17,7 @@ from pcdet.datasets.frame_labels import FrameLabels, MatchingRule
 from pcdet.datasets.nuscenes.config import NuScenesConfig
 from pcdet.datasets.nuscenes.info_checks import check_infos
 from pcdet.datasets.nuscenes.info_store import InfoStore
-from pcdet.datasets.nuscenes.layout import release_folder
+from pcdet.datasets.nuscenes.layout import TEST_RELEASE, release_folder
 from pcdet.datasets.nuscenes.metrics import NUSCENES_METRICS
 from pcdet.datasets.nuscenes.object_labels import MOTION, boxes_of_info, frame_name, labels_of_info
 from pcdet.datasets.nuscenes.resampling import balanced_frames
@@ -29,6 +29,7 @@ from pcdet.registry import DATASETS
 
 CREATE_COMMAND = "python -m pcdet.datasets.nuscenes.nuscenes_dataset --func create_nuscenes_infos --cfg_file CFG"
 MATCHING_DISTANCE = 2.0  # metres: the one of the evaluation's four at which errors are measured
+LABELS = ("gt_boxes", "gt_names", "num_lidar_pts", "num_radar_pts")  # of an info, those that anything here reads
 
 
 @DATASETS.register
@@ -39,8 +40,10 @@ class NuScenesDataset(DatasetTemplate):
     sweeps. They and the boxes stand in nuScenes' LIDAR_TOP frame: x to the right, y ahead, z up.
 
     Attributes:
-        infos: what is known of each frame, in OpenPCDet's form, each once.
-        order: (F,) which frame each sample is: balanced resampling repeats some and leaves others out.
+        infos: what is known of each frame, in OpenPCDet's form, each once; frames that only a teacher labels come last.
+        num_labelled: infos before those that only a teacher labels.
+        order: (F,) which frame each sample is: balanced resampling repeats some and leaves others out, but has each
+            frame that only a teacher labels once.
         split: name of the split.
     """
 
@@ -58,6 +61,7 @@ class NuScenesDataset(DatasetTemplate):
     ):
         root = resolve_data_path(root_path if root_path is not None else dataset_cfg["DATA_PATH"])
         folder = release_folder(root, str(dataset_cfg.get("VERSION", "")))
+        self._data_path = root
         super().__init__(dataset_cfg, class_names, training, folder, logger)
 
     # ------------------------------------------------------------------------------------------------------ the frames
@@ -66,26 +70,49 @@ class NuScenesDataset(DatasetTemplate):
         """Reads the info files of the split, and chooses the frames of an epoch."""
         self.split = self.config.data_split[self.mode]
         self._info_digests: list[str] = []
-        contents = [self._read_infos(name) for name in self.config.info_path[self.mode]]
-        self.infos = InfoStore(info for content in contents for info in content)
+        infos = self._read_infos(self.config.info_path[self.mode], self.root_path, self.config.version)
+        self.num_labelled = len(infos)
+        self.infos = InfoStore(infos + (self._read_unlabelled_infos() if self.training else []))
         self._check_repeated()
-        self.order = np.arange(len(self.infos))
-        if self.training and self.config.balanced_resampling:
-            present = [list(self.infos.class_counts(i)) for i in range(len(self.infos))]
-            self.order = balanced_frames(present, self.class_names)
-        self.logger.info(f"nuScenes {self.split}: {len(self.infos)} frames, {len(self.order)} samples an epoch")
+        self.order = self._frames_of_an_epoch()
+        unlabelled = len(self.infos) - self.num_labelled
+        of_a_teacher = f", {unlabelled} of them without labels" if unlabelled else ""
+        self.logger.info(
+            f"nuScenes {self.split}: {len(self.infos)} frames{of_a_teacher}, {len(self.order)} samples an epoch"
+        )
 
-    def _read_infos(self, name: str) -> list[dict]:
-        path = self.root_path / name
-        if not path.is_file():
-            raise DataError(
-                f"{path} does not exist; make it with `{CREATE_COMMAND} --version {self.config.version}` "
-                f"(DATA_CONFIG.DATA_PATH is {self.config.data_path!r}, VERSION {self.config.version!r})"
-            )
-        self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
-        content = read_pickle(path)
-        check_infos(content, path, num_sweeps=self.config.max_sweeps - 1, velocity=self.config.pred_velocity)
-        return content
+    def _frames_of_an_epoch(self) -> np.ndarray:
+        """(F,) the frames of an epoch, see ``order``."""
+        labelled = np.arange(self.num_labelled)
+        if self.training and self.config.balanced_resampling:
+            present = [list(self.infos.class_counts(i)) for i in range(self.num_labelled)]
+            labelled = balanced_frames(present, self.class_names)
+        return np.concatenate([labelled, np.arange(self.num_labelled, len(self.infos))])
+
+    def _read_infos(self, names: Sequence[str], folder: Path, version: str) -> list[dict]:
+        infos: list[dict] = []
+        for name in names:
+            path = folder / name
+            if not path.is_file():
+                raise DataError(
+                    f"{path} does not exist; make it with `{CREATE_COMMAND} --version {version}` "
+                    f"(DATA_CONFIG.DATA_PATH is {self.config.data_path!r}, VERSION {self.config.version!r})"
+                )
+            self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            content = read_pickle(path)
+            check_infos(content, path, num_sweeps=self.config.max_sweeps - 1, velocity=self.config.pred_velocity)
+            infos += content
+        return infos
+
+    def _read_unlabelled_infos(self) -> list[dict]:
+        """Infos of frames that only a teacher labels. Labels that they have are not looked at."""
+        names, split = self.config.info_path.get("unlabelled", []), self.config.data_split.get("unlabelled")
+        version = TEST_RELEASE if split == "test" else self.config.version
+        self._unlabelled_folder = release_folder(self._data_path, version)
+        infos = self._read_infos(names, self._unlabelled_folder, version)
+        if names:
+            self._info_digests.append(f"unlabelled frames of {version}")
+        return [{key: value for key, value in info.items() if key not in LABELS} for info in infos]
 
     def _check_repeated(self) -> None:
         """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
@@ -131,24 +158,33 @@ class NuScenesDataset(DatasetTemplate):
 
     def _load(self, index: int, draw: int) -> dict:
         """The sample ``index``, with the sweeps that draw number ``draw`` of this epoch chooses."""
-        info = self.infos[int(self.order[index])]
+        number = int(self.order[index])
+        info, unlabelled = self.infos[number], number >= self.num_labelled
+        folder = self._unlabelled_folder if unlabelled else self.root_path
         rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, draw)
         chosen = choose_sweeps(len(info["sweeps"]), self.config.max_sweeps - 1, rng)
         sample: dict[str, Any] = {
-            "points": load_sweeps(self.root_path, info["lidar_path"], [info["sweeps"][k] for k in chosen]),
+            "points": load_sweeps(folder, info["lidar_path"], [info["sweeps"][k] for k in chosen]),
             "frame_id": frame_name(info),
             "metadata": {"token": info["token"]},
         }
         if "gt_boxes" in info:
             sample.update(self._labels(info))
+        elif unlabelled:
+            boxes = np.zeros((0, self._box_columns), np.float32)
+            sample.update(gt_boxes=boxes, gt_names=np.empty(0, dtype="<U1"), unlabelled=True)
         return sample
 
     def _labels(self, info: dict) -> dict:
         keep = self._has_points(info)
-        boxes = boxes_of_info(info)[keep, : 9 if self.config.pred_velocity else 7].astype(np.float32)
+        boxes = boxes_of_info(info)[keep, : self._box_columns].astype(np.float32)
         if self.config.set_nan_velocity_to_zeros:
             boxes[np.isnan(boxes)] = 0.0
         return {"gt_names": info["gt_names"][keep], "gt_boxes": boxes}
+
+    @property
+    def _box_columns(self) -> int:
+        return 9 if self.config.pred_velocity else 7
 
     def _has_points(self, info: dict) -> np.ndarray:
         """(N,) bool: boxes with at least FILTER_MIN_POINTS_IN_GT points; all where the info does not count them."""

@@ -62,6 +62,10 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         input_channels: channels of ``spatial_features_2d``.
         anchor_generator_config, target_assigner_config, loss_config, class_names, grid_size, **common: see
             ``AnchorHeadTemplate``.
+
+    Attributes:
+        branch_maps: (ny, nx) of the map on which each branch's anchors stand.
+        class_ids: numbers, from 1, of the classes that each branch tells apart, in the order of its scores.
     """
 
     PREDICTS = "branches"
@@ -109,7 +113,11 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             self._branch(config, group, shared_conv_num_filter or input_channels, separate_reg_config)
             for config, group in zip(rpn_head_cfgs, groups, strict=True)
         )
-        self._branch_maps = [self._map_of(group, grid_size) for group in groups]
+        self.branch_maps = [self._map_of(group, grid_size) for group in groups]
+        every = list(range(1, self.num_class + 1))
+        own = separate_multihead and self.num_class > 1
+        self.class_ids = [self._ids(config) if own else every for config in rpn_head_cfgs]
+        self.score_taps = self.box_taps = tuple(f"rpn_heads.{i}" for i in range(len(self.rpn_heads)))
 
     def _branch(
         self, config: RPNHeadConfig, anchors: list[AnchorConfig], channels: int, separate: SeparateRegConfig | None
@@ -122,9 +130,13 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             num_anchors=sum(entry.num_per_location for entry in anchors),
             code_size=self.box_coder.code_size,
             num_dir_bins=self.directions.num_bins if self.directions else 0,
-            label_indices=[self.class_names.index(name) + 1 for name in config.head_cls_name],
+            label_indices=self._ids(config),
             separate_reg=separate,
         )
+
+    def _ids(self, config: RPNHeadConfig) -> list[int]:
+        """Numbers of a branch's classes."""
+        return [self.class_names.index(name) + 1 for name in config.head_cls_name]
 
     @classmethod
     def layers(cls, config: SimpleNamespace, inputs: Entries) -> dict[str, FeatureSpec]:
@@ -191,6 +203,11 @@ class AnchorHeadMulti(AnchorHeadTemplate):
             for part, (ny, nx, sizes, rotations) in zip(parts, self._class_shapes, strict=True)
         ]
 
+    @property
+    def assigned_anchors(self) -> list[tuple[Any, Tensor]]:
+        """See the base class: those of each class."""
+        return [(assigner, a[0].flatten(2, 3)) for assigner, a in zip(self._class_assigners, self.anchors, strict=True)]
+
     def forward(self, batch_dict: dict) -> dict:
         """Predicts for every anchor.
 
@@ -204,7 +221,7 @@ class AnchorHeadMulti(AnchorHeadTemplate):
         if self.shared_conv is not None:
             features = self.shared_conv(features)
         branches = []
-        for head, anchors_map in zip(self.rpn_heads, self._branch_maps, strict=True):
+        for head, anchors_map in zip(self.rpn_heads, self.branch_maps, strict=True):
             predictions, own_map = head(features)
             if own_map != anchors_map:
                 raise ValueError(
@@ -240,8 +257,7 @@ class AnchorHeadMulti(AnchorHeadTemplate):
     def assign_targets(self, gt_boxes: Tensor) -> dict[str, Tensor]:
         """``box_cls_labels``, ``box_reg_targets`` and ``reg_weights`` of every anchor; see ``AnchorTargets``."""
         parts: dict[str, list[Tensor]] = {}
-        for assigner, anchors in zip(self._class_assigners, self.anchors, strict=True):
-            grid = anchors[0].flatten(2, 3)
+        for assigner, grid in self.assigned_anchors:
             for key, value in assigner.assign_targets(grid, gt_boxes)._asdict().items():
                 by_anchor = value.unflatten(1, grid.shape[:3]).movedim(3, 1).flatten(1, 3)
                 parts.setdefault(key, []).append(by_anchor)

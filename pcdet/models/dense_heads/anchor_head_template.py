@@ -197,6 +197,11 @@ class AnchorHeadTemplate(HeadTemplate):
         parts = self.anchor_grid.split([s * r for s, r in self._anchor_shapes], dim=2)
         return [part.unflatten(2, shape)[None] for part, shape in zip(parts, self._anchor_shapes, strict=True)]
 
+    @property
+    def assigned_anchors(self) -> list[tuple[Any, Tensor]]:
+        """Each target assigner, and the anchors whose targets it assigns, (ny, nx, A, 7 + extra)."""
+        return [(self.target_assigner, self.anchor_grid)]
+
     def finish(self, batch_dict: dict) -> dict:
         """Adds targets in training, and boxes where they are wanted.
 

@@ -1,4 +1,4 @@
-"""Every loss on PointPillars and SECOND of nuScenes: it works with branches and velocities, or is refused at the start.
+"""Every loss on PointPillars and SECOND of nuScenes works with branches and velocities.
 
 The heads predict branch by branch, for groups of classes, and their boxes have nine columns.
 """
@@ -15,7 +15,7 @@ from support.detectors import network
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.models.kd import build_distiller
-from pcdet.registry import KD_LOSSES, ConfigError
+from pcdet.registry import KD_LOSSES
 
 FOLDER = Path(__file__).resolve().parents[3] / "tools/cfgs/nuscenes_models"
 NEAR = (-3.2, -3.2, -5.0, 3.2, 3.2, 3.0)
@@ -23,13 +23,14 @@ SIZES = {1: (4.6, 1.9, 1.7), 8: (1.7, 0.6, 1.2), 9: (0.7, 0.7, 1.7)}  # car, bic
 
 ON_MAP = {"FEATURE": "spatial_features_2d"}
 ON_CELLS = ON_MAP | {"SAMPLE": {"NUM": 40, "BY": "num_points"}}
-WORKING = {
-    "PointDistiller": ON_CELLS | {"GRAPH": {"K": 4}},
+ANY_BOX = {"THRESHOLD": 0.0, "STUDENT_THRESHOLD": 0.0, "IOU": 0.1}
+LOSSES = {
+    "PointDistiller": ON_MAP | {"SAMPLE": {"NUM": 40}, "GRAPH": {"K": 4}},  # its cells by the teacher's score
     **dict.fromkeys(("SimilarityPreserving", "RKD", "CRD", "FeatureBased"), ON_CELLS),
     **dict.fromkeys(("FitNet", "AttentionTransfer", "PKD", "CWD", "MGD", "FGD"), ON_MAP),
     "Overhaul": ON_CELLS | {"FEATURE": "backbone_2d.deblocks.0.1"},
+    **{"PivotalLogit": {}, "DKD": {}, "BoxConsistency": ANY_BOX, "FGFI": ON_MAP},
 }
-ON_ONE_MAP_OF_PREDICTIONS = {"PivotalLogit": {}, "DKD": {}, "BoxConsistency": {}, "FGFI": ON_MAP}
 MODELS = {"cbgs_pp_multihead": ((0.2, 0.2, 8.0), 20), "cbgs_second_multihead": ((0.1, 0.1, 0.2), 10)}
 
 
@@ -74,28 +75,43 @@ def pair(request):
     return Pair(request.param)
 
 
-def test_every_loss_is_known_to_work_or_to_be_refused():
-    assert sorted(WORKING | ON_ONE_MAP_OF_PREDICTIONS) == sorted(KD_LOSSES.names())
-
-
-def test_losses_on_features_teach_the_student(pair):
-    distiller = pair.distiller([{"NAME": name} | keys for name, keys in WORKING.items()])
+def test_all_losses_teach_the_student(pair):
+    assert sorted(LOSSES) == sorted(KD_LOSSES.names())
+    distiller = pair.distiller([{"NAME": name} | keys for name, keys in LOSSES.items()])
     ret_dict, tb_dict, _ = distiller(dict(pair.batch))
-    terms = {name: tb_dict[f"kd/{name}"] for name in WORKING}
+    terms = {name: tb_dict[f"kd/{name}"] for name in LOSSES}
     assert all(np.isfinite(value) and value > 0 for value in terms.values()), terms
     ret_dict["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in distiller.student.parameters())
 
 
-def test_losses_on_one_map_of_predictions_are_refused_together_before_the_first_step(pair):
-    losses = [{"NAME": name} | keys for name, keys in ON_ONE_MAP_OF_PREDICTIONS.items()]
-    losses.append({"NAME": "PointDistiller"} | ON_MAP)  # its cells by the teacher's score, unless told otherwise
-    with pytest.raises(ConfigError) as error:
-        pair.distiller(losses)
-    assert len(error.value.problems) == len(losses)
-    for i, problem in enumerate(error.value.problems):
-        assert problem.startswith(f"KD.LOSSES[{i}]: ") and "AnchorHeadMulti predicts branch by branch" in problem
-        assert "BY channel_l2 or num_points" in problem
+@pytest.mark.parametrize("name", ["PivotalLogit", "DKD"])
+def test_losses_at_objects_teach_the_branches_that_have_their_classes(pair, name):
+    distiller = pair.distiller([{"NAME": name}])
+    _, step, _ = distiller.run_models(dict(pair.batch))
+    (term,) = distiller.terms(step)
+    term.value.backward()
+    branches = distiller.student.dense_head.rpn_heads
+    taught = [i for i, branch in enumerate(branches) if branch.conv_cls[-1].weight.grad.any()]
+    assert taught == [0, 4, 5]  # cars; motorcycles and bicycles; pedestrians and cones
+
+
+@pytest.mark.parametrize("ratio", ["2x", "4x"])
+def test_the_shipped_student_with_logits_begins_with_slices_and_takes_a_step(ratio):
+    pair = Pair("cbgs_pp_multihead")
+    cfg = cfg_from_yaml_file(FOLDER / f"kd/cbgs_pp_multihead_{ratio}_logits.yaml", EasyDict())
+    student, teacher = (pair.network(width, seed=1) for width in (cfg.MODEL.WIDTH, 1))
+    distiller = build_distiller(cfg, student, pair.facts, teacher=teacher).train()
+    first = [model.dense_head.shared_conv[0].weight for model in (teacher, student)]
+    assert torch.equal(first[1][:, :10], first[0][: len(first[1]), :10])
+    assert distiller(dict(pair.batch))[1]["kd/PivotalLogit"] > 0
+
+
+def test_a_teacher_stops_before_it_decodes_boxes(pair):
+    distiller = pair.distiller([{"NAME": "PivotalLogit"}])
+    head = distiller.teacher.dense_head
+    head.finish = lambda *_: pytest.fail("the teacher's head went on behind its last branch")
+    assert distiller(dict(pair.batch))[1]["kd/PivotalLogit"] > 0
 
 
 def test_the_teachers_boxes_join_the_labels_with_their_velocities(pair):

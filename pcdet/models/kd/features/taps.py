@@ -106,16 +106,11 @@ def head_taps(detector: nn.Module, *, scores_only: bool = False) -> tuple[str, .
         scores_only: leave out what makes boxes.
 
     Raises:
-        ValueError: it has no dense head, or one whose predictions are not read.
+        ValueError: it has no dense head.
     """
     head = getattr(detector, "dense_head", None)
     if head is None:
         raise ValueError(f"{type(detector).__name__} has no dense_head, whose predictions this KD loss needs")
-    if head_kind(head) == "branches":
-        raise ValueError(
-            f"{type(detector).__name__}'s {type(head).__name__} predicts branch by branch, not in the one map that "
-            "this KD loss reads; use losses on features (FitNet, PointDistiller) with BY channel_l2 or num_points"
-        )
     layers = tuple(getattr(head, "score_taps", ()))
     if not scores_only:
         layers += tuple(getattr(head, "box_taps", ()))

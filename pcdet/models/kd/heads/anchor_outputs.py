@@ -107,7 +107,7 @@ class AnchorOutputs(HeadOutputs):
         if not isinstance(found, Tensor):
             raise ValueError(
                 f"{type(self._head).__name__} leaves no single {key} map in its forward_ret_dict; predictions are "
-                "distilled for anchor heads with one map and for centre heads"
+                "distilled for heads that leave them as AnchorHeadSingle, AnchorHeadMulti or CenterHead do"
             )
         return found
 

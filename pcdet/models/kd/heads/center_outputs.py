@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from pcdet.models.dense_heads.center_boxes import decode_boxes
 from pcdet.models.kd.features.grid import Grid
-from pcdet.models.kd.heads.head_outputs import BoxPlaces, HeadOutputs, Places
+from pcdet.models.kd.heads.head_outputs import NOT_PREDICTED, BoxPlaces, HeadOutputs, Places
 from pcdet.utils.transfer import constant
 
-NOT_PREDICTED = -1e4  # logit of a class that a place does not predict: a probability of 0, and finite in differences
 ROUNDED = 5  # digits behind the metre: strides times voxels are the same cells whatever their product rounds to
 LEAST_SCORE = 1e-6  # of what is interpolated, so that its logit is finite
 

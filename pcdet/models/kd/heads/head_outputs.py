@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NOT_PREDICTED = -1e4  # logit of a class that a place does not predict: a probability of 0, and finite in differences
 Places = tuple[Tensor, Tensor]  # (n,) frame and (n,) number of each place
 
 
@@ -20,8 +21,9 @@ class BoxPlaces(NamedTuple):
 class HeadOutputs:
     """Raw predictions of a head, read by place or by cell without copying the maps.
 
-    A place has box codes of its own: an anchor (``AnchorOutputs``), or a cell in the map of a group of classes
-    (``CenterOutputs``). Places have numbers within a frame; a cell holds the places that share one set of features.
+    A place has box codes of its own: an anchor (``AnchorOutputs``, ``BranchOutputs``), or a cell in the map of a group
+    of classes (``CenterOutputs``). Places have numbers within a frame; a cell holds the places that share one set of
+    features.
 
     Attributes:
         num_frames: B.
@@ -56,7 +58,7 @@ class HeadOutputs:
         raise NotImplementedError
 
     def classes_at(self, where: Places) -> Tensor:
-        """(n, classes) logits, float32; minus infinity for classes that a place does not predict."""
+        """(n, classes) logits, float32; ``NOT_PREDICTED`` for classes that a place does not predict."""
         raise NotImplementedError
 
     def cells_of(self, where: Places) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ class); N is counted in each frame, and the frames are averaged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,8 +43,9 @@ class FGFI(MapLoss):
         super().__init__(weight=weight, pair=pair, **common)
         if not 0 <= threshold < 1:
             raise ValueError(f"THRESHOLD must be at least 0 and below 1, got {threshold}")
-        head_taps(pair.student)  # that there is one head, with one map of anchors
-        if not hasattr(getattr(pair.student.dense_head, "target_assigner", None), "near_anchors"):
+        head_taps(pair.student)  # that there is a head
+        assigned = getattr(pair.student.dense_head, "assigned_anchors", ())
+        if not assigned or not all(hasattr(assigner, "near_anchors") for assigner, _ in assigned):
             raise ValueError(
                 f"FGFI looks at anchors near objects, which {type(pair.student.dense_head).__name__} does not tell; "
                 "use AxisAlignedTargetAssigner, or a loss without anchors (FGD, MGD)"
@@ -73,17 +75,22 @@ class FGFI(MapLoss):
         head, boxes = step.student.detector.dense_head, step.batch.get("gt_boxes")
         if boxes is None:
             raise ValueError("FGFI needs gt_boxes, which this batch lacks")
-        if tuple(feature.source.shape[2:]) != tuple(head.map_shape):
+        size = tuple(feature.source.shape[2:])
+        if other := {tuple(grid.shape[:2]) for _, grid in head.assigned_anchors} - {size}:
             raise ValueError(
-                f"FGFI takes cells by the head's anchors, which stand on {tuple(head.map_shape)} cells, but tap "
-                f"{self.feature!r} has {tuple(feature.source.shape[2:])}; tap a map of the head's stride "
-                "(spatial_features_2d)"
+                f"FGFI takes cells by the head's anchors, which stand on {min(other)} cells, but tap {self.feature!r} "
+                f"has {size}; tap a map of the head's stride (spatial_features_2d)"
             )
-        near = head.target_assigner.near_anchors(head.anchor_grid, boxes)
-        best = near.overlap.new_zeros(len(near.frame)).scatter_reduce_(0, near.box, near.overlap, "amax")
-        close = (near.overlap > self.threshold * best[near.box]) & (near.overlap > 0)
-        cells = head.map_shape[0] * head.map_shape[1]
-        mask = torch.zeros(len(boxes) * cells, dtype=torch.bool, device=boxes.device)
-        cell = near.frame[near.box] * cells + near.anchor // head.num_anchors_per_location
+        box, cell, overlap = (torch.cat(parts) for parts in zip(*self._near(head, boxes), strict=True))
+        best = overlap.new_zeros(boxes.shape[:2].numel()).scatter_reduce_(0, box, overlap, "amax")
+        close = (overlap > self.threshold * best[box]) & (overlap > 0)
+        mask = torch.zeros(len(boxes), *size, dtype=torch.bool, device=boxes.device).flatten()
         mask[cell[close]] = True
-        return mask.view(len(boxes), cells)
+        return mask.view(len(boxes), -1)
+
+    @staticmethod
+    def _near(head: Any, boxes: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(T,) objects of the batch, cells of the batch and overlaps: of the anchors near objects, by assigner."""
+        for assigner, grid in head.assigned_anchors:
+            near = assigner.near_anchors(grid, boxes)
+            yield near.box, near.frame[near.box] * grid.shape[:2].numel() + near.anchor // grid.shape[2], near.overlap

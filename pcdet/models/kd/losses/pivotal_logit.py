@@ -9,7 +9,8 @@ the groups. Ours: a column counts as much as in the head's own loss (``code_weig
 Of anchor heads, its author's recipe (SparseKD, issue 11, and its ``anchor_logit_kd_head``). Class part, weight 15: the
 squared differences of all class scores of a cell that holds an anchor of an object, summed, over the number of such
 cells. Box part, weight 0.2: the smooth-L1 differences of the codes of such an anchor, summed, over their number in the
-frame, then over the frames.
+frame, then over the frames. Ours, of heads with branches: a cell is one of a branch, with the scores of its classes;
+those of all branches count alike; and a column of a code counts as much as in the head's own loss.
 
 Places that the teacher is sure of, weighted by its score, can be used instead or as well.
 """
@@ -22,8 +23,7 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.graphs.sampling import effective_sample_size
-from pcdet.models.kd.heads import BoxPlaces
-from pcdet.models.kd.heads.center_outputs import NOT_PREDICTED
+from pcdet.models.kd.heads import NOT_PREDICTED, BoxPlaces
 from pcdet.models.kd.losses.base import zero_of
 from pcdet.models.kd.losses.prediction_loss import HeadOutputs, Places, PredictionLoss
 from pcdet.models.kd.model_outputs import ModelPair

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcdet.models.kd.features.taps import head_kind, head_taps
-from pcdet.models.kd.heads import AnchorOutputs, CenterOutputs, HeadOutputs, Places, read_head
+from pcdet.models.kd.heads import CenterOutputs, HeadOutputs, Places, read_head
 from pcdet.models.kd.heads.center_outputs import branches_of, grid_of
 from pcdet.models.kd.losses.base import KDLoss
 from pcdet.models.kd.model_outputs import ModelPair
@@ -18,9 +18,9 @@ __all__ = ["HeadOutputs", "Places", "PredictionLoss"]
 
 
 class PredictionLoss(KDLoss):
-    """A distance between the raw predictions of two heads: anchor heads with the same anchors, or centre heads.
+    """A distance between the raw predictions of two heads: both with the same anchors, or both centre heads.
 
-    A method defines ``compare_predictions``.
+    Two heads with branches must have the same branches. A method defines ``compare_predictions``.
 
     Args:
         pair: both detectors.
@@ -42,8 +42,9 @@ class PredictionLoss(KDLoss):
         head_taps(pair.student)  # that there is a head; its training forward leaves its predictions on it
         self.teacher_taps = head_taps(pair.teacher)
         student_head, teacher_head = pair.student.dense_head, pair.teacher.dense_head
-        self.centers = head_kind(student_head) == "centers"
-        if self.centers != (head_kind(teacher_head) == "centers"):
+        kind = head_kind(student_head)
+        self.centers = kind == "centers"
+        if kind != head_kind(teacher_head) and {kind, head_kind(teacher_head)} & {"centers", "branches"}:
             raise ValueError(
                 f"{type(self).__name__} compares the predictions of heads of one kind, but the student has a "
                 f"{type(student_head).__name__} and the teacher a {type(teacher_head).__name__}; use losses on "
@@ -60,8 +61,10 @@ class PredictionLoss(KDLoss):
             self._check_centers(student_head, teacher_head)
         else:
             self._check_same_anchors(pair)
+            if kind == "branches":
+                self._check_same_branches(student_head, teacher_head)
         # Half a turn is the classifier's business, as in the head's own loss; where there is none, only this tells.
-        classified = any(getattr(head, "conv_dir_cls", None) is not None for head in (student_head, teacher_head))
+        classified = any(getattr(head, "directions", None) is not None for head in (student_head, teacher_head))
         coder = getattr(student_head, "box_coder", None)
         self.heading_by_sine = classified and not getattr(coder, "encode_angle_by_sincos", False)
 
@@ -101,6 +104,15 @@ class PredictionLoss(KDLoss):
                 "ANCHOR_GENERATOR_CONFIG. Losses on features (PointDistiller, FitNet) do without"
             )
 
+    def _check_same_branches(self, student: Any, teacher: Any) -> None:
+        """ValueError if the branches of both heads tell other classes apart."""
+        if student.class_ids != teacher.class_ids:
+            raise ValueError(
+                f"{type(self).__name__} compares branch by branch, but the teacher's branches tell the classes "
+                f"{teacher.class_ids} apart and the student's {student.class_ids} (numbers of CLASS_NAMES, from 1); "
+                "give both the same RPN_HEAD_CFGS and SEPARATE_MULTIHEAD"
+            )
+
     def _check_centers(self, student: Any, teacher: Any) -> None:
         """ValueError if what two centre heads predict cannot be matched; notes whether their cells are the same."""
         name = type(self).__name__
@@ -138,10 +150,10 @@ def _num_class(head: Any) -> int:
     return sum(map(len, head.class_ids)) if head_kind(head) == "centers" else head.num_class
 
 
-def _check_shapes(student: AnchorOutputs, teacher: AnchorOutputs) -> None:
-    if student.classes.shape != teacher.classes.shape or student.codes.shape != teacher.codes.shape:
+def _check_shapes(student: HeadOutputs, teacher: HeadOutputs) -> None:
+    ours, theirs = ([list(predictions.shape) for predictions in side.maps] for side in (student, teacher))
+    if ours != theirs:
         raise ValueError(
-            "teacher and student must have the same anchors, got class maps "
-            f"{list(teacher.classes.shape)} and {list(student.classes.shape)}, box maps "
-            f"{list(teacher.codes.shape)} and {list(student.codes.shape)}; use the same strides and anchor settings"
+            f"teacher and student must have the same anchors, got predictions of {theirs} and {ours}, classes before "
+            "boxes; use the same strides and anchor settings"
         )

@@ -27,6 +27,10 @@ class Metric:
         of_all: the key of all classes together, with ``{level}``; None: the mean over the classes.
         factor: from the flat results to what is shown: 100 where these are shares and percent are shown.
         digits: behind the point, in tables.
+        brief: what a narrow column calls the number of all classes, such as ``mAP``; the noun if it is empty.
+        brief_levels: what narrow columns call the levels, such as ``mod.``; their names if it is empty.
+        caption: above a table of it by class, such as ``3D AP``; the noun if it is empty.
+        taken: how it is taken, behind a caption, such as ``R40``.
     """
 
     name: str
@@ -38,6 +42,10 @@ class Metric:
     of_all: str | None = None
     factor: float = 1.0
     digits: int = 1
+    brief: str = ""
+    brief_levels: Sequence[str] = ()
+    caption: str = ""
+    taken: str = ""
 
     @property
     def shown(self) -> str:
@@ -50,9 +58,42 @@ class Metric:
         return self.noun if len(self.levels) == 1 else f"{self.noun} ({self.main_level})"
 
     @property
+    def named(self) -> str:
+        """For a file of results: ``3d moderate R40 mAP``."""
+        if len(self.levels) == 1:
+            return self.noun
+        return " ".join(filter(None, [self.name, self.main_level, self.taken, self.column]))
+
+    @property
+    def column(self) -> str:
+        """Of a narrow column, without the level: ``mAP``."""
+        return self.brief or self.noun
+
+    @property
+    def main_column(self) -> str:
+        """Of a narrow column, with the level where there are several: ``mAP mod.``."""
+        if len(self.levels) == 1:
+            return self.column
+        return f"{self.column} {self.level_columns[list(self.levels).index(self.main_level)]}"
+
+    @property
+    def level_columns(self) -> Sequence[str]:
+        """The levels, as narrow columns call them."""
+        return self.brief_levels or self.levels
+
+    def above(self, of: str = "") -> str:
+        """For a caption: ``3D AP of 4x (R40, %)``."""
+        return f"{self.caption or self.noun}{of} ({', '.join(filter(None, [self.taken, '%']))})"
+
+    @property
     def axis(self) -> str:
         """For an axis: ``3D mAP, moderate (%)``."""
-        return f"{self.noun} (%)" if len(self.levels) == 1 else f"{self.noun}, {self.main_level} (%)"
+        return f"{self.noun_with_level} (%)"
+
+    @property
+    def noun_with_level(self) -> str:
+        """``3D mAP, moderate``."""
+        return self.noun if len(self.levels) == 1 else f"{self.noun}, {self.main_level}"
 
     def title(self, level: str, name: str | None = None) -> str:
         """Of a column: the metric's name, or ``name``, with the level where there are several."""
@@ -123,6 +164,32 @@ class EvaluationMetrics:
         """The score by which a best checkpoint is chosen."""
         return self.scores[0]
 
+    @property
+    def columns(self) -> str:
+        """What the scores are, in brief: ``mAP``; ``NDS and mAP``."""
+        return " and ".join(dict.fromkeys(score.column for score in self.scores))
+
+    def beside(self, score: Metric) -> list[Metric]:
+        """What stands in a score's table where it has no classes: the other numbers of all classes without levels."""
+        if score.of_class is not None:
+            return []
+        tables = (self.summary, *self.tables)
+        every = [metric for table in tables for metric in table.metrics if metric.of_all and len(metric.levels) == 1]
+        return [metric for metric in every if metric.name != score.name]
+
+    def kept_keys(self, classes: Sequence[str]) -> list[str]:
+        """The keys of flat results that tables of the scores need: of each class, then of all."""
+        keys = [
+            name + score.of_class.format(level=level)
+            for name in classes
+            for score in self.scores
+            if score.of_class is not None
+            for level in score.levels
+        ]
+        of_all = [*self.scores, *(metric for score in self.scores for metric in self.beside(score))]
+        keys += [m.of_all.format(level=level) for m in of_all if m.of_all is not None for level in m.levels]
+        return list(dict.fromkeys(keys))
+
     def score(self, name: str) -> Metric:
         """The score of this name."""
         return next(score for score in self.scores if score.name == name)
@@ -163,5 +230,5 @@ class EvaluationMetrics:
             return cls(**{**content, **parts})
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"metrics: not those of a comparison ({error}); write it with compare.py --json"
+                f"metrics: not those of an evaluation ({error}); make the file anew with the command that wrote it"
             ) from error

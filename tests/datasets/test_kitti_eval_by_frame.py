@@ -30,7 +30,7 @@ def assert_equals_the_evaluator(gt, dt, copies, classes=rules.CLASS_NAMES):
                 np.testing.assert_allclose(got, wanted, rtol=0, atol=PERCENT)
                 not_zero += np.count_nonzero(wanted)
             means = np.mean(list(values.values()), axis=0)
-            np.testing.assert_allclose(scores.mean_ap(copies), means, rtol=0, atol=PERCENT)
+            np.testing.assert_allclose(scores.resampled(copies), means, rtol=0, atol=PERCENT)
     return not_zero
 
 
@@ -53,7 +53,7 @@ def test_a_frame_that_is_drawn_often_or_alone_or_no_frame_at_all():
     dt = detections(gt, 0)
     each = np.eye(4, dtype=int)
     assert assert_equals_the_evaluator(gt, dt, np.concatenate([each, 60 * each, 60 * each + 1]), CLASSES) > 100
-    assert frame_scores(gt, dt, CLASSES).mean_ap([[0] * 4]).tolist() == [0]
+    assert frame_scores(gt, dt, CLASSES).resampled([[0] * 4]).tolist() == [0]
 
 
 def test_resamples_of_many_objects_have_the_evaluators_ap():
@@ -103,10 +103,10 @@ def test_resamples_in_chunks_have_the_same_ap(monkeypatch):
     gt, dt = random_frames(40, frames=30)
     scores = frame_scores(gt, dt, rules.CLASS_NAMES, "bbox")
     copies = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=50)
-    whole = scores.mean_ap(copies)
+    whole = scores.resampled(copies)
     assert len(set(whole)) > 40
     monkeypatch.setattr(by_frame, "CHUNK", 7)
-    assert scores.mean_ap(copies).tolist() == whole.tolist()
+    assert scores.resampled(copies).tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize(
@@ -140,5 +140,5 @@ def test_what_cannot_be_counted_is_named(change, message):
 def test_copies_that_are_no_counts_of_the_frames_are_named(copies, message):
     scores = frame_scores([anno(["Car"])] * 2, [anno(["Car"], scores=[0.5])] * 2, ["Car"])
     with pytest.raises(ValueError) as error:
-        scores.mean_ap(copies)
+        scores.resampled(copies)
     assert message in str(error.value)

@@ -11,6 +11,7 @@ from pcdet.audit.page.comparison_rows import Compared, comparison_tables
 from pcdet.audit.page.measured_tables import measured_tables
 from pcdet.audit.page.summary import comparison_claims
 from pcdet.config import cfg_from_yaml_file
+from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.metrics import KITTI_METRICS
 from pcdet.datasets.metrics import EvaluationMetrics
 from pcdet.datasets.nuscenes.categories import DETECTION_CLASSES
@@ -34,9 +35,9 @@ def dataset(prepared_release, repo_root):
 
 
 @pytest.fixture(scope="module")
-def evaluated(dataset, tmp_path_factory):
-    """(text, numbers) of a detector that finds every labelled object, and the folder of what was written."""
-    annos, folder = [], tmp_path_factory.mktemp("final_result")
+def annos(dataset):
+    """The results of a detector that finds every labelled object."""
+    annos = []
     for index in range(len(dataset)):
         frame = dataset.load_frame(index)
         known = [name in CLASSES for name in frame["gt_names"]]
@@ -45,6 +46,13 @@ def evaluated(dataset, tmp_path_factory):
         prediction["pred_labels"] = np.array([CLASSES.index(name) + 1 for name in names])
         batch = {"frame_id": [frame["frame_id"]], "metadata": [frame["metadata"]]}
         annos += dataset.generate_prediction_dicts(batch, [prediction], CLASSES)
+    return annos
+
+
+@pytest.fixture(scope="module")
+def evaluated(dataset, annos, tmp_path_factory):
+    """(text, numbers) of this detector, and the folder of what was written."""
+    folder = tmp_path_factory.mktemp("final_result")
     return dataset.evaluation(annos, CLASSES, output_path=folder), folder
 
 
@@ -61,6 +69,21 @@ def test_labels_in_the_lidars_frame_are_found_where_the_tables_have_them(evaluat
     assert len(json.loads((folder / "results_nusc.json").read_text())["results"]) == 2
 
 
+@pytest.mark.parametrize("metric", ["NDS", "mAP"])
+def test_frame_by_frame_it_scores_what_its_evaluation_says(dataset, annos, evaluated, metric):
+    scores = dataset.frame_scores(list(reversed(annos)), CLASSES, metric)
+    assert scores.num_frames == len(dataset) == 2
+    assert scores.resampled([[1, 1]])[0] / 100 == pytest.approx(evaluated[0][1][metric], abs=1e-12)
+    assert scores.resampled([[2, 0], [0, 2]]).min() > 0
+
+
+def test_frames_without_labels_cannot_be_scored(dataset, annos, monkeypatch):
+    bare = [{key: value for key, value in info.items() if key != "gt_boxes"} for info in dataset.infos]
+    monkeypatch.setattr(dataset, "infos", bare)
+    with pytest.raises(DataError, match="none of the 2 frames has labels"):
+        dataset.frame_scores(annos, CLASSES)
+
+
 def test_the_best_checkpoint_is_that_of_the_highest_nds(evaluated, dataset):
     (_, numbers), _ = evaluated
     assert dataset.METRICS.headline(numbers) == ("NDS", pytest.approx(numbers["NDS"]))
@@ -74,8 +97,19 @@ def test_metrics_come_back_from_json(metrics):
     again = EvaluationMetrics.from_json(json.loads(json.dumps(metrics.to_json())))
     assert again.to_json() == json.loads(json.dumps(metrics.to_json()))
     assert again.main.axis == metrics.main.axis
-    with pytest.raises(ValueError, match="metrics: not those of a comparison"):
+    with pytest.raises(ValueError, match="metrics: not those of an evaluation"):
         EvaluationMetrics.from_json({"scores": []})
+
+
+def test_metrics_name_the_numbers_that_tables_need():
+    """Of each class in its order, then of all: plans keep these in their results, in this order."""
+    levels = ("easy", "moderate", "hard")
+    kitti = [f"{name}_{kind}/{level}_R40" for name in ("Car", "Cyclist") for kind in ("3d", "bev") for level in levels]
+    assert KITTI_METRICS.kept_keys(["Car", "Cyclist"]) == kitti
+    errors = ["trans_err", "scale_err", "orient_err", "vel_err", "attr_err"]
+    assert NUSCENES_METRICS.kept_keys(["car", "bus"]) == ["car/AP", "bus/AP", "NDS", "mAP", *errors]
+    assert (KITTI_METRICS.columns, NUSCENES_METRICS.columns) == ("mAP", "NDS and mAP")
+    assert KITTI_METRICS.main.above(" of 4x") == "3D AP of 4x (R40, %)" and NUSCENES_METRICS.main.above() == "NDS (%)"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Plans with the real commands: a tiny one whole, and rehearsals of the paper's on real frames."""
+"""Plans with the real commands: a tiny one whole, and rehearsals of the paper's on real or simulated frames."""
 
 import json
 import os
@@ -20,12 +20,14 @@ from support.tiny_model import TOOLS, write_tiny_model
 
 from pcdet.config import cfg_from_yaml_file
 from pcdet.datasets.kitti.kitti_infos import CLASS_NAMES, create_kitti_infos
+from pcdet.datasets.nuscenes.create_infos import create_nuscenes_infos
 from pcdet.experiments.plans.plan import FEW, load_plan, rehearsal
 from pcdet.experiments.results.files import read_results
 from pcdet.utils.safe_files import sum_path
 
 pytestmark = pytest.mark.slow
 PAPER = TOOLS / "cfgs" / "experiments"
+NUSCENES, RELEASE = "paper_table_4", "v1.0-trainval"
 WRITTEN = {"results.json", "results.md", "gains.png", "curves.png"}
 
 
@@ -183,12 +185,25 @@ def few_frames(kitti_real, tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def few_samples(tmp_path_factory):
+    """A simulated nuScenes release of a few samples, prepared for the models of ten sweeps."""
+    root = tmp_path_factory.mktemp("few_samples")
+    size = {"train-scenes": 2, "val-scenes": 1, "key-frames": 2, "sweeps": 2, "azimuths": 400, "reach": 22}
+    flags = [part for key, value in size.items() for part in (f"--{key}", str(value))]
+    simulator = ["-m", "pcdet.datasets.simulated", "--out", root, "--format", "nuscenes", "--release", RELEASE]
+    subprocess.run([sys.executable, *simulator, *flags], cwd=TOOLS.parent, check=True)
+    create_nuscenes_infos(root, RELEASE, 10, workers=0)
+    return root
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted(PAPER.glob("paper_*.yaml"))])
-def test_a_rehearsal_of_a_plan_of_the_paper_goes_through_every_stage(name, few_frames, tmp_path):
+def test_a_rehearsal_of_a_plan_of_the_paper_goes_through_every_stage(name, request, tmp_path):
     if os.environ.get("PCDET_ALL_PLANS") != "1":
         pytest.skip("takes minutes of two cores; set PCDET_ALL_PLANS=1 to run it")
     output = tmp_path / name
-    flags = ["--plan", PAPER / f"{name}.yaml", "--rehearse", "--data_path", few_frames, "--output_dir", output]
+    data = request.getfixturevalue("few_samples" if name == NUSCENES else "few_frames")
+    flags = ["--plan", PAPER / f"{name}.yaml", "--rehearse", "--data_path", data, "--output_dir", output]
     run_tool("experiment.py", *flags, "--jobs", "2")
     folder = tmp_path / f"{name}_rehearsal"
     results = read_results(folder / "results.json")
@@ -198,4 +213,5 @@ def test_a_rehearsal_of_a_plan_of_the_paper_goes_through_every_stage(name, few_f
         (student, method) for student in plan.students for method in ("plain", *plan.methods)
     }
     assert results.frames.train == results.frames.search == results.frames.report == FEW
+    assert results.metric == ("NDS" if name == NUSCENES else "3d moderate R40 mAP")
     shutil.rmtree(folder)  # some hundred MB of checkpoints

@@ -195,7 +195,7 @@ def test_the_spread_of_resamples_is_that_of_drawing_one_at_a_time(runs):
     own, control = runs
     rng = np.random.default_rng(7)
     frames = np.array([np.bincount(rng.integers(0, 20, 20), minlength=20) for _ in range(600)])
-    gain_of_pair = [a.mean_ap(frames) - b.mean_ap(frames) for a, b in zip(own, control, strict=True)]
+    gain_of_pair = [a.resampled(frames) - b.resampled(frames) for a, b in zip(own, control, strict=True)]
     expected = [np.mean([gain_of_pair[i][k] for i in rng.integers(0, 3, 3)]) for k in range(600)]
     gains = bootstrap_gains(own, control, resamples=3000, seed=1)
     assert gains.shape == (3000,)
@@ -235,8 +235,8 @@ def test_both_sides_have_the_same_frames(runs):
 
 def test_a_run_that_is_compared_with_many_is_scored_once_and_gains_as_in_a_comparison_alone(runs, monkeypatch):
     alone = [bootstrap_gains(own, control, resamples=40).tolist() for own, control in itertools.permutations(runs, 2)]
-    scored, score = [], FrameScores.mean_ap
-    monkeypatch.setattr(FrameScores, "mean_ap", lambda run, copies: scored.append(id(run)) or score(run, copies))
+    scored, score = [], FrameScores.resampled
+    monkeypatch.setattr(FrameScores, "resampled", lambda run, copies: scored.append(id(run)) or score(run, copies))
     bootstrap = Bootstrap(resamples=40)
     together = [bootstrap.gains(own, control).tolist() for own, control in itertools.permutations(runs, 2)]
     assert together == alone
@@ -278,7 +278,7 @@ def test_the_bootstrap_interval_holds_the_true_gain_and_is_as_wide_as_the_gains_
         )
         gains = bootstrap_gains(own, control, resamples=150)
         once = np.ones((1, 40), dtype=int)
-        gain = paired_gain([run.mean_ap(once)[0] for run in own], [run.mean_ap(once)[0] for run in control], gains)
+        gain = paired_gain([run.resampled(once)[0] for run in own], [run.resampled(once)[0] for run in control], gains)
         means.append(gain.mean)
         intervals.append(gain.bootstrap)
     low, high = np.transpose(intervals)

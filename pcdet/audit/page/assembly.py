@@ -24,7 +24,7 @@ from pcdet.audit.page.summary import summary_section
 from pcdet.audit.report import ERRORS, IGNORED, TRUE, Audit
 from pcdet.experiments.results.groups import Reported
 from pcdet.experiments.results.schema import Results
-from pcdet.experiments.results.tables import NOTE, tables
+from pcdet.experiments.results.tables import note, tables
 from pcdet.utils import palette
 from pcdet.utils.safe_files import replacing
 
@@ -124,7 +124,7 @@ def sections(reported: Reported | None, compared: Compared | None, audit: Audit 
 def _tables(reported: Reported | None, compared: Compared | None) -> list[dict[str, Any]]:
     found = [table(t) for t in (*comparison_tables(compared), *measured_tables(compared))] if compared else []
     if reported:
-        found += [text(NOTE), *(table(t) for t in tables(reported))]
+        found += [text(note(reported)), *(table(t) for t in tables(reported))]
     return found
 
 

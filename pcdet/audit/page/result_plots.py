@@ -8,10 +8,10 @@ from typing import Any
 
 from pcdet.audit.page.blocks import Plot
 from pcdet.audit.page.figures import errors_of, figure, label, marker, rounded
-from pcdet.experiments.quickstart.comparison import METRICS
+from pcdet.datasets.metrics import Metric
 from pcdet.experiments.results.groups import Group, Reported
 from pcdet.experiments.results.plots import FEW_SEEDS
-from pcdet.experiments.results.schema import CONTROLS, PLAIN, TEACHER, Comparison
+from pcdet.experiments.results.schema import CONTROLS, TEACHER, Comparison
 from pcdet.utils.palette import FIXED, Style, styles_of
 
 LINE = 16  # pixels a line of a forest plot takes
@@ -31,26 +31,26 @@ def forest_plot(reported: Reported) -> Plot:
     plot = Plot(
         "forest",
         "Paired gains over every control",
-        "Points of moderate mAP, with the 95 % interval over seeds. A marker is filled where the gain is shown, hollow "
-        "where it is not; a small dot is one seed. Where other comparisons have more, those of two seeds are left out: "
-        "the table has them.",
+        f"Points of {reported.metrics.noun}, with the 95 % interval over seeds. A marker is filled where the gain is "
+        "shown, hollow where it is not; a small dot is one seed. Where other comparisons have more, those of two "
+        "seeds are left out: the table has them.",
         ["student", "metric"],
     )
     for student in reported.students():
-        for metric in METRICS:
+        for score in reported.metrics.scores:
             found = [
                 c
                 for c in reported.results.comparisons
-                if (c.student, c.metric) == (student, metric) and c.control in CONTROLS
+                if (c.student, c.metric) == (student, score.name) and c.control in CONTROLS
             ]
             if any(c.seeds > FEW_SEEDS for c in found):
                 found = [c for c in found if c.seeds > FEW_SEEDS]
             if found:
-                plot.add([reported.title(student), metric.upper()], _forest(reported, found, metric))
+                plot.add([reported.title(student), score.shown], _forest(reported, found, score))
     return plot
 
 
-def _forest(reported: Reported, found: Sequence[Comparison], metric: str) -> dict[str, Any]:
+def _forest(reported: Reported, found: Sequence[Comparison], score: Metric) -> dict[str, Any]:
     places: dict[tuple, float] = {}
     centres: dict[str, float] = {}
     place = 0.0
@@ -67,7 +67,7 @@ def _forest(reported: Reported, found: Sequence[Comparison], metric: str) -> dic
     axis = {
         "tickvals": list(centres.values()), "ticktext": list(centres), "range": [place - 0.3, -0.9], "zeroline": False,
     }  # fmt: skip
-    x = {"title": f"gain in {metric.upper()} mAP, moderate (points)", "zerolinewidth": 2, "rangemode": "tozero"}
+    x = {"title": f"gain in {score.noun_with_level} (points)", "zerolinewidth": 2, "rangemode": "tozero"}
     legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
     return figure(traces, x, axis, height=int(150 + LINE * place), legend=legend, margin={"t": 60, "r": 20, "b": 50})
 
@@ -135,19 +135,15 @@ def cost_plot(reported: Reported) -> Plot:
     note = "Mean over seeds, with one standard deviation; the axis of costs is logarithmic. Every training of the plan."
     plot = Plot("plan-cost", "Accuracy against cost: the plan", note, ["cost", "metric"])
     for cost, number in COSTS.items():
-        for metric in METRICS:
-            traces = [t for t in _cost_traces(reported, number, metric) if t["x"]]
+        for score in reported.metrics.scores:
+            traces = [t for t in _cost_traces(reported, number, score) if t["x"]]
             if traces:
                 axis = {"title": cost, "type": "log"}
-                plot.add([cost, metric.upper()], figure(traces, axis, _accuracy_axis(metric), height=480))
+                plot.add([cost, score.shown], figure(traces, axis, {"title": score.axis}, height=480))
     return plot
 
 
-def _accuracy_axis(metric: str) -> dict[str, Any]:
-    return {"title": f"{metric.upper()} mAP, moderate (%)"}
-
-
-def _cost_traces(reported: Reported, number: Any, metric: str) -> list[dict]:
+def _cost_traces(reported: Reported, number: Any, score: Metric) -> list[dict]:
     lines: dict[str, tuple[Style, list[tuple[str, Group]]]] = {}
     for key, group in reported.groups.items():
         if key.method == TEACHER:
@@ -158,7 +154,7 @@ def _cost_traces(reported: Reported, number: Any, metric: str) -> list[dict]:
         lines.setdefault(name, (style, []))[1].append((f"x{key.length:.3g}", group))
     found = []
     for name, (style, groups) in lines.items():
-        known = [(length, number(group), group.maps(metric)) for length, group in groups if number(group) is not None]
+        known = [(length, number(group), group.scores(score)) for length, group in groups if number(group) is not None]
         found.append(
             {
                 "type": "scatter",
@@ -184,16 +180,16 @@ def curves_plot(reported: Reported) -> Plot:
     plot = Plot("curves", "Learning curves", note, ["student", "compared", "metric"])
     for student in reported.students():
         for compared in ("at equal compute", "at equal samples"):
-            for metric in METRICS:
-                traces = _curve_traces(reported, student, compared, metric)
+            for score in reported.metrics.scores:
+                traces = _curve_traces(reported, student, compared, score)
                 if traces:
                     title = "MACs of the training" if compared == "at equal compute" else "length of the training"
-                    drawn = figure(traces, {"title": title, "type": "log"}, _accuracy_axis(metric), height=480)
-                    plot.add([reported.title(student), compared, metric.upper()], drawn)
+                    drawn = figure(traces, {"title": title, "type": "log"}, {"title": score.axis}, height=480)
+                    plot.add([reported.title(student), compared, score.shown], drawn)
     return plot
 
 
-def _curve_traces(reported: Reported, student: str, compared: str, metric: str) -> list[dict]:
+def _curve_traces(reported: Reported, student: str, compared: str, score: Metric) -> list[dict]:
     found, every_x = [], []
     for method, style in _styles(reported, student).items():
         groups = [(x, reported.group(student, method, x)) for x in reported.lengths(student, method)]
@@ -205,17 +201,17 @@ def _curve_traces(reported: Reported, student: str, compared: str, metric: str) 
                 "mode": "lines+markers",
                 "name": label(reported.title(method)),
                 "x": x,
-                "y": [statistics.mean(group.maps(metric)) for _, group in groups],
+                "y": [statistics.mean(group.scores(score)) for _, group in groups],
                 "marker": marker(style),
                 "line": {"color": style.colour, "width": 1.5},
-                "error_y": errors_of([group.maps(metric) for _, group in groups]),
+                "error_y": errors_of([group.scores(score) for _, group in groups]),
                 "text": [f"{label(training_name(reported, method, length))}" for length, _ in groups],
                 "hovertemplate": "%{text}<br>%{x:.4s}: %{y:.1f}<extra></extra>",
             }  # fmt: skip
         )
     teacher = reported.group_of_teacher(reported.teacher_of(student))
     if found and teacher:
-        mean = statistics.mean(teacher.maps(metric))
+        mean = statistics.mean(teacher.scores(score))
         line = {"color": FIXED["teacher"].colour, "width": 3, "dash": "dash"}
         found.append(
             {
@@ -235,18 +231,18 @@ def _curve_traces(reported: Reported, student: str, compared: str, metric: str) 
 
 def sensitivity_plot(reported: Reported) -> Plot:
     """A view a student and setting, such as K and N; empty where the plan varies none."""
-    note = (
-        "Gain in 3D mAP over plain at length 1, with its 95 % interval over seeds. A line joins equal other settings."
-    )
+    gain = f"Gain in {reported.main.noun} over plain at length 1, with its 95 % interval over seeds."
+    note = f"{gain} A line joins equal other settings."
     plot = Plot("sensitivity", "Sensitivity to settings", note, ["student", "setting"])
     if not reported.setting("SETTINGS", None):
         return plot
     settings = reported.settings()
     for student in reported.students():
-        compared = {m: c for m in settings if (c := reported.comparison(student, m, 1.0, "3d", PLAIN)) is not None}
+        compared = reported.settings_over_plain(student)
         for name in dict.fromkeys(name for method in compared for name in settings[method]):
             axis = {"title": name, "type": "category"}
-            drawn = figure(_sensitivity(name, settings, compared), axis, {"title": "gain in 3D mAP (points)"})
+            gained = {"title": f"gain in {reported.main.noun} (points)"}
+            drawn = figure(_sensitivity(name, settings, compared), axis, gained)
             plot.add([reported.title(student), name], drawn)
     return plot
 

@@ -44,10 +44,11 @@ def _beside_results(reported: Reported) -> list[str]:
         groups = [(key, group) for key, group in reported.groups.items() if key.student == student]
         if teacher is None or not groups:
             continue
-        key, best = max(groups, key=lambda pair: _mean(pair[1]))
+        key, best = max(groups, key=lambda pair: _mean(reported, pair[1]))
         times = "" if key.length == 1 else f", {key.length:.3g} times the length"
+        share = f"{_mean(reported, best):.1f} of its teacher's {_mean(reported, teacher):.1f}"
         found.append(
-            f"{reported.title(student)} has {_mean(best):.1f} of its teacher's {_mean(teacher):.1f} points of 3D mAP "
+            f"{reported.title(student)} has {share} points of {reported.main.noun} "
             f"({reported.title(key.method)}{times}: the highest of {len(groups)} trainings, which chance favours), "
             f"{best.row.params / teacher.row.params:.2f} times its parameters and "
             f"{best.row.macs / teacher.row.macs:.2f} times its MACs a frame."
@@ -55,8 +56,8 @@ def _beside_results(reported: Reported) -> list[str]:
     return found
 
 
-def _mean(group: Group) -> float:
-    scores = group.maps("3d")
+def _mean(reported: Reported, group: Group) -> float:
+    scores = group.scores(reported.main)
     return sum(scores) / len(scores)
 
 
@@ -96,12 +97,13 @@ def result_claims(reported: Reported) -> list[str]:
     found = claims(reported)
     by_training: dict[tuple, list[bool]] = {}
     for c in reported.results.comparisons:
-        if c.metric == "3d":
+        if c.metric == reported.main.name:
             by_training.setdefault((c.student, c.method, c.length), []).append(c.shown and c.mean > 0)
     if not by_training:
         return found
     ahead = [f"{reported.title(s)}: {reported.title(m)} x{x:.3g}" for (s, m, x), won in by_training.items() if all(won)]
-    text = f"{len(ahead)} of {len(by_training)} trainings gain 3D mAP over every control that they were compared with"
+    gain = f"gain {reported.main.noun} over every control that they were compared with"
+    text = f"{len(ahead)} of {len(by_training)} trainings {gain}"
     # claims() ends with a paragraph for each of these trainings, in this order
     general, paragraphs = found[: -len(by_training)], found[-len(by_training) :]
     ranks = [(not all(won), -sum(won)) for won in by_training.values()]

@@ -6,13 +6,15 @@ from pcdet.datasets.metrics import EvaluationMetrics, Metric, MetricTable
 
 DIFFICULTIES = ("easy", "moderate", "hard")
 _NOUNS = {"3d": "3D mAP", "bev": "BEV mAP", "aos": "AOS"}
+_BRIEF = {"3d": ("mAP", "3D AP"), "bev": ("mAP", "BEV AP"), "aos": ("AOS", "AOS")}
 
 
 def _metrics(names=tuple(_NOUNS), overlaps: str = "", points: str = "R40") -> tuple[Metric, ...]:
     return tuple(
         Metric(
             name=name, noun=_NOUNS[name], label=name.upper(), levels=DIFFICULTIES, main_level="moderate",
-            of_class=f"_{name}{overlaps}/{{level}}_{points}",
+            of_class=f"_{name}{overlaps}/{{level}}_{points}", brief=_BRIEF[name][0], caption=_BRIEF[name][1],
+            brief_levels=("easy", "mod.", "hard"), taken=points,
         )
         for name in names
     )  # fmt: skip

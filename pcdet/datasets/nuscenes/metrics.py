@@ -7,7 +7,7 @@ from pcdet.datasets.nuscenes.evaluation.rules import DISTANCE_THRESHOLDS
 
 _ERRORS = {"mATE": "trans_err", "mASE": "scale_err", "mAOE": "orient_err", "mAVE": "vel_err", "mAAE": "attr_err"}
 _NDS = Metric(name="NDS", noun="NDS", of_all="NDS", factor=100)
-_MAP = Metric(name="mAP", noun="mAP", of_class="/AP", of_all="mAP", factor=100)
+_MAP = Metric(name="mAP", noun="mAP", of_class="/AP", of_all="mAP", factor=100, caption="AP")
 _BY_DISTANCE = Metric(
     name="AP", noun="mAP", levels=tuple(map(str, DISTANCE_THRESHOLDS)), main_level="2.0",
     of_class="/AP@{level}", factor=100,

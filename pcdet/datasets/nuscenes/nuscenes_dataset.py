@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from pcdet.datasets.pickles import read_pickle
 from pcdet.datasets.results import in_frame_order, repeated_frames
 from pcdet.datasets.seeding import SWEEPS, generator_for
 from pcdet.registry import DATASETS
+
+if TYPE_CHECKING:
+    from pcdet.datasets.nuscenes.evaluation.by_frame import FrameScores
 
 CREATE_COMMAND = "python -m pcdet.datasets.nuscenes.nuscenes_dataset --func create_nuscenes_infos --cfg_file CFG"
 MATCHING_DISTANCE = 2.0  # metres: the one of the evaluation's four at which errors are measured
@@ -247,15 +250,40 @@ class NuScenesDataset(DatasetTemplate):
         """
         from pcdet.datasets.nuscenes.evaluation import evaluate_annos
 
-        frames = [frame_name(self.infos[i]) for i in range(len(self.infos))]
         return evaluate_annos(
-            in_frame_order(det_annos, frames),
+            self._in_frame_order(det_annos),
             class_names,
             root_path=self.root_path,
             version=self.config.version,
             infos=self.infos,
             output_path=kwargs.get("output_path"),
         )
+
+    def frame_scores(self, det_annos: list[dict], class_names: Sequence[str], metric: str = "NDS") -> FrameScores:
+        """What each frame adds to the NDS or mAP of ``evaluation``, so that resamples of frames can be scored.
+
+        Args:
+            det_annos: of all frames of the split.
+            class_names: in the order of the labels; the scores are always those of nuScenes' ten classes.
+            metric: "NDS" or "mAP".
+
+        Raises:
+            DataError: results are missing, repeated or of other frames, or the frames have no labels.
+            ValueError: an unknown metric.
+        """
+        from pcdet.datasets.nuscenes.evaluation import frame_scores_of_annos
+
+        return frame_scores_of_annos(
+            self._in_frame_order(det_annos),
+            root_path=self.root_path,
+            version=self.config.version,
+            infos=self.infos,
+            metric=metric,
+        )
+
+    def _in_frame_order(self, det_annos: list[dict]) -> list[dict]:
+        """Results in the order of the infos; DataError for missing, repeated and unknown frames."""
+        return in_frame_order(det_annos, [frame_name(self.infos[i]) for i in range(len(self.infos))])
 
 
 if __name__ == "__main__":

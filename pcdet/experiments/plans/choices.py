@@ -9,7 +9,7 @@ from typing import TypeVar
 Key = TypeVar("Key")
 
 STEP = 0.25  # of a length, to which the control at equal compute is rounded up: few lengths, in the control's favour
-STOPPED = 1.0  # points of mAP: a longer training that gains less has stopped improving
+STOPPED = 1.0  # points of the main score: a longer training that gains less has stopped improving
 
 
 def best(values: Mapping[Key, float]) -> Key:

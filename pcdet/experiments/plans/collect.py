@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from pcdet.datasets.frame_scores import FrameScores
+from pcdet.datasets.kitti.metrics import KITTI_METRICS
+from pcdet.datasets.metrics import Metric
 from pcdet.experiments.plans.laboratory import Laboratory
 from pcdet.experiments.plans.runs import Run
-from pcdet.experiments.plans.scores import METRICS, mean_ap
 from pcdet.experiments.plans.statistics import Bootstrap, holm, paired_gain
 from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, RunFacts
 
 RESAMPLES = 1000
-LEVELS = ("easy", "moderate", "hard")
 
 
 def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapp
         plan_content: the plan's file.
         facts: of the machine and the versions.
     """
-    plan, counts = laboratory.plan, laboratory.splits.counts
+    plan, counts, metrics = laboratory.plan, laboratory.splits.counts, laboratory.metrics
     return {
         "schema": 1,
         "name": plan.name,
@@ -32,7 +34,8 @@ def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapp
         "plan": plan_content,
         "facts": facts,
         "classes": laboratory.classes,
-        "metric": "3d moderate R40 mAP",
+        "metric": metrics.main.named,
+        "metrics": None if metrics == KITTI_METRICS else metrics.to_json(),
         "frames": {name: counts[name] for name in ("train", "search", "report")},
         "runs": [_run_entry(laboratory, run) for run in laboratory.wanted.values()],
         "choices": laboratory.choices,
@@ -61,8 +64,8 @@ def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
         "train_wall_s": record.get("train_wall_s"),
         "params": measured["params"]["student"],
         "macs": round(sum(measured["macs_by_pass"]["student_forward"].values())),
-        "search": {"mAP": laboratory.found(run)},
-        "report": scores and _numbers(scores, laboratory.classes),
+        "search": {laboratory.metrics.main.column: laboratory.found(run)},
+        "report": scores and {key: scores[key] for key in laboratory.metrics.kept_keys(laboratory.classes)},
     }
 
 
@@ -74,12 +77,6 @@ def _factor(laboratory: Laboratory, run: Run) -> float | None:
     return None if entry is None else entry["chosen"]
 
 
-def _numbers(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, float]:
-    """AP at 40 recall points by class, metric and difficulty."""
-    keys = [f"{name}_{metric}/{level}_R40" for name in classes for metric in METRICS for level in LEVELS]
-    return {key: scores[key] for key in keys}
-
-
 class Comparisons:
     """Paired gains of every method over its controls.
 
@@ -89,7 +86,7 @@ class Comparisons:
 
     def __init__(self, laboratory: Laboratory):
         self.laboratory, self.plan = laboratory, laboratory.plan
-        self.map_of = cache(self._map_of)
+        self.score_of = cache(self._score_of)
         self.frames_of = cache(self._frames_of)
         self.bootstrap = Bootstrap(RESAMPLES)
         self._seeds: dict[tuple[str, str, float], list[int]] = {}
@@ -98,8 +95,9 @@ class Comparisons:
                 self._seeds.setdefault((run.subject, run.method, run.length), []).append(run.seed)
 
     def entries(self) -> list[dict[str, Any]]:
-        """All of them, with Holm's correction over the finalists of each control and metric."""
-        entries = [entry for case in self._cases() for metric in METRICS if (entry := self._entry(*case, metric))]
+        """All of them, with Holm's correction over the finalists of each control and score."""
+        scores = self.laboratory.metrics.scores
+        entries = [entry for case in self._cases() for score in scores if (entry := self._entry(*case, score))]
         families: dict[tuple, list[dict]] = {}
         for entry in entries:
             if entry["length"] == 1 and entry["method"] in self.laboratory.choices["finalists"][entry["student"]]:
@@ -132,17 +130,17 @@ class Comparisons:
                 yield student, method, length, f"{control} at its best length", control, best
 
     def _entry(
-        self, student: str, method: str, length: float, called: str, control: str, control_length: float, metric: str
+        self, student: str, method: str, length: float, called: str, control: str, control_length: float, score: Metric
     ) -> dict[str, Any] | None:
         """One comparison; None where no seed is common."""
         own, base = (student, method, length), (student, control, control_length)
         seeds = sorted(set(self._seeds.get(own, ())) & set(self._seeds.get(base, ())))
         if not seeds:
             return None
-        sides = [[self.map_of(*side, seed, metric) for seed in seeds] for side in (own, base)]
+        sides = [[self.score_of(*side, seed, score) for seed in seeds] for side in (own, base)]
         resampled = None
         if len(seeds) > 1:
-            frames = [[self.frames_of(*side, seed, metric) for seed in seeds] for side in (own, base)]
+            frames = [[self.frames_of(*side, seed, score) for seed in seeds] for side in (own, base)]
             resampled = self.bootstrap.gains(*frames)
         gain = paired_gain(*sides, bootstrap=resampled)
         cost = [self.laboratory.training_macs(self._run(*side, seeds[0])) for side in (own, base)]
@@ -152,7 +150,7 @@ class Comparisons:
             "length": length,
             "control": called,
             "control_length": control_length,
-            "metric": metric,
+            "metric": score.name,
             "seeds": len(seeds),
             "gains": list(gain.differences),
             "mean": gain.mean,
@@ -168,10 +166,11 @@ class Comparisons:
     def _run(self, student: str, method: str, length: float, seed: int) -> Run:
         return self.laboratory.run(student, method, length, seed)
 
-    def _map_of(self, student: str, method: str, length: float, seed: int, metric: str) -> float:
-        file = self.laboratory.runs.result_file(self._run(student, method, length, seed))
-        return mean_ap(self.laboratory.report.scores(file), self.laboratory.classes, metric)
+    def _score_of(self, student: str, method: str, length: float, seed: int, score: Metric) -> float:
+        return self.laboratory.report.score(self._result_file(student, method, length, seed), score)
 
-    def _frames_of(self, student: str, method: str, length: float, seed: int, metric: str):
-        file = self.laboratory.runs.result_file(self._run(student, method, length, seed))
-        return self.laboratory.report.frame_scores(file, metric)
+    def _frames_of(self, student: str, method: str, length: float, seed: int, score: Metric) -> FrameScores:
+        return self.laboratory.report.frame_scores(self._result_file(student, method, length, seed), score)
+
+    def _result_file(self, student: str, method: str, length: float, seed: int) -> Path:
+        return self.laboratory.runs.result_file(self._run(student, method, length, seed))

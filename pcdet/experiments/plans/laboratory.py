@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from easydict import EasyDict
 from tqdm import tqdm
 
+from pcdet.config import cfg_from_yaml_file, find_config_file
 from pcdet.experiments.plans import choices, forecast
 from pcdet.experiments.plans.choices import mean, whole_epochs
 from pcdet.experiments.plans.measures import OVERHEAD, Measures
 from pcdet.experiments.plans.model_checks import check_models
 from pcdet.experiments.plans.plan import Plan
 from pcdet.experiments.plans.runs import Run, Runs
-from pcdet.experiments.plans.scores import Scorer, mean_ap
+from pcdet.experiments.plans.scores import Scorer
 from pcdet.experiments.plans.splits import Splits
 from pcdet.experiments.plans.weight_search import WeightSearch
 from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, SLICES, TEACHER, Choices
@@ -27,6 +29,17 @@ from pcdet.experiments.running.jobs import Job
 from pcdet.experiments.running.pool import Places, run_jobs
 from pcdet.experiments.running.progress import PlanProgress
 from pcdet.registry import ConfigError
+
+
+def balanced_classes(plan: Plan, folder: Path) -> list[str] | None:
+    """The classes that the trainings of the first student balance, as ``Splits`` takes them; None where it does not.
+
+    Args:
+        plan: that names the student's file.
+        folder: where the plan's model files go, from which the student's is looked for.
+    """
+    cfg = cfg_from_yaml_file(find_config_file(next(iter(plan.students.values())).cfg, folder), EasyDict())
+    return list(cfg.CLASS_NAMES) if cfg.DATA_CONFIG.get("BALANCED_RESAMPLING") else None
 
 
 class Laboratory:
@@ -58,14 +71,15 @@ class Laboratory:
         say: Callable[[str], None] = tqdm.write,
     ):
         self.plan, self.output, self.places, self.progress, self.say = plan, output, places, progress, say
-        self.splits = Splits(plan.data, tools / plan.data.path, output / "splits")
+        balanced = balanced_classes(plan, output / "cfgs")
+        self.splits = Splits(plan.data, tools / plan.data.path, output / "splits", balanced)
         self._check_choices()
         self.runs = Runs(plan, self.splits, tools, output, on_cores=on_cores)
         check_models(plan, self.runs)
         self.measures = Measures(self.runs)
         first = self.runs.config(self.runs.model_file(self.plain(next(iter(plan.students)), 1.0, 0)))
         self.search, self.report = (Scorer(first, self.splits, name, tools) for name in ("search", "report"))
-        self.classes = self.report.classes
+        self.classes, self.metrics = self.report.classes, self.report.metrics
         self.choices: dict = {field.name: {} for field in fields(Choices)}
         self.wanted: dict[str, Run] = {}
 
@@ -257,8 +271,8 @@ class Laboratory:
         self._run(stage, sorted(jobs, key=lambda job: -job.work - waiting.get(job.name, 0)))
 
     def found(self, run: Run) -> float:
-        """The mAP of a run on the search split: what choices are made on."""
-        return mean_ap(self.search.scores(self.runs.result_file(run)), self.classes)
+        """The main score of a run on the search split: what choices are made on."""
+        return self.search.score(self.runs.result_file(run))
 
     # --------------------------------------------------------------------------------------------------------- helpers
 
@@ -351,8 +365,8 @@ class Laboratory:
         above = None if self._trained_on_search() else found[chosen] - max(plain, default=0.0)
         if above is not None and above < self.plan.enough:
             self.say(
-                f"teacher {name}: {above:.1f} points of mAP above its plain student at its best length; below "
-                f"{self.plan.enough:g} (ENOUGH) there is little to distil"
+                f"teacher {name}: {above:.1f} points of {self.metrics.main.noun} above its plain student at its best "
+                f"length; below {self.plan.enough:g} (ENOUGH) there is little to distil"
             )
         return {
             "lengths": [{"epochs": epochs, "search": value} for epochs, value in found.items()],

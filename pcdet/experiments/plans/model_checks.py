@@ -21,7 +21,7 @@ def check_models(plan: Plan, runs: Runs) -> None:
         runs: of the plan.
 
     Raises:
-        ConfigError: they have other classes than the first student, so that their mAP would be of other things; or a
+        ConfigError: they have other classes than the first student, so that their scores would be of other things; or a
             student pastes objects, whose labels come from a database of labelled frames, while the plan holds frames
             to be without labels. Every such file is named.
     """

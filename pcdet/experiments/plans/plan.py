@@ -44,7 +44,7 @@ class SplitConfig:
     """Some frames of some info files.
 
     Attributes:
-        infos: info files in ``DATA.PATH``, one after the other.
+        infos: info files in ``DATA.PATH``, or in the folder of ``DATA.VERSION`` there, one after the other.
         first: the first frame that is taken, counted from 0.
         frames: how many are taken; None: all that follow.
     """
@@ -64,6 +64,8 @@ class DataConfig:
 
     Attributes:
         path: the data folder, from ``tools/``; it replaces ``DATA_CONFIG.DATA_PATH``.
+        version: the release in it, of data sets that have several, such as nuScenes' v1.0-trainval; it replaces
+            ``DATA_CONFIG.VERSION``. None: a data set without releases.
         train: what students train on.
         search: what every choice is made on: weights, lengths, finalists, the teacher. No frame of it may be in
             ``train`` or ``teacher_train``, unless the plan leaves nothing to choose.
@@ -75,6 +77,7 @@ class DataConfig:
     """
 
     path: str
+    version: str | None = None
     train: SplitConfig
     search: SplitConfig
     report: SplitConfig
@@ -212,8 +215,8 @@ class Plan:
         cost_batches: over which costs are counted where there is no search; else ``SEARCH.BATCHES``.
         finalists: see ``FinalistsConfig``.
         lengths: of the learning curves, as multiples of a student's epochs, ascending; 1 is one of them.
-        enough: points of mAP on the search split that a teacher must stand above the plain student at its best length,
-            or there is little to distil.
+        enough: points of the main score on the search split that a teacher must stand above the plain student at its
+            best length, or there is little to distil.
         budget: see ``BudgetConfig``.
         flags: more flags of every training, such as ``[--batch_size, "16", --workers, "8"]``.
     """

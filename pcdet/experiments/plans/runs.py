@@ -145,6 +145,8 @@ class Runs:
             "_BASE_CONFIG_": base,
             "DATA_CONFIG": {"DATA_PATH": self.plan.data.path, "INFO_PATH": infos},
         }
+        if self.plan.data.version is not None:
+            content["DATA_CONFIG"]["VERSION"] = self.plan.data.version
         name = run.method
         if run.method not in (TEACHER, PLAIN):
             content["KD"] = self._block(run)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pcdet.datasets import build_dataset
-from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
+from pcdet.datasets.dataset import DatasetTemplate
+from pcdet.datasets.frame_scores import FrameScores
+from pcdet.datasets.metrics import EvaluationMetrics, Metric
 from pcdet.datasets.pickles import read_pickle
 from pcdet.experiments.plans.splits import Splits
 from pcdet.registry import ConfigError
 from pcdet.utils.safe_files import replacing, sha256_of
-
-METRICS = ("3d", "bev")
 
 
 class Scorer:
     """Scores detections on the frames of one split.
 
     Args:
-        cfg: a model's configuration, for its ``DATA_CONFIG`` and ``CLASS_NAMES``.
+        cfg: a model's configuration, for its ``DATA_CONFIG``, ``CLASS_NAMES`` and ``POST_PROCESSING.EVAL_METRIC``.
         splits: of the plan.
         name: of the split, "search" or "report".
         tools: folder that relative paths count from.
+
+    Attributes:
+        metrics: what the data set's evaluation measures.
+        classes: of the models.
 
     Raises:
         ConfigError: the data set cannot score frames one by one, which the intervals over frames need.
@@ -43,6 +46,9 @@ class Scorer:
                 f"DATA_CONFIG.DATASET: plans need a data set with frame_scores(det_annos, class_names, metric), as "
                 f"KittiDataset has it, got {type(self.dataset).__name__}; derive it from that, or add the method"
             )
+        # a user's class need not derive from DatasetTemplate
+        self.metrics: EvaluationMetrics = getattr(self.dataset, "METRICS", DatasetTemplate.METRICS)
+        self._asked = (cfg.MODEL.get("POST_PROCESSING") or {}).get("EVAL_METRIC", "kitti")  # as test.py asks
 
     def scores(self, result_file: Path) -> dict[str, float]:
         """The data set's flat result dictionary, from a run's ``result.pkl``, which may hold other frames too.
@@ -55,21 +61,31 @@ class Scorer:
             content = json.loads(kept.read_text(encoding="utf-8"))
             if content["made_of"] == made_of:
                 return content["scores"]
-        _, result = self.dataset.evaluation(self.detections(result_file), self.classes, eval_metric="kitti")
+        _, result = self.dataset.evaluation(self.detections(result_file), self.classes, eval_metric=self._asked)
         result = {key: float(value) for key, value in result.items()}
         with replacing(kept) as stream:
             stream.write((json.dumps({"made_of": made_of, "scores": result}, indent=1) + "\n").encode())
         return result
 
-    def frame_scores(self, result_file: Path, metric: str = "3d") -> FrameScores:
-        """What each frame adds to the moderate mAP, for resamples of frames."""
-        return self.dataset.frame_scores(self.detections(result_file), self.classes, metric)
+    def score(self, result_file: Path, score: Metric | None = None) -> float:
+        """A score of all classes at its main level, as it is shown; by default the main score.
+
+        Raises:
+            ConfigError: the evaluation does not give it.
+        """
+        score = score or self.metrics.main
+        value = score.value(self.scores(result_file), self.classes, score.main_level)
+        if value is None:
+            raise ConfigError(
+                f"DATA.{self.name.upper()}: {type(self.dataset).__name__}'s evaluation of {result_file} has no "
+                f"{score.said}, which its METRICS names; take frames with labels, or correct METRICS"
+            )
+        return value
+
+    def frame_scores(self, result_file: Path, score: Metric) -> FrameScores:
+        """What each frame adds to a score, for resamples of frames."""
+        return self.dataset.frame_scores(self.detections(result_file), self.classes, score.name)
 
     def detections(self, result_file: Path) -> list[dict]:
         """Those of the split's frames."""
         return [anno for anno in read_pickle(result_file) if str(anno["frame_id"]) in self.frames]
-
-
-def mean_ap(scores: Mapping[str, float], classes: Sequence[str], metric: str = "3d", level: str = "moderate") -> float:
-    """Mean over the classes of the AP at 40 recall points, in percent."""
-    return sum(scores[f"{name}_{metric}/{level}_R40"] for name in classes) / len(classes)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pcdet.datasets.nuscenes.layout import release_folder
+from pcdet.datasets.nuscenes.object_labels import frame_name
+from pcdet.datasets.nuscenes.resampling import balanced_frames
 from pcdet.datasets.pickles import read_pickle
 from pcdet.experiments.plans.plan import DataConfig, SplitConfig
 from pcdet.registry import ConfigError
@@ -32,6 +35,8 @@ class Splits:
         data: of the plan.
         root: the data folder.
         folder: for the files of parts.
+        balanced: classes of trainings that draw their labelled frames so that each has an equal part, as nuScenes'
+            BALANCED_RESAMPLING does; None: every frame comes once in an epoch.
 
     Attributes:
         files: ``train``, ``search``, ``report``, ``teacher_train`` and ``unlabelled``, if there -> info files.
@@ -44,18 +49,23 @@ class Splits:
             only one of them may have; all such pairs are named.
     """
 
-    def __init__(self, data: DataConfig, root: Path, folder: Path):
+    def __init__(self, data: DataConfig, root: Path, folder: Path, balanced: Sequence[str] | None = None):
+        self._drawn: dict[str, int] = {}
         self.files: dict[str, list[str]] = {}
         self.counts: dict[str, int] = {}
         self.digests: dict[str, str] = {}
         self.frames: dict[str, set[str]] = {}
+        if data.version is not None:
+            root = release_folder(root, data.version)
         configs = {"train": data.train, "search": data.search, "report": data.report}
         configs["teacher_train"] = data.teacher_train or data.train
         if data.unlabelled is not None:
             configs["unlabelled"] = data.unlabelled
         for name, config in configs.items():
             infos = _read(config, root, f"DATA.{name.upper()}")
-            self.counts[name] = len(infos)
+            self.counts[name] = self._drawn[name] = len(infos)
+            if balanced is not None and name != "unlabelled":  # whose frames come once
+                self._drawn[name] = len(balanced_frames([list(info.get("gt_names", ())) for info in infos], balanced))
             self.frames[name] = {_frame_of(info) for info in infos}
             self.digests[name] = hashlib.sha256(pickle.dumps(infos)).hexdigest()[:16]
             self.files[name] = _files(config, infos, root, folder / f"{name}.pkl")
@@ -80,8 +90,8 @@ class Splits:
         return sorted(self.frames.get(name, set()) & self.frames.get(other, set()))
 
     def samples(self, name: str, *, unlabelled: bool = False) -> int:
-        """Frames of an epoch on a split, with the unlabelled ones where a run trains on them too."""
-        return self.counts[name] + (self.counts["unlabelled"] if unlabelled else 0)
+        """Samples of an epoch on a split, with the unlabelled ones where a run trains on them too."""
+        return self._drawn[name] + (self._drawn["unlabelled"] if unlabelled else 0)
 
 
 def _read(config: SplitConfig, root: Path, path: str) -> list[Any]:
@@ -89,7 +99,10 @@ def _read(config: SplitConfig, root: Path, path: str) -> list[Any]:
     for name in config.infos:
         file = root / name
         if not file.is_file():
-            raise ConfigError(f"{path}.INFOS: {file} does not exist; make the data set's info files first")
+            raise ConfigError(
+                f"{path}.INFOS: {file} does not exist; make the data set's info files first (those of a nuScenes "
+                "release lie in its folder, which DATA.VERSION names)"
+            )
         content = read_pickle(file)
         if not isinstance(content, list):
             raise ConfigError(f"{path}.INFOS: {file} holds no list of frames, but {type(content).__name__}")
@@ -113,7 +126,7 @@ def _files(config: SplitConfig, infos: Sequence[Any], root: Path, part: Path) ->
 
 
 def _frame_of(info: dict) -> str:
-    """A frame's name in the info files of KITTI, and of data sets in its manner; nuScenes' have a token."""
+    """A frame's name in results: infos of KITTI, and of data sets in its manner, tell it; nuScenes' name its cloud."""
     if "point_cloud" in info:
         return str(info["point_cloud"]["lidar_idx"])
-    return str(info["token"])
+    return frame_name(info)

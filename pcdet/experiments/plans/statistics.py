@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
+from pcdet.datasets.frame_scores import FrameScores
 
 CONFIDENCE = 0.95
 NO_SPREAD = 1e-9  # of the largest difference: below it, differences are one number but for rounding
@@ -110,7 +110,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class Bootstrap:
-    """Mean gains in mAP where seeds and test frames are drawn anew, both with replacement.
+    """Mean gains in a score where seeds and test frames are drawn anew, both with replacement.
 
     A resample draws as many pairs of runs as there are, and as many frames as there are; its frames are the same for
     all of its runs, since a test set with harder frames is harder for all of them. All calls draw the same frames, so
@@ -128,33 +128,32 @@ class Bootstrap:
         if resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {resamples}")
         self.resamples, self.seed = resamples, seed
-        self._maps: dict[int, tuple[FrameScores, np.ndarray]] = {}  # by identity of the run, which is kept with it
+        self._scores: dict[int, tuple[FrameScores, np.ndarray]] = {}  # by identity of the run, which is kept with it
 
     def gains(self, own: Sequence[FrameScores], control: Sequence[FrameScores]) -> np.ndarray:
         """Compares runs with controls.
 
         Args:
-            own: counts of one run a seed, from `frame_scores`.
+            own: counts of one run a seed, from the data set's ``frame_scores``.
             control: those of the control, in the same order of seeds.
 
         Returns:
-            (R,) gains in percent, each the mean over the drawn pairs of mAP(own) - mAP(control).
+            (R,) gains in points, each the mean over the drawn pairs of own score less the control's.
 
         Raises:
-            ValueError: no runs, different numbers of them, or runs of different test frames, classes, metrics or
-                difficulties.
+            ValueError: no runs, different numbers of them, or runs of different test frames, classes or metrics.
         """
         _check_comparable(own, control)
         rng = np.random.default_rng(self.seed)
         frames = draws(rng, own[0].num_frames, self.resamples)
         pairs = draws(rng, len(own), self.resamples)
-        gains = [self._map_of(a, frames) - self._map_of(b, frames) for a, b in zip(own, control, strict=True)]
+        gains = [self._score_of(a, frames) - self._score_of(b, frames) for a, b in zip(own, control, strict=True)]
         return np.sum(pairs * np.transpose(gains), axis=1) / len(own)
 
-    def _map_of(self, run: FrameScores, frames: np.ndarray) -> np.ndarray:
-        if id(run) not in self._maps:
-            self._maps[id(run)] = run, run.mean_ap(frames)
-        return self._maps[id(run)][1]
+    def _score_of(self, run: FrameScores, frames: np.ndarray) -> np.ndarray:
+        if id(run) not in self._scores:
+            self._scores[id(run)] = run, run.resampled(frames)
+        return self._scores[id(run)][1]
 
 
 def draws(rng: np.random.Generator, num: int, resamples: int) -> np.ndarray:
@@ -215,14 +214,13 @@ def _check_comparable(own: Sequence[FrameScores], control: Sequence[FrameScores]
 
 
 def _check_same_test(first: FrameScores, run: FrameScores, name: str) -> None:
-    asked, other = ((r.metric, r.difficulty, *r.classes) for r in (first, run))
-    if asked != other:
+    if run.description != first.description:
         raise ValueError(
-            f"all runs must have one metric, difficulty and list of classes, own[0] has {', '.join(asked)} and {name} "
-            f"has {', '.join(other)}"
+            f"all runs must have one metric and list of classes, own[0] has {', '.join(first.description)} and {name} "
+            f"has {', '.join(run.description)}"
         )
-    for class_name, counts in run.classes.items():
-        if not np.array_equal(counts.objects, first.classes[class_name].objects):
+    for class_name, objects in run.objects.items():
+        if not np.array_equal(objects, first.objects[class_name]):
             raise ValueError(
                 f"all runs must be tested on the same frames in the same order, but the frames of {name} do not hold "
                 f"as many objects of {class_name} as those of own[0]"

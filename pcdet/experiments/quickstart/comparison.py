@@ -14,7 +14,6 @@ from pathlib import Path
 from pcdet.datasets.kitti.metrics import DIFFICULTIES, KITTI_METRICS
 from pcdet.datasets.metrics import EvaluationMetrics, Metric, MetricTable
 
-METRICS = ("3d", "bev")  # KITTI's, of plans of experiments
 POINTS = ("R40", "R11")  # recall points over which precision is averaged
 OVERLAPS = {"strict": "", "loose": "_loose"}  # of detection and object -> what a key of the evaluation has of it
 RECALL = "recall/"

@@ -11,7 +11,7 @@ from pcdet.utils.tables import Table, mean_and_spread
 
 def choice_tables(reported: Reported) -> list[Table]:
     """A table of each kind of choice that the results hold."""
-    chosen, found = reported.results.choices, []
+    chosen, found, score = reported.results.choices, [], reported.main.column
     lengths = []
     for name, choice in chosen.teachers.items():
         tried = _tried((f"{t.epochs} epochs", t.search) for t in choice.lengths)
@@ -29,9 +29,10 @@ def choice_tables(reported: Reported) -> list[Table]:
         for method, choice in methods.items()
     ]  # fmt: skip
     if lengths:
-        found.append(Table("Lengths, chosen on the search split", ["model", "mAP by length", "chosen"], lengths, 2))
+        header = ["model", f"{score} by length", "chosen"]
+        found.append(Table("Lengths, chosen on the search split", header, lengths, 2))
     if weights:
-        header = ["student", "method", "weight", "mAP by factor", "chosen"]
+        header = ["student", "method", "weight", f"{score} by factor", "chosen"]
         found.append(Table("Weights, chosen on the search split", header, weights, 4))
     return found + _screening(reported)
 
@@ -48,7 +49,7 @@ def _screening(reported: Reported) -> list[Table]:
             goes_on = "yes" if method in names else "no"
             cells = [str(len(scores)), mean_and_spread(scores), goes_on]
             rows.append([reported.title(student), reported.title(method), *cells])
-    header = ["student", "method", "seeds", "search mAP", "finalist"]
+    header = ["student", "method", "seeds", f"search {reported.main.column}", "finalist"]
     return [Table("Screening on the search split", header, rows, 2)] if rows else []
 
 
@@ -56,5 +57,5 @@ def _search_scores(reported: Reported, student: str) -> dict[str, Sequence[float
     found: dict[str, list[float]] = {}
     for run in reported.results.runs:
         if run.student == student and run.stage == "screening" and run.search is not None:
-            found.setdefault(run.method, []).append(run.search["mAP"])
+            found.setdefault(run.method, []).append(run.search[reported.main.column])
     return found

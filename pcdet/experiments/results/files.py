@@ -81,8 +81,12 @@ def write_results(path: str | Path, results: Results | Mapping[str, Any]) -> Non
 
 
 def results_content(results: Results) -> dict[str, Any]:
-    """The results as JSON holds them: mappings and lists, keys in the order of the dataclasses."""
-    return json.loads(json.dumps(asdict(results)))
+    """The results as JSON holds them: mappings and lists, keys in the order of the dataclasses.
+
+    KITTI's metrics are not told: results without any are KITTI's.
+    """
+    content = json.loads(json.dumps(asdict(results)))
+    return content if results.metrics is not None else {key: content[key] for key in content if key != "metrics"}
 
 
 def without_times(content: Any) -> Any:

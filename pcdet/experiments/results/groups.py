@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pcdet.datasets.metrics import Metric
 from pcdet.experiments.quickstart.comparison import Row
 from pcdet.experiments.results.schema import CONTROLS, PLAIN, SELF_TRAINED, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
@@ -26,15 +27,15 @@ class Group:
 
     Attributes:
         runs: by rising seed.
-        row: their APs, one number a seed.
+        row: their scores, one number a seed.
     """
 
     runs: Sequence[Run]
     row: Row
 
-    def maps(self, metric: str) -> list[float]:
-        """Moderate mAP, one number a seed."""
-        return self.row.ap[metric]["moderate"]
+    def scores(self, score: Metric) -> list[float]:
+        """A score of all classes at its main level, such as moderate mAP, one number a seed."""
+        return self.row.ap[score.name][score.main_level]
 
     @property
     def training_macs(self) -> float:
@@ -56,13 +57,18 @@ class Reported:
 
     Args:
         results: of the plan.
+
+    Attributes:
+        metrics: what the data set's evaluation measures.
+        main: the score that choices and claims are about.
     """
 
     def __init__(self, results: Results):
         self.results = results
+        self.metrics, self.main = results.evaluation, results.evaluation.main
         self.groups: dict[Key, Group] = {}
         for key, runs in groups_of_runs(results.runs).items():
-            row = Row(params=runs[0].params, macs=runs[0].macs)
+            row = Row(metrics=self.metrics, params=runs[0].params, macs=runs[0].macs)
             for run in runs:
                 row.add(run.report, results.classes)
             self.groups[key] = Group(runs, row)
@@ -109,9 +115,9 @@ class Reported:
         """Lengths at which the method is compared with a control, rising."""
         return sorted({c.length for c in self.results.comparisons if (c.student, c.method) == (student, method)})
 
-    def comparison(self, student: str, method: str, length: float, metric: str, control: str) -> Comparison | None:
-        """The method against a control; None if they were not compared."""
-        return self._comparisons.get((student, method, length, metric, control))
+    def comparison(self, student: str, method: str, length: float, score: Metric, control: str) -> Comparison | None:
+        """The method against a control, by a score; None if they were not compared."""
+        return self._comparisons.get((student, method, length, score.name, control))
 
     def controls(self, students: Iterable[str]) -> list[str]:
         """Controls that any of the students' methods is compared with."""
@@ -126,6 +132,11 @@ class Reported:
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
         """Method -> the values that it varies, from the plan's ``SETTINGS``; a ``ValueError`` where there are none."""
         return self.of_plan("SETTINGS", "SETTINGS: {k64: {K: 64, N: 6000}, k128: {K: 128, N: 6000}}")
+
+    def settings_over_plain(self, student: str) -> dict[str, Comparison]:
+        """Method of ``SETTINGS`` -> it against the plain student, both at length 1, by the main score."""
+        found = {method: self.comparison(student, method, 1.0, self.main, PLAIN) for method in self.settings()}
+        return {method: comparison for method, comparison in found.items() if comparison is not None}
 
     def of_plan(self, key: str, what: str) -> Mapping[str, Any]:
         """A mapping from methods that the plan's file must have for one of its forms of tables.

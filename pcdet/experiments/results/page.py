@@ -10,7 +10,7 @@ from pcdet.experiments.results.plots import draw_curves, draw_gains
 from pcdet.experiments.results.schema import Results
 from pcdet.experiments.results.sensitivity import draw_sensitivity
 from pcdet.experiments.results.sentences import claims
-from pcdet.experiments.results.tables import NOTE, tables
+from pcdet.experiments.results.tables import note, tables
 from pcdet.utils.figures import save_figure
 from pcdet.utils.safe_files import replacing
 
@@ -25,7 +25,7 @@ def results_text(results: Results) -> str:
         ValueError: the plan lacks what its ``TABLE`` needs.
     """
     reported = Reported(results)
-    parts = [results.title or results.name, *claims(reported), NOTE]
+    parts = [results.title or results.name, *claims(reported), note(reported)]
     return "\n\n".join([*parts, *(table.as_text() for table in tables(reported))]) + "\n"
 
 
@@ -47,7 +47,8 @@ def results_markdown(results: Results, pictures: Sequence[str] = ()) -> str:
     )
     parts = [f"# {results.title or results.name}", facts, "\n".join(f"- {claim}" for claim in claims(reported))]
     parts += [f"![{Path(path).stem}]({path})" for path in pictures]
-    return "\n\n".join(filter(None, [*parts, NOTE, *(table.as_markdown() for table in tables(reported))])) + "\n"
+    parts += [note(reported), *(table.as_markdown() for table in tables(reported))]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def write_report(results: Results, folder: str | Path) -> list[Path]:

@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from pcdet.experiments.quickstart.comparison import METRICS
 from pcdet.experiments.results.groups import Reported
 from pcdet.experiments.results.schema import CONTROLS, PLAIN, Comparison
 from pcdet.utils.figures import new_figure
@@ -39,19 +38,19 @@ def draw_gains(reported: Reported):
     if max(c.seeds for c in comparisons) > FEW_SEEDS:
         comparisons = [c for c in comparisons if c.seeds > FEW_SEEDS]
     rows = list(dict.fromkeys((c.student, c.method, c.length) for c in comparisons))
-    metrics = [m for m in METRICS if any(c.metric == m for c in comparisons)]
+    scores = [s for s in reported.metrics.scores if any(c.metric == s.name for c in comparisons)]
     controls = [c for c in styles_of(CONTROLS) if any(own.control == c for own in comparisons)]
     places = _places(rows, comparisons, controls)
     lines = max(places.values()) + 1
-    figure = new_figure(3.5 + 3.5 * len(metrics), 1.9 + 0.17 * lines, DPI, layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, metric in zip(panels, metrics, strict=True):
+    figure = new_figure(3.5 + 3.5 * len(scores), 1.9 + 0.17 * lines, DPI, layout="constrained")
+    panels = figure.subplots(1, len(scores), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, score in zip(panels, scores, strict=True):
         for comparison in comparisons:
-            if comparison.metric == metric:
+            if comparison.metric == score.name:
                 place = places[comparison.student, comparison.method, comparison.length, comparison.control]
                 _draw_gain(axis, comparison, place)
         axis.axvline(0.0, color="#888888", linewidth=1.0, zorder=0)
-        axis.set_xlabel(f"gain in {metric.upper()} mAP, moderate (points)")
+        axis.set_xlabel(f"gain in {score.noun_with_level} (points)")
         axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right"]].set_visible(False)
     several = len({student for student, _, _ in rows}) > 1
@@ -109,7 +108,7 @@ def _gain_legend(figure, controls: Sequence[str]) -> None:
 
 
 def draw_curves(reported: Reported):
-    """3D mAP over the MACs of the training: a line a method, the mean of its seeds with their standard deviation.
+    """The main score over the MACs of the training: a line a method, mean and standard deviation of its seeds.
 
     A student's methods are spread over panels of as many as there are colours, those of several lengths first. None
     where no student has a report.
@@ -130,7 +129,7 @@ def draw_curves(reported: Reported):
         _mark_best_length(axis, reported, student)
         _cost_axis(axis, reported, student, methods)
         axis.set_title(reported.title(student), fontsize=10, loc="left")
-        axis.set_ylabel("3D mAP, moderate (%)")
+        axis.set_ylabel(reported.main.axis)
         handles = [*axis.containers, *(line for line in axis.lines if not line.get_label().startswith("_"))]
         axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
@@ -141,8 +140,8 @@ def draw_curves(reported: Reported):
 def _draw_curve(axis, reported: Reported, student: str, method: str, style: Style) -> None:
     groups = [reported.group(student, method, length) for length in reported.lengths(student, method)]
     costs = [group.training_macs for group in groups]
-    means = [statistics.mean(group.maps("3d")) for group in groups]
-    spread = [statistics.stdev(group.maps("3d")) if len(group.runs) > 1 else 0.0 for group in groups]
+    means = [statistics.mean(group.scores(reported.main)) for group in groups]
+    spread = [statistics.stdev(group.scores(reported.main)) if len(group.runs) > 1 else 0.0 for group in groups]
     axis.errorbar(
         costs, means, spread, color=style.colour, marker=style.marker, markersize=5, linewidth=1.4, elinewidth=0.9,
         capsize=2, label=reported.title(method),
@@ -158,7 +157,7 @@ def _mark_best_length(axis, reported: Reported, student: str) -> None:
     longest = max((tried.length for tried in choice.lengths), default=choice.chosen)
     label = f"best length of {reported.title(PLAIN)}"
     label += ",\nthe longest that was tried" if choice.chosen == longest else ":\nlonger ones gain no more"
-    where = [group.training_macs], [statistics.mean(group.maps("3d"))]
+    where = [group.training_macs], [statistics.mean(group.scores(reported.main))]
     axis.plot(
         *where,
         "o",

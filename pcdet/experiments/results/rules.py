@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
 from pcdet.experiments.results.groups import Key, groups_of_runs
 from pcdet.experiments.results.schema import CONTROLS, PLAIN, SELF_TRAINED, SLICES, TEACHER, Comparison, Results, Run
 from pcdet.registry import nearest_name
 
-ROUNDING = 1e-6  # points of mAP by which two ways to add up the same numbers may differ
+ROUNDING = 1e-6  # points of a score by which two ways to add up the same numbers may differ
 COST_TOLERANCE = 0.01  # share by which a stated cost may differ from that of the runs
 
 
@@ -35,13 +34,23 @@ def what_json_cannot_hold(value: Any, path: str = "") -> list[str]:
 
 def broken_rules(results: Results) -> list[str]:
     """A sentence for each rule that the results break, with the key, the value and the fix."""
-    problems = [*_names(results), *_runs(results), *_choices(results)]
+    try:
+        results.evaluation  # noqa: B018 - is made once, and asked for by all that follow
+    except ValueError as error:
+        return [str(error)]
+    problems = [*_metric(results), *_names(results), *_runs(results), *_choices(results)]
     if not problems:
         groups = groups_of_runs(results.runs)
         for index, comparison in enumerate(results.comparisons):
             path = f"comparisons[{index}]"
             problems += [f"{path}.{sentence}" for sentence in _comparison(comparison, results, groups)]
     return problems
+
+
+def _metric(results: Results) -> Iterator[str]:
+    if results.metric != (named := results.evaluation.main.named):
+        whose = results.evaluation.evaluation
+        yield f"metric: must be the main score of {whose} evaluation, {named!r}, got {results.metric!r}; correct it"
 
 
 def _names(results: Results) -> Iterator[str]:
@@ -63,7 +72,7 @@ def _runs(results: Results) -> Iterator[str]:
     for (key, seed), times in reported.items():
         if times > 1:
             yield f"runs: one run a seed may have a report, got {times} of {key}, seed {seed}; set the others' to null"
-    wanted = {f"{c}_{m}/{d}_R40" for c in results.classes for m in METRICS for d in DIFFICULTIES}
+    wanted, main = set(results.evaluation.kept_keys(results.classes)), results.evaluation.main.column
     for index, run in enumerate(results.runs):
         path = f"runs[{index}]"
         if (run.student is None) != (run.method == TEACHER):
@@ -71,8 +80,8 @@ def _runs(results: Results) -> Iterator[str]:
                 f"{path}.student: must be null for method {TEACHER!r} and for no other, got {run.student!r} with "
                 f"method {run.method!r}; correct one of them"
             )
-        if run.search is not None and "mAP" not in run.search:
-            yield f"{path}.search: must hold mAP, got {sorted(run.search)}; add it, or give null"
+        if run.search is not None and main not in run.search:
+            yield f"{path}.search: must hold {main}, got {sorted(run.search)}; add it, or give null"
         missing = sorted(wanted - run.report.keys()) if run.report is not None else []
         if missing:
             yield f"{path}.report: must hold every class, metric and difficulty, misses {missing[0]}; evaluate it anew"
@@ -107,6 +116,10 @@ def _tried(path: str, chosen: float, tried: Sequence[float]) -> Iterator[str]:
 
 def _comparison(own: Comparison, results: Results, groups: Mapping[Key, Sequence[Run]]) -> Iterator[str]:
     """What is wrong with one comparison, after its path."""
+    scores = [score.name for score in results.evaluation.scores]
+    if own.metric not in scores:
+        yield f"metric: must be one of {', '.join(scores)}, got {own.metric!r}; {nearest_name(own.metric, scores)}"
+        return
     if len(own.gains) != own.seeds:
         yield f"gains: must hold one number a seed ({own.seeds}), got {len(own.gains)}; compare again"
     elif abs(own.mean - sum(own.gains) / own.seeds) > ROUNDING:
@@ -147,7 +160,7 @@ def _agrees_with_runs(own: Comparison, results: Results, groups: Mapping[Key, Se
             return
         sides.append({run.seed: run for run in runs})
     seeds = sorted(sides[0].keys() & sides[1].keys())
-    gains = [_map(sides[0][s], own.metric, results) - _map(sides[1][s], own.metric, results) for s in seeds]
+    gains = [_score(sides[0][s], own.metric, results) - _score(sides[1][s], own.metric, results) for s in seeds]
     if len(gains) != own.seeds or any(abs(a - b) > ROUNDING for a, b in zip(gains, own.gains, strict=True)):
         wanted = f"those of the reported runs of seeds {seeds} ({_short(gains)})"
         yield f"gains: must be {wanted}, got {own.gains}; compare again"
@@ -161,8 +174,9 @@ def _short(values: Sequence[float]) -> str:
     return f"[{', '.join(f'{value:.10g}' for value in values)}]"
 
 
-def _map(run: Run, metric: str, results: Results) -> float:
-    return sum(run.report[f"{name}_{metric}/moderate_R40"] for name in results.classes) / len(results.classes)
+def _score(run: Run, metric: str, results: Results) -> float:
+    score = results.evaluation.score(metric)
+    return score.value(run.report, results.classes, score.main_level)
 
 
 def _key(run: Run) -> Key:

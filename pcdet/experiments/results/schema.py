@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
+from pcdet.datasets.kitti.metrics import KITTI_METRICS
+from pcdet.datasets.metrics import EvaluationMetrics
 from pcdet.experiments.running.freshness import digest
 from pcdet.registry import AtLeast, Count, CountOrZero, Positive
 
@@ -16,7 +19,6 @@ CONTROLS += ("slices", "slices at equal compute", "slices at its best length")
 # Rows beside methods that train on unlabelled frames -> the row whose student labels those frames itself.
 SELF_TRAINED = {"self-training": PLAIN, "slices+self-training": SLICES}
 CONTROLS += tuple(SELF_TRAINED)
-Metric = Literal["3d", "bev"]
 Seconds = Annotated[float, AtLeast(0)]
 
 
@@ -80,9 +82,10 @@ class Run:
         train_wall_s: seconds of the training; None where nothing tells.
         params: learnable values of the trained detector.
         macs: multiply-accumulates of its forward pass on one frame.
-        search: scores on the search split, ``mAP`` (3D, moderate) among them; None where it was not measured.
-        report: ``<class>_<3d or bev>/<easy, moderate or hard>_R40`` on the report split; None where it was not
-            measured.
+        search: scores on the search split, the main one among them by its brief name, such as ``mAP``; None where it
+            was not measured.
+        report: on the report split, by the keys of the data set's evaluation (``EvaluationMetrics.kept_keys``); None
+            where it was not measured.
     """
 
     id: str
@@ -107,7 +110,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochsTried:
-    """A length of a teacher's training and its mAP on the search split."""
+    """A length of a teacher's training and its main score on the search split."""
 
     epochs: Count
     search: float
@@ -115,7 +118,7 @@ class EpochsTried:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthTried:
-    """A length of the plain student's training and its mean mAP on the search split."""
+    """A length of the plain student's training and its mean main score on the search split."""
 
     length: Positive
     search: float
@@ -123,7 +126,7 @@ class LengthTried:
 
 @dataclass(frozen=True, kw_only=True)
 class FactorTried:
-    """A factor of a method's weight and its mAP on the search split."""
+    """A factor of a method's weight and its main score on the search split."""
 
     factor: Positive
     search: float
@@ -137,7 +140,8 @@ class TeacherChoice:
         lengths: that were tried.
         chosen: epochs of the one that teaches.
         stopped_improving: whether the longest was no longer better than the one before.
-        above_student: points of mAP on the search split above the plain student at its best length; None: not known.
+        above_student: points of the main score on the search split above the plain student at its best length; None:
+            not known.
         enough: whether that is as much as the plan asks for; None: not known.
     """
 
@@ -194,7 +198,7 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A method against a control, seed by seed, on the report split, in points of moderate mAP.
+    """A method against a control, seed by seed, on the report split, in points of a score.
 
     Attributes:
         student: of both.
@@ -202,7 +206,7 @@ class Comparison:
         length: of its training.
         control: what it is compared with: one of ``CONTROLS``, or another method of the same length.
         control_length: of the control's training.
-        metric: ``3d`` or ``bev``.
+        metric: name of the score, such as ``3d`` or ``bev`` of KITTI, ``NDS`` or ``mAP`` of nuScenes.
         seeds: how many pairs.
         gains: one a pair, by rising seed.
         mean: of the gains.
@@ -220,7 +224,7 @@ class Comparison:
     length: Positive
     control: str
     control_length: Positive
-    metric: Metric
+    metric: str
     seeds: Count
     gains: list[float]
     mean: float
@@ -244,7 +248,8 @@ class Results:
         plan: the plan's file, resolved.
         facts: what holds of all runs: versions and, on cores, processor, precision and threads.
         classes: that mAP is the mean of.
-        metric: what choices and claims are about.
+        metric: what choices and claims are about: the main score of the evaluation.
+        metrics: what the data set's evaluation measures, where it is not KITTI's: ``EvaluationMetrics.to_json``.
         frames: in each split.
         runs: all, in the plan's order.
         choices: all that was chosen on the search split.
@@ -257,8 +262,18 @@ class Results:
     plan: dict
     facts: dict
     classes: list[str]
-    metric: Literal["3d moderate R40 mAP"]
+    metric: str
+    metrics: dict[str, Any] | None = None
     frames: Frames
     runs: list[Run]
     choices: Choices
     comparisons: list[Comparison]
+
+    @cached_property
+    def evaluation(self) -> EvaluationMetrics:
+        """What the scores are.
+
+        Raises:
+            ValueError: ``metrics`` tells of none.
+        """
+        return KITTI_METRICS if self.metrics is None else EvaluationMetrics.from_json(self.metrics)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pcdet.experiments.results.groups import Reported
 from pcdet.experiments.results.plots import DODGE, DPI, heading
-from pcdet.experiments.results.schema import PLAIN, Comparison
+from pcdet.experiments.results.schema import Comparison
 from pcdet.utils.figures import new_figure
 from pcdet.utils.palette import METHODS, Style
 
@@ -15,18 +15,15 @@ from pcdet.utils.palette import METHODS, Style
 def draw_sensitivity(reported: Reported):
     """A panel a student and setting; a line joins methods that share the values of all other settings.
 
-    Each point is the mean gain in 3D mAP over the plain student of length 1, with its 95 % interval. None where no
-    method of the plan's ``SETTINGS`` was compared with it.
+    Each point is the mean gain in the main score over the plain student of length 1, with its 95 % interval. None
+    where no method of the plan's ``SETTINGS`` was compared with it.
 
     Raises:
         ValueError: the plan has no ``SETTINGS``, or more lines in a panel than there are colours.
     """
     settings = reported.settings()
     names = list(dict.fromkeys(name for values in settings.values() for name in values))
-    compared = {
-        student: {m: c for m in settings if (c := reported.comparison(student, m, 1.0, "3d", PLAIN)) is not None}
-        for student in reported.students()
-    }
+    compared = {student: reported.settings_over_plain(student) for student in reported.students()}
     compared = {student: found for student, found in compared.items() if found}
     if not compared:
         return None
@@ -36,7 +33,7 @@ def draw_sensitivity(reported: Reported):
         for axis, name in zip(line, names, strict=True):
             _draw_panel(axis, name, settings, found)
             axis.set_title(reported.title(student), fontsize=10, loc="left")
-        line[0].set_ylabel("gain in 3D mAP over plain (points)")
+        line[0].set_ylabel(f"gain in {reported.main.noun} over plain (points)")
     heading(figure, reported)
     return figure
 

@@ -9,7 +9,7 @@ from pcdet.experiments.results.schema import PLAIN, SLICES, Comparison, TeacherC
 
 
 def claims(reported: Reported) -> list[str]:
-    """A paragraph a method, student and length: a sentence for each control, on 3D mAP of the report split.
+    """A paragraph a method, student and length: a sentence for each control, on the main score of the report split.
 
     What differs between the runs beside the plan comes first, then the teachers and the controls: a gain under a
     teacher that is not much better than the plain student says little, and so does one over a control cut short.
@@ -19,7 +19,7 @@ def claims(reported: Reported) -> list[str]:
     found += [s for student in reported.students() for s in control_sentences(reported, student)]
     paragraphs: dict[tuple, list[str]] = {}
     for comparison in reported.results.comparisons:
-        if comparison.metric == "3d":
+        if comparison.metric == reported.main.name:
             key = comparison.student, comparison.method, comparison.length
             paragraphs.setdefault(key, []).append(claim(reported, comparison))
     for (student, _, length), sentences in paragraphs.items():
@@ -56,7 +56,7 @@ def control_sentences(reported: Reported, student: str) -> list[str]:
 def claim(reported: Reported, comparison: Comparison) -> str:
     """One comparison as a sentence."""
     name, control = reported.title(comparison.method), comparison.control
-    points = f"{abs(comparison.mean):.1f} points of {comparison.metric.upper()} mAP"
+    points = f"{abs(comparison.mean):.1f} points of {reported.metrics.score(comparison.metric).noun}"
     if comparison.shown:
         verb = "gains" if comparison.mean > 0 else "loses"
         text = f"Over {control}, {name} {verb} {points}"

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from pcdet.experiments.quickstart.comparison import DIFFICULTIES, METRICS
+from pcdet.datasets.metrics import Metric
 from pcdet.experiments.results.choice_tables import choice_tables
 from pcdet.experiments.results.groups import Group, Reported
 from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, Comparison
 from pcdet.utils.tables import Table, human_count, mean_and_spread
 
 NOT_THERE = "-"
-NOTE = (
-    "Gains are points of mAP over the control of the same seeds: the mean and its 95 % interval over seeds. A gain is "
-    "'not shown' where an interval, over seeds or over seeds and frames, holds zero, and where there is one seed. "
-    "Where nothing is gained, chance alone shows one comparison in twenty; p (Holm) corrects for that among finalists. "
-    "Cost is that of the training, in MACs, over the plain student's of length 1."
-)
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,17 @@ def tables(reported: Reported) -> list[Table]:
     return [*found, *_comparison_tables(reported)]
 
 
+def note(reported: Reported) -> str:
+    """What gains, intervals and costs are."""
+    return (
+        f"Gains are points of {reported.metrics.columns} over the control of the same seeds: the mean and its 95 % "
+        "interval over seeds. A gain is 'not shown' where an interval, over seeds or over seeds and frames, holds "
+        "zero, and where there is one seed. Where nothing is gained, chance alone shows one comparison in twenty; "
+        "p (Holm) corrects for that among finalists. Cost is that of the training, in MACs, over the plain student's "
+        "of length 1."
+    )
+
+
 def gain_cell(comparison: Comparison | None) -> str:
     """``+1.2 [+0.3, +2.1]``, followed by ``not shown`` where it is not; a dash for no comparison."""
     if comparison is None:
@@ -66,23 +72,23 @@ def interval_text(interval: Sequence[float] | None) -> str:
 def _overview(reported: Reported) -> list[Table]:
     """A row a method, without classes."""
     return [
-        _table(reported, heading(reported, student, metric), ["method"], _lines_of(reported, student), metric, False)
+        _table(reported, heading(reported, student, score), ["method"], _lines_of(reported, student), score, False)
         for student in reported.students()
-        for metric in METRICS
+        for score in reported.metrics.scores
     ]
 
 
 def _methods(reported: Reported) -> list[Table]:
     """The paper's table 3: methods side by side, AP by class and difficulty."""
     return [
-        _table(reported, heading(reported, student, metric), ["method"], _lines_of(reported, student), metric)
-        for metric in reversed(METRICS)
+        _table(reported, heading(reported, student, score), ["method"], _lines_of(reported, student), score)
+        for score in reversed(reported.metrics.scores)
         for student in reported.students()
     ]
 
 
 def _detectors(reported: Reported) -> list[Table]:
-    """The paper's tables 1 and 2: detectors and their students, with and without distillation."""
+    """The paper's tables 1, 2 and 4: detectors and their students, with and without distillation."""
     lines = []
     for teacher in reported.teachers():
         group = reported.group_of_teacher(teacher)
@@ -95,7 +101,8 @@ def _detectors(reported: Reported) -> list[Table]:
                 distilled = NOT_THERE if method == PLAIN else reported.title(method)
                 lines.append(Line([reported.title(student), *_size(group), distilled], student, method, group))
     leading = ["detector", "params", "MACs", "distilled with"]
-    return [_table(reported, heading(reported, None, metric), leading, lines, metric) for metric in reversed(METRICS)]
+    scores = reversed(reported.metrics.scores)
+    return [_table(reported, heading(reported, None, score), leading, lines, score) for score in scores]
 
 
 def _ablation(reported: Reported) -> list[Table]:
@@ -121,8 +128,8 @@ def _by_setting(reported: Reported, rows: dict, names: list[str], cells: Callabl
             Line([reported.title(method), *cells(value)], student, method, reported.group(student, method))
             for method, value in rows.items()
         ]
-        for metric in reversed(METRICS):
-            found.append(_table(reported, heading(reported, student, metric), ["method", *names], lines, metric))
+        for score in reversed(reported.metrics.scores):
+            found.append(_table(reported, heading(reported, student, score), ["method", *names], lines, score))
     return found
 
 
@@ -138,15 +145,10 @@ FORMS = {
 # ----------------------------------------------------------------------------------------------------- parts of tables
 
 
-def heading(reported: Reported, student: str | None, metric: str) -> str:
+def heading(reported: Reported, student: str | None, score: Metric) -> str:
     """``3D AP of 4x (R40, %), 200 frames of the report split``."""
     of = f" of {reported.title(student)}" if student else ""
-    return f"{metric_text(metric)} AP{of} (R40, %), {reported.results.frames.report} frames of the report split"
-
-
-def metric_text(metric: str) -> str:
-    """The metric as a reader knows it."""
-    return metric.upper()
+    return f"{score.above(of)}, {reported.results.frames.report} frames of the report split"
 
 
 def _lines_of(reported: Reported, student: str) -> list[Line]:
@@ -167,29 +169,47 @@ def _table(
     text: str,
     leading: Sequence[str],
     lines: Sequence[Line],
-    metric: str,
-    by_class: bool = True,
+    score: Metric,
+    whole: bool = True,
 ) -> Table:
-    """Leading columns, seeds, cost, AP of each class, mAP, and the gain over each control."""
+    """Leading columns, seeds, cost, AP of each class or what else stands beside, the score, gain over each control.
+
+    Without the numbers of classes and those beside where it is not ``whole``.
+    """
     controls = reported.controls({line.student for line in lines if line.student})
-    classes = reported.results.classes if by_class else []
-    header = [*leading, "seeds", "cost", *(f"{name} easy/mod./hard" for name in classes), "mAP mod."]
+    parts = _parts(reported, score) if whole else []
+    header = [*leading, "seeds", "cost", *(title for title, _ in parts), score.main_column]
     rows = []
     for line in lines:
         cost = reported.cost(line.student, line.method, line.length) if line.student else None
-        gains = [reported.comparison(line.student, line.method, line.length, metric, c) for c in controls]
-        rows.append([*line.leading, *_scores(line.group, metric, classes, cost), *map(gain_cell, gains)])
+        gains = [reported.comparison(line.student, line.method, line.length, score, c) for c in controls]
+        rows.append([*line.leading, *_scores(line.group, score, parts, cost), *map(gain_cell, gains)])
     return Table(text, [*header, *(f"over {c}" for c in controls)], rows, len(leading))
 
 
-def _scores(group: Group | None, metric: str, classes: Iterable[str], cost: float | None) -> list[str]:
-    """Seeds, cost, a cell a class, and mAP."""
+def _parts(reported: Reported, score: Metric) -> list[tuple[str, Callable[[Group], str]]]:
+    """Columns before a score: its title, and a group's cell. Classes with all levels, or the numbers beside it."""
+    if score.of_class is None:
+        return [(metric.column, partial(_number_beside, metric)) for metric in reported.metrics.beside(score)]
+    levels = f" {'/'.join(score.level_columns)}" if len(score.levels) > 1 else ""
+    return [(f"{name}{levels}", partial(_number_of_class, score, name)) for name in reported.results.classes]
+
+
+def _number_beside(metric: Metric, group: Group) -> str:
+    return f"{_mean(group.row.values(metric, metric.main_level)):.{metric.digits}f}"
+
+
+def _number_of_class(score: Metric, name: str, group: Group) -> str:
+    values = group.row.per_class[name][score.name]
+    return "/".join(f"{_mean(values[level]):.{score.digits}f}" for level in score.levels)
+
+
+def _scores(group: Group | None, score: Metric, parts: Sequence[tuple], cost: float | None) -> list[str]:
+    """Seeds, cost, a cell a part, and the score."""
     if group is None:
-        return [NOT_THERE] * (3 + len(list(classes)))
-    means = [[_mean(group.row.per_class[name][metric][d]) for d in DIFFICULTIES] for name in classes]
-    cells = ["/".join(f"{value:.1f}" for value in values) for values in means]
+        return [NOT_THERE] * (3 + len(parts))
     cost_cell = NOT_THERE if cost is None else f"{cost:.2f}"
-    return [str(len(group.runs)), cost_cell, *cells, mean_and_spread(group.maps(metric))]
+    return [str(len(group.runs)), cost_cell, *(cell(group) for _, cell in parts), mean_and_spread(group.scores(score))]
 
 
 def _size(group: Group | None) -> list[str]:
@@ -215,8 +235,8 @@ def _length_tables(reported: Reported) -> list[Table]:
                     group = reported.group(student, method, length)
                     lines.append(Line([reported.title(method), f"x{length:.3g}"], student, method, group, length))
         if lines:
-            text = f"Lengths of training: {heading(reported, student, '3d')}"
-            found.append(_table(reported, text, ["method", "length"], lines, "3d", by_class=False))
+            text = f"Lengths of training: {heading(reported, student, reported.main)}"
+            found.append(_table(reported, text, ["method", "length"], lines, reported.main, whole=False))
     return found
 
 
@@ -225,8 +245,8 @@ def _comparison_tables(reported: Reported) -> list[Table]:
     rows = [
         [
             reported.title(c.student), reported.title(c.method), f"x{c.length:.3g}",
-            f"{c.control} x{c.control_length:.3g}", metric_text(c.metric), str(c.seeds), f"{c.mean:+.1f}",
-            interval_text(c.interval), interval_text(c.bootstrap), f"{c.p:.3f}",
+            f"{c.control} x{c.control_length:.3g}", reported.metrics.score(c.metric).shown, str(c.seeds),
+            f"{c.mean:+.1f}", interval_text(c.interval), interval_text(c.bootstrap), f"{c.p:.3f}",
             NOT_THERE if c.p_holm is None else f"{c.p_holm:.3f}",
             f"{c.p_least:.3f}", f"{c.cost:.2f}", "yes" if c.shown else "no",
         ]
@@ -234,5 +254,6 @@ def _comparison_tables(reported: Reported) -> list[Table]:
     ]  # fmt: skip
     header = ["student", "method", "length", "control", "metric", "seeds", "gain", "over seeds"]
     header += ["over seeds and frames", "p", "p (Holm)", "least p", "cost", "shown"]
-    note = "Cost: training MACs over the control's. Least p: what so many seeds can reach at best."
-    return [Table("Every comparison, points of moderate mAP", header, rows, 5, note)] if rows else []
+    below = "Cost: training MACs over the control's. Least p: what so many seeds can reach at best."
+    title = f"Every comparison, points of {reported.metrics.noun}"
+    return [Table(title, header, rows, 5, below)] if rows else []

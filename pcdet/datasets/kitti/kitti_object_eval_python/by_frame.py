@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from pcdet.datasets.frame_scores import checked_copies, first_above, in_parts
 from pcdet.datasets.kitti.kitti_object_eval_python import rules
 from pcdet.datasets.kitti.kitti_object_eval_python.class_curves import ClassTask, Measurements
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import same_frames
@@ -52,9 +53,8 @@ class ClassCounts:
 
     def average_precision(self, copies: np.ndarray) -> np.ndarray:
         """(R,) AP R40 in percent of R resamples, from (R, F) how often each holds each frame."""
-        num_parts = -(-len(copies) * len(self.scores) // CHUNK)
-        parts = np.array_split(copies, max(1, num_parts))
-        return np.concatenate([self._average_precision(np.ascontiguousarray(part.T)) for part in parts])
+        parts = in_parts(copies, len(self.scores), CHUNK)
+        return np.concatenate([self._average_precision(part) for part in parts])
 
     def _average_precision(self, copies: np.ndarray) -> np.ndarray:
         """The same of (F, R) copies."""
@@ -67,7 +67,7 @@ class ClassCounts:
         )
         places = threshold_places(unfiltered[-1], self.objects @ copies)
         places[self.complete @ copies == 0] = -1
-        chosen = _first_above(unfiltered, np.maximum(places, 0))
+        chosen = first_above(unfiltered, np.maximum(places, 0))
         resample = np.arange(num_resamples)[:, None]
         hits = hits[chosen, resample]  # (R, 41)
         total = hits + false_alarms[chosen, resample]
@@ -92,11 +92,21 @@ class FrameScores:
     classes: Mapping[str, ClassCounts]
 
     @property
+    def description(self) -> tuple[str, ...]:
+        """Metric, difficulty and classes."""
+        return self.metric, self.difficulty, *self.classes
+
+    @property
+    def objects(self) -> dict[str, np.ndarray]:
+        """Class -> (F,) ground truth that counts."""
+        return {name: counts.objects for name, counts in self.classes.items()}
+
+    @property
     def num_frames(self) -> int:
         """F."""
         return len(next(iter(self.classes.values())).objects)
 
-    def mean_ap(self, copies: np.ndarray) -> np.ndarray:
+    def resampled(self, copies: np.ndarray) -> np.ndarray:
         """The mean over classes of the AP R40 of resamples.
 
         Args:
@@ -108,15 +118,7 @@ class FrameScores:
         Raises:
             ValueError: another shape, or numbers that are negative or not of an integer type.
         """
-        copies = np.asarray(copies)
-        if copies.ndim != 2 or copies.shape[1] != self.num_frames:
-            raise ValueError(f"copies must have shape (resamples, {self.num_frames} frames), got {copies.shape}")
-        if copies.dtype.kind not in "iu" or (copies < 0).any():
-            raise ValueError(
-                f"copies must be counts: integers from 0, got {copies.dtype} from {copies.min(initial=0)}; "
-                "give how often each resample holds each frame"
-            )
-        copies = copies.astype(np.int32)
+        copies = checked_copies(copies, self.num_frames)
         return np.mean([counts.average_precision(copies) for counts in self.classes.values()], axis=0)
 
 
@@ -137,7 +139,8 @@ def frame_scores(
         difficulty: ``easy``, ``moderate`` or ``hard``.
 
     Returns:
-        The counts. ``mean_ap`` of all frames once is the mean of the evaluator's ``<Class>_<metric>/<difficulty>_R40``.
+        The counts; ``resampled`` of all frames once is the mean of the evaluator's
+        ``<Class>_<metric>/<difficulty>_R40``.
 
     Raises:
         ValueError: an unknown class, metric or difficulty, no class or one twice, no frames, frames that do not
@@ -233,13 +236,3 @@ def _levels(frame: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _no_number_is_highest(score: np.ndarray) -> np.ndarray:
     """No threshold removes a score that is no number."""
     return np.where(np.isnan(score), np.inf, score)
-
-
-def _first_above(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(R, K) the first row of each column of (T, R) rising counts above (R, K) values, which must not exceed all."""
-    num_rows, num_columns = rising.shape
-    step = np.int64(rising[-1].max()) + 1
-    offset = np.arange(num_columns, dtype=np.int64)[:, None] * step  # makes one rising list of all columns
-    joined = (rising.T + offset).ravel()
-    found = np.searchsorted(joined, (values + offset).ravel(), side="right").reshape(values.shape)
-    return np.minimum(found - np.arange(num_columns)[:, None] * num_rows, num_rows - 1)

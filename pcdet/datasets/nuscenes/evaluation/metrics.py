@@ -51,7 +51,6 @@ def _summary(aps: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mappin
     mean_ap = float(np.mean(list(of_classes.values())))
     means = {error: float(np.nanmean([values[error] for values in errors.values()])) for error in rules.ERRORS}
     scores = {error: max(0.0, 1.0 - mean) for error, mean in means.items()}
-    weights = rules.AP_WEIGHT + len(scores)
     return {
         "label_aps": aps,
         "mean_dist_aps": of_classes,
@@ -59,9 +58,15 @@ def _summary(aps: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mappin
         "label_tp_errors": errors,
         "tp_errors": means,
         "tp_scores": scores,
-        "nd_score": (rules.AP_WEIGHT * mean_ap + sum(scores.values())) / weights,
+        "nd_score": float(detection_score(mean_ap, list(means.values()))),
         "cfg": rules.challenge_config(),
     }
+
+
+def detection_score(mean_ap: float | np.ndarray, errors: Sequence) -> float | np.ndarray:
+    """NDS, from mAP and the mean of each error: numbers, or arrays of one shape."""
+    scores = [np.maximum(0.0, 1.0 - error) for error in errors]
+    return (rules.AP_WEIGHT * mean_ap + sum(scores)) / (rules.AP_WEIGHT + len(scores))
 
 
 def _class_metrics(name: str, objects: Boxes, found: Boxes) -> tuple[dict[str, float], dict[str, float]]:

@@ -123,10 +123,7 @@ def _schema_problems_of_model(config: Mapping) -> Iterator[str]:
         if slot.key in model:
             yield from R.check_node(model[slot.key], slot.registry, path=f"MODEL.{slot.key}")
     if ours or "POST_PROCESSING" in model:
-        found = _schema_problems(model.get("POST_PROCESSING"), PostProcessingConfig, "MODEL.POST_PROCESSING")
-        yield from found
-        if not found and hasattr(detector, "post_processing_problems"):
-            yield from detector.post_processing_problems(model["POST_PROCESSING"])
+        yield from _schema_problems(model.get("POST_PROCESSING"), PostProcessingConfig, "MODEL.POST_PROCESSING")
     width = model.get("WIDTH", 1.0)
     if not is_number(width) or not width > 0:
         yield f"MODEL.WIDTH: must be a factor above 0 (0.5 halves every layer), got {width!r}"

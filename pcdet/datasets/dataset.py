@@ -264,6 +264,12 @@ class DatasetTemplate(Dataset):
             )
         return annos
 
+    def prepare_evaluation(self) -> None:
+        """Raises what would keep results from being evaluated; an evaluation calls it before the first frame is seen.
+
+        Only rank 0 calls it, which evaluates. Here it does nothing.
+        """
+
     def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
         """A text and a dict of numbers; (None, {}) where the split has no labels.
 

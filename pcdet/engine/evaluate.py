@@ -83,7 +83,8 @@ def eval_one_epoch(
 
     Args:
         model: a detector; in evaluation ``model(batch)`` returns (predictions, recall counts).
-        loader: over a data set with ``generate_prediction_dicts`` and ``evaluation``.
+        loader: over a data set with ``generate_prediction_dicts``, ``evaluation`` and, where something can be wrong
+            before there are results, ``prepare_evaluation``.
         settings: how to evaluate.
         epoch_id: for the log.
         result_dir: made if needed.
@@ -102,6 +103,8 @@ def eval_one_epoch(
         text_dir = result_dir / "final_result" / "data"
         text_dir.mkdir(parents=True, exist_ok=True)
     logger.info(f"*************** EPOCH {epoch_id} EVALUATION *****************")
+    if hasattr(loader.dataset, "prepare_evaluation"):
+        commu_utils.call_on_main(loader.dataset.prepare_evaluation)
     started = time.perf_counter()
     was_training = model.training
     model.eval()

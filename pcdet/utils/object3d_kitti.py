@@ -112,10 +112,10 @@ class Object3d:
 
     def to_kitti_format(self) -> str:
         """The object as a line of a label file (without a score)."""
-        numbers = (*self.box2d, self.h, self.w, self.l, *self.loc, self.ry)
-        return f"{self.cls_type} {self.truncation:.2f} {int(self.occlusion)} {self.alpha:.2f} " + " ".join(
-            f"{number:.2f}" for number in numbers
-        )
+        state = f"{self.cls_type} {self.truncation:.2f} {int(self.occlusion)} {self.alpha:.2f}"
+        before, behind = ((f"{number:.2f}" for number in part) for part in (self.box2d, (*self.loc, self.ry)))
+        sizes = (f"{size:.2f}" if not 0 < size < 0.005 else f"{size:g}" for size in (self.h, self.w, self.l))
+        return " ".join([state, *before, *sizes, *behind])  # a size of 0.00 would be refused when it is read again
 
 
 def _is_number(text: str) -> bool:

@@ -112,6 +112,24 @@ def test_boxes_with_too_few_points_are_neither_loaded_nor_counted(prepared_relea
     assert dataset(repo_root, root, FILTER_MIN_POINTS_IN_GT=4, **files).class_counts()["car"] == 3
 
 
+def test_each_pass_of_a_merged_epoch_draws_sweeps_anew(prepared_release, repo_root):
+    def lags(data, index):
+        return tuple(np.unique(data[index]["points"][:, -1]).tolist())
+
+    no_moves = {
+        "DISABLE_AUG_LIST": ["gt_sampling", "random_world_flip", "random_world_rotation", "random_world_scaling"]
+    }
+    data = dataset(repo_root, prepared_release, True, MAX_SWEEPS=3, BALANCED_RESAMPLING=False, DATA_AUGMENTOR=no_moves)
+    frames, passes = data.num_frames(), 12
+    last = frames - 1  # four different sweeps stand in its info, of which two are drawn
+    alone = lags(data, last)
+    data.merge_all_iters_to_one_epoch(epochs=passes)
+    drawn = [lags(data, last + k * frames) for k in range(passes)]
+    assert drawn[0] == alone and len(set(drawn)) > 2
+    assert drawn == [lags(data, last + k * frames) for k in range(passes)]
+    assert data[last + frames]["frame_id"] == data[last]["frame_id"]
+
+
 def test_sweeps_are_drawn_without_repetition_and_testing_repeats_itself(prepared_release, repo_root):
     rng = np.random.default_rng(0)
     drawn = [choose_sweeps(9, 4, rng) for _ in range(300)]
@@ -221,6 +239,8 @@ def test_a_cloud_that_went_missing_is_named(prepared_release, repo_root, tmp_pat
 def test_cameras_and_other_features_are_refused_before_anything_is_read(repo_root, tmp_path):
     with pytest.raises(ConfigError, match="CAMERA_CONFIG.USE_CAMERA: images are not read"):
         dataset(repo_root, tmp_path, CAMERA_CONFIG={"USE_CAMERA": True})
+    with pytest.raises(ConfigError, match="CAMERA_CONFIG.USE_CAMERA: images are not read"):
+        dataset(repo_root, tmp_path, CAMERA_CONFIG={"IMAGE": {}})  # in OpenPCDet, cameras are used then
     features = {
         "encoding_type": "absolute_coordinates_encoding",
         "used_feature_list": ["x", "y", "z"],

@@ -173,13 +173,28 @@ def test_a_cloud_that_is_not_finite_is_named_and_no_info_file_is_written(release
 def test_unknown_categories_and_lost_rows_are_all_named(release):
     nuscenes_files.change_table(release, "category", lambda rows: rows[0].update(name="vehicle.boat"))
     nuscenes_files.change_table(release, "ego_pose", lambda rows: rows.pop(1))
-    nuscenes_files.change_table(release, "sample_data", lambda rows: rows[-1].pop("filename"))
     with pytest.raises(DataError) as caught:
         create_nuscenes_infos(release, nuscenes_files.VERSION, SWEEPS, workers=0)
     text = str(caught.value)
     assert "category.json: there is no category 'vehicle.boat'" in text
     assert "sample scene-0061 1: " in text and "no row with the token 'scene-0061 pose 1'" in text
-    assert "sample scene-0103 1: a row of the tables" in text and "no 'filename'" in text
+
+
+def test_malformed_rows_are_named_with_table_and_field_and_not_for_every_sample(release):
+    nuscenes_files.change_table(release, "sample_data", lambda rows: rows[-1].pop("filename"))
+    nuscenes_files.change_table(release, "sample_annotation", lambda rows: rows[0].update(size=[1.0, 2.0]))
+    with pytest.raises(DataError) as caught:
+        create_nuscenes_infos(release, nuscenes_files.VERSION, SWEEPS, workers=0)
+    first, second = caught.value.problems
+    assert "sample_data.json: the row 'scene-0103 data 3': filename must be a text, and is not there" in first
+    assert "sample_annotation.json: the row 'scene-0061 0 parked': size must be three numbers above 0" in second
+
+
+def test_key_frames_of_a_lost_sensor_are_one_problem_and_not_one_of_every_sample(release):
+    nuscenes_files.change_table(release, "calibrated_sensor", lambda rows: rows[0].update(token="another"))
+    with pytest.raises(DataError, match=r"calibrated_sensor_token is 'lidar of the car'.*\(5 such rows\)") as caught:
+        create_nuscenes_infos(release, nuscenes_files.VERSION, SWEEPS, workers=0)
+    assert len(caught.value.problems) == 1
 
 
 def test_missing_tables_are_named_once_and_not_for_every_sample(release):

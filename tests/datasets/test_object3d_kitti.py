@@ -20,6 +20,8 @@ def test_fields_land_where_they_belong():
     np.testing.assert_allclose(item.box2d, [387.63, 181.54, 423.81, 223.12], rtol=1e-6)
     assert Object3d(LINE).score == -1
     assert Object3d(LINE).to_kitti_format() == LINE
+    thin = LINE.replace(f" {item.l:.2f} ", " 0.00008 ")
+    assert Object3d(Object3d(thin).to_kitti_format()).l == 0.00008  # not 0.00, a size that no object has
     assert "Car" in Object3d(LINE).to_str_object()
     assert Object3d(LINE).generate_corners3d().shape == (8, 3)
     assert Object3d(LINE.replace("Car", "Tram")).cls_id == -1

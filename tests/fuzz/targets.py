@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fuzz import checkpoints, clouds, configs, infos, kitti, ops, pickles
+from fuzz import checkpoints, clouds, configs, infos, kitti, nuscenes, ops, pickles
 from fuzz.outcome import judge
 from fuzz.target import Target
 
@@ -15,6 +15,7 @@ READER_TARGETS = [
     *configs.TARGETS,
     *pickles.TARGETS,
     *infos.TARGETS,
+    *nuscenes.TARGETS,
     *checkpoints.TARGETS,
 ]
 OP_TARGETS = ops.TARGETS

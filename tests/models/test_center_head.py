@@ -1,5 +1,6 @@
 """The centre head: losses against a plain restatement, groups in another order, peaks, boxes, and refusals."""
 
+import logging
 import re
 
 import pytest
@@ -165,6 +166,7 @@ def test_the_head_describes_its_maps():
         ({"CLASS_NAMES_EACH_HEAD": [["Car"], ["Pedestrian"]]}, "CLASS_NAMES_EACH_HEAD"),
         ({"CLASS_NAMES_EACH_HEAD": [["Car", "Pedestrian", "Cyclist"], []]}, "no group be empty"),
         ({"LOSS_CONFIG": {"LOSS_WEIGHTS": {"code_weights": [1.0] * 10}}}, "must have 8 items"),
+        ({"CLASS_NAMES_EACH_HEAD": [["car"], ["Pedestrian", "Cyclist"]]}, "each of CLASS_NAMES .*'Car'"),
         ({"IOU_REG_LOSS": True}, "IOU_REG_LOSS must be False"),
         ({"SEPARATE_HEAD_CFG": {"HEAD_ORDER": ["center", "dim"], "HEAD_DICT": {}}}, "HEAD_ORDER: must be"),
     ],
@@ -196,13 +198,63 @@ def test_a_grid_need_not_be_a_multiple_of_the_stride():
 NMS = {"NMS_THRESH": 0.1, "NMS_PRE_MAXSIZE": 9, "NMS_POST_MAXSIZE": 9}
 
 
-@pytest.mark.parametrize(("key", "value"), [("SCORE_THRESH", 0.3), ("OUTPUT_RAW_SCORE", True), ("NMS_CONFIG", NMS)])
-def test_what_the_detector_does_not_read_of_its_post_processing_is_refused(key, value):
+@pytest.mark.parametrize(("key", "value"), [("SCORE_THRESH", 0.99), ("OUTPUT_RAW_SCORE", True), ("NMS_CONFIG", NMS)])
+def test_what_the_detector_does_not_read_of_its_post_processing_is_told_and_changes_nothing(key, value, caplog):
+    torch.manual_seed(0)
     cfg = center_cfg()
     cfg.POST_PROCESSING[key] = value
-    message = f"MODEL.POST_PROCESSING.{key}: CenterPoint does not read it; .*MODEL.DENSE_HEAD.POST_PROCESSING"
-    with pytest.raises(ConfigError, match=message):
-        build_network(cfg, 3, FACTS)
+    with caplog.at_level(logging.WARNING, "pcdet"):
+        model = build_network(cfg, 3, FACTS).eval()
+    assert f"MODEL.POST_PROCESSING: CenterPoint does not read {key};" in caplog.text
+    assert "by MODEL.DENSE_HEAD.POST_PROCESSING" in caplog.text
+    for found, expected in zip(model(center_batch())[0], _model().eval()(center_batch())[0], strict=True):
+        assert len(found["pred_scores"]) > 0
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
+def test_a_head_without_a_branch_of_overlaps_takes_openpcdets_keys_for_one_if_they_are_off():
+    post = center_cfg().DENSE_HEAD.POST_PROCESSING
+    _model(POST_PROCESSING={**post, "USE_IOU_TO_RECTIFY_SCORE": False, "IOU_RECTIFIER": [0.5, 0.5, 0.5]})
+    with pytest.raises(ConfigError, match="USE_IOU_TO_RECTIFY_SCORE: must be False"):
+        _model(POST_PROCESSING={**post, "USE_IOU_TO_RECTIFY_SCORE": True})
+
+
+# ------------------------------------------------------------------------------------------------------- fewer classes
+
+
+LARGER = [["Bus", "Car"], ["Truck"], ["Pedestrian", "Cyclist", "Barrier"], ["Cone"]]
+
+
+def test_names_that_are_no_classes_and_branches_without_a_class_are_left_out_and_named(caplog):
+    with caplog.at_level(logging.WARNING, "pcdet"):
+        larger = _model(CLASS_NAMES_EACH_HEAD=LARGER)
+    (warning,) = caplog.messages
+    assert "left out Bus, Truck, Barrier, Cone, which CLASS_NAMES lacks; 2 of 4 branches are left" in warning
+    assert larger.dense_head.class_ids == [[1], [2, 3]]
+    caplog.clear()
+    plain = _model(CLASS_NAMES_EACH_HEAD=[["Car"], ["Pedestrian", "Cyclist"]])
+    assert not caplog.messages
+    assert {k: v.shape for k, v in larger.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    larger.load_state_dict(plain.state_dict())
+    assert larger.train()(center_batch())[1] == plain.train()(center_batch())[1]
+
+
+def test_the_walk_over_the_file_leaves_the_same_names_and_branches_out():
+    described = describe(center_cfg(CLASS_NAMES_EACH_HEAD=LARGER), DataFacts(class_names=FACTS.class_names))
+    assert not described.problems
+    assert described.find("dense_head.heads_list.1.hm").channels == 2
+    assert not [path for path in described.layers if path.startswith("dense_head.heads_list.2")]
+
+
+def test_lists_of_branches_and_classes_must_have_the_lengths_of_what_is_left():
+    nms = {"NMS_TYPE": "circle_nms", "MIN_RADIUS": [4.0] * 4, "NMS_PRE_MAXSIZE": 9, "NMS_POST_MAXSIZE": 9}
+    post = {**center_cfg().DENSE_HEAD.POST_PROCESSING, "NMS_CONFIG": nms}
+    with pytest.raises(ConfigError, match=r"MIN_RADIUS: there are 2 branches, got 4 items"):
+        _model(CLASS_NAMES_EACH_HEAD=LARGER, POST_PROCESSING=post)
+
+
+# ------------------------------------------------------------------------------------------- detectors of another kind
 
 
 def test_heads_and_detectors_that_do_not_fit_each_other_say_so():

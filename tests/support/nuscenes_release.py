@@ -43,12 +43,14 @@ def write_release(root: Path, objects: list[dict], seconds: float = 0.5) -> Path
             {"token": SAMPLES[1], "next": "", "prev": SAMPLES[0], "timestamp": int(seconds * 1e6)},
         ],
         "sensor": [{"token": "lidar", "channel": "LIDAR_TOP", "modality": "lidar"}],
-        "calibrated_sensor": [{"token": "cs", "sensor_token": "lidar"}],
+        "calibrated_sensor": [
+            {"token": "cs", "sensor_token": "lidar", "translation": [0.0, 0.0, 0.0], "rotation": quaternion(0)}
+        ],
         "ego_pose": [{"token": "pose", "translation": [0.0, 0.0, 0.0], "rotation": quaternion(0)}],
         "sample_data": [
             {"token": f"data{s}", "sample_token": s, "is_key_frame": True, "calibrated_sensor_token": "cs",
-             "ego_pose_token": "pose"}
-            for s in SAMPLES
+             "ego_pose_token": "pose", "timestamp": int(i * seconds * 1e6), "filename": f"{s}.pcd.bin", "prev": ""}
+            for i, s in enumerate(SAMPLES)
         ],
         "category": [{"token": name, "name": category} for name, category in CATEGORIES.items()],
         "attribute": [{"token": name, "name": name} for name in attributes],

@@ -19,6 +19,8 @@ from pcdet.utils.box_utils import boxes3d_kitti_camera_to_lidar, points_in_boxes
 from pcdet.utils.calibration_kitti import Calibration, CalibrationError
 from pcdet.utils.object3d_kitti import LabelError, Object3d, get_objects_from_label
 
+DATABASE = "gt_database"
+
 
 def _file(kind: str, suffix: str, doc: str) -> property:
     """The frame's file of a kind, in the folder of that name."""
@@ -102,7 +104,8 @@ def build_frame(files: FrameFiles, database: Path | None = None) -> tuple[dict, 
 
     Args:
         files: of the frame.
-        database: folder for the objects' points, which are written there; None writes and returns no entries.
+        database: folder for the objects' points, which are written there; None writes and returns no entries. Entries
+            name it ``gt_database``, which it will be.
 
     Returns:
         The info in OpenPCDet's form, and one entry an object.
@@ -186,7 +189,7 @@ def write_objects(points: np.ndarray, annos: dict, frame: str, database: Path) -
         entries.append(
             {
                 "name": name,
-                "path": f"{database.name}/{path.name}",
+                "path": f"{DATABASE}/{path.name}",
                 "image_idx": frame,
                 "gt_idx": i,
                 "box3d_lidar": boxes[i],

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pcdet.datasets.errors import BadFrameError, DataError
-from pcdet.datasets.kitti.frame_files import FrameFiles, build_frame
+from pcdet.datasets.kitti.frame_files import DATABASE, FrameFiles, build_frame
 from pcdet.datasets.kitti.kitti_utils import DEFAULT_IMAGE, image_shape_of_calibration
 from pcdet.datasets.kitti.split_files import read_split
+from pcdet.datasets.object_database import ObjectDatabase
 from pcdet.datasets.progress_log import ProgressLog
 from pcdet.datasets.workers import worker_pool
 from pcdet.utils import safe_pickle
@@ -24,7 +25,7 @@ from pcdet.utils.places import IMAGE_SETS
 
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 SPLITS = ("train", "val", "test")
-DATABASE = "gt_database"
+DATABASE_LISTING = "kitti_dbinfos_train.pkl"
 PROGRESS_VERSION = 1
 
 
@@ -60,15 +61,16 @@ def create_kitti_infos(
     with worker_pool(workers) as run:
         check_frames([f for frames in splits.values() for f in frames], skip_bad, run, logger)
         save.mkdir(parents=True, exist_ok=True)
-        (save / DATABASE).mkdir(exist_ok=True)
+        database = ObjectDatabase(save / DATABASE, save / DATABASE_LISTING)
+        workplace = database.open_workplace()
         progress_logs = {
             split: ProgressLog(save / f".kitti_infos_{split}.journal", PROGRESS_VERSION) for split in splits
         }
         built = {
-            split: _build_split(split, frames, save, progress_logs[split], skip_bad, run, logger)
+            split: _build_split(split, frames, workplace, progress_logs[split], skip_bad, run, logger)
             for split, frames in splits.items()
         }
-    written = _write(built, save, logger)
+    written = _write(built, save, database, logger)
     for progress_log in progress_logs.values():
         progress_log.remove()
     return written
@@ -166,14 +168,14 @@ def _build(task: tuple[FrameFiles, Path | None]) -> tuple[FrameFiles, dict | Non
 def _build_split(
     split: str,
     frames: list[FrameFiles],
-    save: Path,
+    workplace: Path,
     progress_log: ProgressLog,
     skip_bad: bool,
     run: Callable,
     logger: logging.Logger,
 ) -> tuple[list[dict], list[dict]]:
     """Infos and database entries of a split, in the order of its list; the database is of the train split."""
-    database = save / DATABASE if split == "train" else None
+    database = workplace if split == "train" else None
     done = {
         files.frame: (record["info"], record["objects"])
         for files, record in _valid_records(frames, progress_log.read(), database)
@@ -220,7 +222,9 @@ def _valid_records(
             yield files, record
 
 
-def _write(built: dict[str, tuple[list, list]], save: Path, logger: logging.Logger) -> dict[str, Path]:
+def _write(
+    built: dict[str, tuple[list, list]], save: Path, database: ObjectDatabase, logger: logging.Logger
+) -> dict[str, Path]:
     """The info files and the database's file."""
     infos = {split: pair[0] for split, pair in built.items()}
     infos["trainval"] = infos["train"] + infos["val"]
@@ -229,11 +233,11 @@ def _write(built: dict[str, tuple[list, list]], save: Path, logger: logging.Logg
         written[split] = save / f"kitti_infos_{split}.pkl"
         safe_pickle.dump(content, written[split])
         logger.info(f"{written[split]}: {len(content)} frames")
-    database: dict[str, list[dict]] = {name: [] for name in CLASS_NAMES}
+    by_class: dict[str, list[dict]] = {name: [] for name in CLASS_NAMES}
     for entry in built["train"][1]:
-        database.setdefault(entry["name"], []).append(entry)
-    written["dbinfos_train"] = save / "kitti_dbinfos_train.pkl"
-    safe_pickle.dump(database, written["dbinfos_train"])
-    counts = ", ".join(f"{name} {len(entries)}" for name, entries in database.items())
+        by_class.setdefault(entry["name"], []).append(entry)
+    database.replace(by_class)
+    written["dbinfos_train"] = database.listing
+    counts = ", ".join(f"{name} {len(entries)}" for name, entries in by_class.items())
     logger.info(f"{written['dbinfos_train']}: {counts}")
     return written

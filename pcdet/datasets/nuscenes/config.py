@@ -41,7 +41,7 @@ class NuScenesConfig(DataConfig):
         except ConfigError as error:
             problems += error.problems
         problems += [f"{key}: {NOT_READ}; remove it" for key in self._kitti_keys()]
-        if (self.camera_config or {}).get("USE_CAMERA"):
+        if self.camera_config is not None and self.camera_config.get("USE_CAMERA", True):  # OpenPCDet's default
             problems.append("CAMERA_CONFIG.USE_CAMERA: images are not read by this data set; set it to False")
         names = self.point_feature_encoding.get("src_feature_list")
         if names is not None and list(names) != POINT_FEATURES:

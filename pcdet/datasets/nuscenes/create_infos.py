@@ -25,6 +25,7 @@ from pcdet.datasets.nuscenes.layout import database_folder, database_name, info_
 from pcdet.datasets.nuscenes.splits import OF_VERSION, samples_of_split
 from pcdet.datasets.nuscenes.sweeps import FILE_COLUMNS
 from pcdet.datasets.nuscenes.tables import Tables
+from pcdet.datasets.object_database import ObjectDatabase
 from pcdet.datasets.progress_log import ProgressLog
 from pcdet.datasets.workers import worker_pool
 from pcdet.utils import safe_pickle
@@ -54,6 +55,17 @@ class Request:
     max_sweeps: int
     skip_missing: bool = False
     database: bool = True
+
+    @property
+    def object_database(self) -> ObjectDatabase:
+        """Where the objects of the training frames go."""
+        folder, listing = database_folder(self.max_sweeps), database_name(self.max_sweeps)
+        return ObjectDatabase(self.root / folder, self.root / listing)
+
+    @property
+    def progress_log(self) -> ProgressLog:
+        """Which frames' objects have been cut out."""
+        return ProgressLog(self.root / f".{database_name(self.max_sweeps)}.journal", PROGRESS_VERSION)
 
 
 def create_nuscenes_infos(
@@ -97,7 +109,10 @@ def create_nuscenes_infos(
     infos = with_clouds(make_infos(request, logger), request, logger)
     with worker_pool(workers) as run:
         entries = _cut_out(infos[TRAINED], request, run, logger) if database and infos.get(TRAINED) else None
-    return _write(infos, entries, request, logger)
+    written = _write_infos(infos, request, logger)
+    if entries is not None:
+        written["dbinfos"] = _write_database(entries, request, logger)
+    return written
 
 
 # --------------------------------------------------------------------------------------------------------------- infos
@@ -145,6 +160,7 @@ def _read_tables(tables: Tables, request: Request) -> None:
             problems += error.problems
     if problems:
         raise DataError(problems)
+    _ = tables.key_frames  # a problem of theirs is all samples' problem
 
 
 def _has_labels(request: Request) -> bool:
@@ -233,10 +249,12 @@ def _objects(frame: ObjectsOfFrame) -> tuple[ObjectsOfFrame, list[dict], str | N
 
 def _cut_out(infos: list[dict], request: Request, run: Callable, logger: logging.Logger) -> list[dict]:
     """The database's entries, in the order of the frames; their points are written."""
-    folder = request.root / database_folder(request.max_sweeps)
-    folder.mkdir(exist_ok=True)
-    frames = [ObjectsOfFrame(request.root, folder, number, info) for number, info in enumerate(infos)]
-    progress_log = ProgressLog(request.root / f".{database_name(request.max_sweeps)}.journal", PROGRESS_VERSION)
+    place = request.object_database
+    folder = place.open_workplace()
+    frames = [
+        ObjectsOfFrame(request.root, folder, place.folder.name, number, info) for number, info in enumerate(infos)
+    ]
+    progress_log = request.progress_log
     done = dict(_valid_records(frames, progress_log.read()))
     if done:
         logger.info(f"database: going on after {len(done)} of {len(frames)} frames")
@@ -277,22 +295,24 @@ def _valid_records(
             yield frame.number, record["objects"]
 
 
-def _write(
-    infos: dict[str, list[dict]], entries: list[dict] | None, request: Request, logger: logging.Logger
-) -> dict[str, Path]:
-    """The info files and the database's file; what told a stopped run's progress goes."""
+def _write_infos(infos: dict[str, list[dict]], request: Request, logger: logging.Logger) -> dict[str, Path]:
+    """The info files by their splits."""
     written = {}
     for split, content in infos.items():
         written[split] = request.root / info_name(split, request.max_sweeps)
         safe_pickle.dump(content, written[split])
         logger.info(f"{written[split]}: {len(content)} frames")
-    if entries is not None:
-        database: dict[str, list[dict]] = {name: [] for name in DETECTION_CLASSES}
-        for entry in entries:
-            database[entry["name"]].append(entry)
-        written["dbinfos"] = request.root / database_name(request.max_sweeps)
-        safe_pickle.dump(database, written["dbinfos"])
-        counts = ", ".join(f"{name} {len(of_class)}" for name, of_class in database.items())
-        logger.info(f"{written['dbinfos']}: {counts}")
-        ProgressLog(request.root / f".{database_name(request.max_sweeps)}.journal", PROGRESS_VERSION).remove()
     return written
+
+
+def _write_database(entries: list[dict], request: Request, logger: logging.Logger) -> Path:
+    """The file that lists the objects; what told a stopped run's progress goes."""
+    by_class: dict[str, list[dict]] = {name: [] for name in DETECTION_CLASSES}
+    for entry in entries:
+        by_class[entry["name"]].append(entry)
+    place = request.object_database
+    place.replace(by_class)
+    counts = ", ".join(f"{name} {len(of_class)}" for name, of_class in by_class.items())
+    logger.info(f"{place.listing}: {counts}")
+    request.progress_log.remove()
+    return place.listing

@@ -22,13 +22,15 @@ class ObjectsOfFrame:
 
     Attributes:
         root: the release's folder, from which the info's paths count.
-        folder: where the objects' points go; its name stands in the entries' paths.
+        folder: where the objects' points go.
+        listed_as: the folder's name in the entries' paths.
         number: of the frame in its info file; the files' names begin with it.
         info: of the frame.
     """
 
     root: Path
     folder: Path
+    listed_as: str
     number: int
     info: dict
 
@@ -63,7 +65,7 @@ def write_objects(frame: ObjectsOfFrame) -> list[dict[str, Any]]:
         entries.append(
             {
                 "name": name,
-                "path": f"{frame.folder.name}/{file}",
+                "path": f"{frame.listed_as}/{file}",
                 "image_idx": frame.number,
                 "gt_idx": i,
                 "box3d_lidar": box,

@@ -11,10 +11,9 @@ import numpy as np
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.nuscenes.categories import detection_class
 from pcdet.datasets.nuscenes.poses import inverse, matrices_of, pose_of
-from pcdet.datasets.nuscenes.tables import Row, Tables
-
-SECONDS = 1e-6  # the tables count microseconds
-MAX_SECONDS = 1.5  # between an object's places from which its velocity is taken, as in nuscenes-devkit; twice for two
+from pcdet.datasets.nuscenes.table_rows import MATRIX, Row, column, field_problems
+from pcdet.datasets.nuscenes.tables import Tables
+from pcdet.datasets.nuscenes.velocities import SECONDS, velocities_of
 
 
 class InfoMaker:
@@ -34,19 +33,12 @@ class InfoMaker:
         """The info of a sample; ``docs/NUSCENES.md`` says what its keys are.
 
         Raises:
-            DataError: a row is missing or is not what the tables' format says, or a category is unknown; the sample is
-                named.
+            DataError: a row is missing, or a category is unknown; the sample is named.
         """
         try:
             return self._make(sample)
         except DataError as error:
             raise DataError([f"sample {sample['token']}: {problem}" for problem in error.problems]) from None
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(
-                f"sample {sample['token']}: a row of the tables in {self.tables.folder} cannot be used ({what}); copy "
-                "them again from the release"
-            ) from None
 
     def _make(self, sample: Row) -> dict[str, Any]:
         key_frame = self.tables.key_frames.get(sample["token"])
@@ -106,17 +98,17 @@ class InfoMaker:
     @cached_property
     def _front_images(self) -> dict[str, Row]:
         """Token of a sample -> the row of its front camera's key frame; releases without images have none."""
-        return {
-            row["sample_token"]: row
-            for row in self.tables.rows("sample_data")
-            if row["is_key_frame"] and self.tables.channels[row["calibrated_sensor_token"]] == "CAM_FRONT"
-        }
+        return self.tables.key_frames_of("CAM_FRONT")
 
     def _camera(self, sample_token: str) -> dict[str, Any]:
         data = self._front_images.get(sample_token)
         if data is None:
             return {}
         sensor = self.tables.get("calibrated_sensor", data["calibrated_sensor_token"])
+        if problems := field_problems(
+            self.tables.folder / "calibrated_sensor.json", [sensor], "camera_intrinsic", MATRIX
+        ):
+            raise DataError(problems)
         intrinsic = np.array(sensor["camera_intrinsic"], dtype=np.float64)
         return {"cam_front_path": data["filename"], "cam_intrinsic": intrinsic}
 
@@ -130,17 +122,11 @@ class InfoMaker:
             found[row["sample_token"]].append(row)
         return found
 
-    @cached_property
-    def _categories(self) -> dict[str, str]:
-        """Token of an instance -> name of its category."""
-        names = {row["token"]: row["name"] for row in self.tables.rows("category")}
-        return {row["token"]: names[row["category_token"]] for row in self.tables.rows("instance")}
-
     def _labels(self, sample_token: str, ref_from_global: np.ndarray) -> dict[str, Any]:
         """Boxes, velocities and names of the objects that a LiDAR or radar point has hit."""
         rows = self._annotations.get(sample_token, [])
         rows = [row for row in rows if row["num_lidar_pts"] + row["num_radar_pts"] > 0]
-        names = [detection_class(self._categories[row["instance_token"]]) for row in rows]
+        names = [detection_class(self.tables.category_of(row)) for row in rows]
         boxes, velocity = self._boxes(rows, ref_from_global)
         return {
             "gt_boxes": np.concatenate([boxes, velocity[:, :2]], axis=1),
@@ -153,29 +139,13 @@ class InfoMaker:
 
     def _boxes(self, rows: list[Row], ref_from_global: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 7) boxes and (N, 3) velocities in the LiDAR frame."""
-
-        def column(key: str, width: int) -> np.ndarray:
-            return np.array([row[key] for row in rows], dtype=np.float64).reshape(len(rows), width)
-
         turn, shift = ref_from_global[:3, :3], ref_from_global[:3, 3]
-        centers = column("translation", 3) @ turn.T + shift
-        ahead = turn @ matrices_of(column("rotation", 4))[:, :, 0, None]  # the box's x axis
+        centers = column(rows, "translation", 3) @ turn.T + shift
+        ahead = turn @ matrices_of(column(rows, "rotation", 4))[:, :, 0, None]  # the box's x axis
         yaws = np.arctan2(ahead[:, 1], ahead[:, 0])
-        width, length, height = column("size", 3).T[:, :, None]
-        velocity = np.array([self._velocity(row) for row in rows], dtype=np.float64).reshape(-1, 3) @ turn.T
+        width, length, height = column(rows, "size", 3).T[:, :, None]
+        velocity = velocities_of(self.tables, rows) @ turn.T
         return np.concatenate([centers, length, width, height, yaws], axis=1), velocity
-
-    def _velocity(self, row: Row) -> np.ndarray:
-        """(3,) m/s in the global frame, from the labels before and after; NaN where there is none or it is too far."""
-        first, last = (self.tables.get("sample_annotation", row[key]) if row[key] else row for key in ("prev", "next"))
-        limit = MAX_SECONDS * (2 if row["prev"] and row["next"] else 1)
-        seconds = SECONDS * (self._time(last) - self._time(first))
-        if not 0 < seconds <= limit:
-            return np.full(3, np.nan)
-        return np.subtract(last["translation"], first["translation"]) / seconds
-
-    def _time(self, row: Row) -> int:
-        return self.tables.get("sample", row["sample_token"])["timestamp"]
 
 
 def _itself(key_frame: Row) -> dict[str, Any]:

@@ -151,12 +151,20 @@ class NuScenesDataset(DatasetTemplate):
 
     # --------------------------------------------------------------------------------------------------------- samples
 
+    def __getitem__(self, index: int) -> dict:
+        """A sample; where one epoch is several passes over the frames, each pass draws sweeps anew."""
+        return self.prepare_data(self._load(index % self.num_frames(), draw=index), self.sample_rng(index))
+
     def load_frame(self, index: int) -> dict:
         """A sample: points of its key frame and of sweeps, labels, ``frame_id`` and ``metadata`` with its token."""
+        return self._load(index, draw=index)
+
+    def _load(self, index: int, draw: int) -> dict:
+        """The sample ``index``, with the sweeps that draw number ``draw`` of this epoch chooses."""
         number = int(self.order[index])
         info, unlabelled = self.infos[number], number >= self.num_labelled
         folder = self._unlabelled_folder if unlabelled else self.root_path
-        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, index)
+        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, draw)
         chosen = choose_sweeps(len(info["sweeps"]), self.config.max_sweeps - 1, rng)
         sample: dict[str, Any] = {
             "points": load_sweeps(folder, info["lidar_path"], [info["sweeps"][k] for k in chosen]),
@@ -218,6 +226,16 @@ class NuScenesDataset(DatasetTemplate):
         for anno, metadata in zip(annos, batch_dict["metadata"], strict=True):
             anno["metadata"] = metadata
         return annos
+
+    def prepare_evaluation(self) -> None:
+        """Reads the labels that results will be compared with.
+
+        Raises:
+            DataError: they cannot be evaluated, see ``evaluation.read_labels``.
+        """
+        from pcdet.datasets.nuscenes.evaluation import read_labels
+
+        read_labels(self.root_path, self.config.version, self.infos)
 
     def evaluation(self, det_annos: list[dict], class_names: Sequence[str], **kwargs: Any) -> tuple[str | None, dict]:
         """The mAP, NDS and errors of nuScenes as a text and a dict; (None, {}) where the split has no labels.

@@ -28,7 +28,7 @@ def samples_of_split(tables: Tables, split: str) -> list[Row]:
     """The samples of a split's scenes, in the order of the tables ``scene`` and, within a scene, of time.
 
     Raises:
-        DataError: there is no such split, or the tables hold none of its scenes.
+        DataError: there is no such split, the tables hold none of its scenes, or samples form a circle.
     """
     if split not in scene_names():
         raise DataError(f"there is no split {split!r} of nuScenes; there are {', '.join(scene_names())}")
@@ -40,8 +40,14 @@ def samples_of_split(tables: Tables, split: str) -> list[Row]:
 
 
 def _samples_of(tables: Tables, scene: Row) -> list[Row]:
-    found, token = [], scene["first_sample_token"]
+    found: dict[str, Row] = {}
+    token = scene["first_sample_token"]
     while token:
-        found.append(tables.get("sample", token))
-        token = found[-1]["next"]
-    return found
+        if token in found:
+            raise DataError(
+                f"{tables.folder / 'sample'}.json: following next from the row {scene['first_sample_token']!r} comes "
+                f"back to the row {token!r}; copy the table again from the release"
+            )
+        found[token] = tables.get("sample", token)
+        token = found[token]["next"]
+    return list(found.values())

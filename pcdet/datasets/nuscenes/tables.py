@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pcdet.datasets.errors import DataError
+from pcdet.datasets.nuscenes.table_rows import Row, row_problems
 from pcdet.utils.text_files import read_text
 
 TABLES = (
     "category attribute visibility instance sensor calibrated_sensor ego_pose log scene sample sample_data "
     "sample_annotation map"
 ).split()
-Row = dict[str, Any]
 
 
 class Tables:
@@ -37,7 +36,10 @@ class Tables:
         if not self.folder.is_dir():
             found = sorted(p.name for p in self.dataroot.glob("v1.0-*") if p.is_dir())
             there = f"it has {', '.join(found)}" if found else "it has no folder v1.0-*"
-            raise DataError(f"{self.dataroot} has no tables of version {version} ({self.folder}); {there}")
+            raise DataError(
+                f"{self.dataroot} has no tables of version {version} ({self.folder}); {there}; unpack the metadata of "
+                "the release there, or name another VERSION"
+            )
         self._rows: dict[str, list[Row]] = {}
         self._by_token: dict[str, dict[str, Row]] = {}
 
@@ -45,7 +47,8 @@ class Tables:
         """All rows of a table, in the order of its file.
 
         Raises:
-            DataError: the file is not there or is not a list of rows with a token each; it is named.
+            DataError: the file is not there or is not a list of rows with a token each, or rows lack what
+                ``table_rows.FIELDS`` lists; file, row and field are named.
         """
         if table not in self._rows:
             self._rows[table] = _read_table(self.folder / f"{table}.json")
@@ -63,7 +66,8 @@ class Tables:
             return self._by_token[table][token]
         except KeyError:
             raise DataError(
-                f"{self.folder / table}.json has no row with the token {token!r}, which another row names"
+                f"{self.folder / table}.json has no row with the token {token!r}, which another row names; copy the "
+                "tables again from the release"
             ) from None
 
     def drop(self, table: str) -> None:
@@ -80,20 +84,43 @@ class Tables:
     @cached_property
     def key_frames(self) -> dict[str, Row]:
         """Token of a sample -> the row of ``sample_data`` that is its key frame of LIDAR_TOP."""
-        return {
-            row["sample_token"]: row
-            for row in self.rows("sample_data")
-            if row["is_key_frame"] and self.channels[row["calibrated_sensor_token"]] == "LIDAR_TOP"
-        }
+        return self.key_frames_of("LIDAR_TOP")
+
+    def key_frames_of(self, channel: str) -> dict[str, Row]:
+        """Token of a sample -> the row of ``sample_data`` that is its key frame of a channel.
+
+        Raises:
+            DataError: a key frame's ``calibrated_sensor`` is not there.
+        """
+        rows = [row for row in self.rows("sample_data") if row["is_key_frame"]]
+        if lost := [row for row in rows if row["calibrated_sensor_token"] not in self.channels]:
+            raise DataError(
+                f"{self.folder / 'sample_data'}.json: the row {lost[0]['token']!r}: calibrated_sensor_token is "
+                f"{lost[0]['calibrated_sensor_token']!r}, of which calibrated_sensor.json has no row "
+                f"({len(lost)} such rows); copy both tables again from the release"
+            )
+        return {row["sample_token"]: row for row in rows if self.channels[row["calibrated_sensor_token"]] == channel}
+
+    def category_of(self, annotation: Row) -> str:
+        """Name of the category of the object that a row of ``sample_annotation`` labels.
+
+        Raises:
+            DataError: its instance or that one's category is not there.
+        """
+        return self.get("category", self.get("instance", annotation["instance_token"])["category_token"])["name"]
 
 
 def _read_table(file: Path) -> list[Row]:
     if not file.is_file():
-        raise DataError(f"{file} is not there; a release has {len(TABLES)} tables: {', '.join(TABLES)}")
+        raise DataError(
+            f"{file} is not there; copy it from the release, which has {len(TABLES)} tables: {', '.join(TABLES)}"
+        )
     try:
         rows = json.loads(read_text(file))
     except ValueError as error:
         raise DataError(f"{file} cannot be read: {error}; copy it again from the release") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "token" in row for row in rows):
         raise DataError(f"{file} must hold a list of rows with a token each; copy it again from the release")
+    if problems := row_problems(file, rows):
+        raise DataError(problems)
     return rows

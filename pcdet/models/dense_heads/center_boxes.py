@@ -83,15 +83,21 @@ class CenterPostProcessingConfig:
         score_thresh: lowest score, exclusive, of a final box.
         post_center_limit_range: [x, y, z, x, y, z] metres, where a final box's centre may be.
         max_obj_per_sample: peaks of a branch that become boxes.
+        use_iou_to_rectify_score: must be False; it needs a branch of overlaps, which is not covered.
+        iou_rectifier: read by nothing; named in some of OpenPCDet's files beside ``use_iou_to_rectify_score``.
         nms_config: see its class.
     """
 
     score_thresh: float | None = None
     post_center_limit_range: list[float]
     max_obj_per_sample: Count = 500
+    use_iou_to_rectify_score: bool = False
+    iou_rectifier: float | list[float] | None = None
     nms_config: CenterNMSConfig
 
     def __post_init__(self):
+        if self.use_iou_to_rectify_score:
+            raise ValueError("USE_IOU_TO_RECTIFY_SCORE: must be False: CenterHead has no branch of overlaps")
         limits = self.post_center_limit_range
         if len(limits) != 6 or any(low >= high for low, high in zip(limits[:3], limits[3:], strict=False)):
             raise ValueError(f"POST_CENTER_LIMIT_RANGE: expected [x, y, z, x, y, z], low before high, got {limits}")

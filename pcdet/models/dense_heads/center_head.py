@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -52,7 +53,8 @@ class CenterHead(HeadTemplate):
 
     Args:
         class_agnostic: must be False, as it is in OpenPCDet's files.
-        class_names_each_head: the groups; each class stands in one.
+        class_names_each_head: the groups; each class stands in one. Names that ``class_names`` lacks are left out with
+            a warning, as are groups of which none is left: fewer classes are trained by shortening CLASS_NAMES alone.
         shared_conv_channel: channels of the convolution before the branches, and within them.
         use_bias_before_norm: convolutions in front of a norm have a bias, which changes nothing but a checkpoint.
         num_hm_conv: convolutions of the heat maps, with that which predicts.
@@ -102,7 +104,9 @@ class CenterHead(HeadTemplate):
             raise ValueError(f"{key} must be False: CenterHead does not cover it")
         if predict_boxes_when_training:
             raise ValueError("CenterHead makes no proposals for a second stage; remove MODEL.ROI_HEAD")
-        self.class_ids = _class_ids(class_names_each_head, class_names)
+        groups = _known_groups(class_names_each_head, class_names)
+        self.class_ids = _class_ids(groups, class_names)
+        _tell_of_dropped(class_names_each_head, groups)
         self.code_names, num_codes = separate_head_cfg.head_order, separate_head_cfg.num_codes
         check_code_weights(loss_config.loss_weights.code_weights, num_codes)
         for sentence in _list_problems(self.class_ids, post_processing.nms_config):
@@ -137,7 +141,7 @@ class CenterHead(HeadTemplate):
         """The shared map, and in every branch the maps before and of each kind of prediction."""
         shared = replace(inputs[cls.READS], kind="map", joined=(), channels=config.shared_conv_channel)
         found = {"shared_conv": shared}
-        for i, names in enumerate(config.class_names_each_head):
+        for i, names in enumerate(_known_groups(config.class_names_each_head, config.class_names)):
             found[f"heads_list.{i}"] = shared
             predictions = _predictions(config.separate_head_cfg, config.num_hm_conv, len(names))
             for name, entry in predictions.items():
@@ -149,7 +153,7 @@ class CenterHead(HeadTemplate):
     @classmethod
     def problems(cls, config: SimpleNamespace, inputs: Entries) -> Iterator[str]:
         """Each class stands in one branch; lists have an item for each of what they weigh; the map has its stride."""
-        groups = config.class_names_each_head
+        groups = _known_groups(config.class_names_each_head, config.class_names)
         if config.class_names is not None and _misplaced(groups, config.class_names):
             yield _misplaced(groups, config.class_names)
         codes, weights = config.separate_head_cfg.num_codes, config.loss_config.loss_weights.code_weights
@@ -234,6 +238,24 @@ class CenterHead(HeadTemplate):
 def _predictions(config: SeparateHeadConfig, num_hm_conv: int, num_classes: int) -> dict[str, PredictionConfig]:
     """What a branch predicts, in the order of its weights in a checkpoint."""
     return {**config.head_dict, "hm": PredictionConfig(out_channels=num_classes, num_conv=num_hm_conv)}
+
+
+def _known_groups(groups: Sequence[Sequence[str]], class_names: Sequence[str] | None) -> list[list[str]]:
+    """The groups with the names that are classes; what has lost all its names is left out, what had none stays."""
+    if class_names is None:
+        return [list(group) for group in groups]
+    known = [[name for name in group if name in class_names] for group in groups]
+    return [left for left, group in zip(known, groups, strict=True) if left or not group]
+
+
+def _tell_of_dropped(groups: Sequence[Sequence[str]], kept: Sequence[Sequence[str]]) -> None:
+    """A warning with the names that were left out, if any were."""
+    names = {name for group in kept for name in group}
+    if dropped := [name for group in groups for name in group if name not in names]:
+        logging.getLogger("pcdet").warning(
+            f"MODEL.DENSE_HEAD.CLASS_NAMES_EACH_HEAD: left out {', '.join(dropped)}, which CLASS_NAMES lacks; "
+            f"{len(kept)} of {len(groups)} branches are left"
+        )
 
 
 def _misplaced(groups: Sequence[Sequence[str]], class_names: Sequence[str]) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from pcdet.models.detectors.detector3d_template import Detector3DTemplate
 from pcdet.models.model_utils.post_processing import generate_recall_record
 from pcdet.registry import DETECTORS
+
+# Keys of MODEL.POST_PROCESSING that other detectors read, and that OpenPCDet's CenterPoint ignores too.
+UNREAD = ("SCORE_THRESH", "OUTPUT_RAW_SCORE", "NMS_CONFIG", "MULTI_CLASSES_NMS")
 
 
 @DETECTORS.register
@@ -17,15 +22,13 @@ class CenterPoint(Detector3DTemplate):
 
     REQUIRED = ("vfe", "map_to_bev_module", "backbone_2d", "dense_head")
 
-    @classmethod
-    def post_processing_problems(cls, node: Mapping) -> Iterator[str]:
-        """Sentences on keys of ``MODEL.POST_PROCESSING`` that only other detectors read."""
-        for key in ("SCORE_THRESH", "OUTPUT_RAW_SCORE", "NMS_CONFIG", "MULTI_CLASSES_NMS"):
-            if node.get(key):
-                yield (
-                    f"MODEL.POST_PROCESSING.{key}: {cls.__name__} does not read it; its head chooses the boxes, see "
-                    "MODEL.DENSE_HEAD.POST_PROCESSING"
-                )
+    def __init__(self, model_cfg: Mapping, num_class: int, dataset: Any):
+        super().__init__(model_cfg, num_class, dataset)
+        if unread := [key for key in UNREAD if model_cfg["POST_PROCESSING"].get(key)]:
+            logging.getLogger("pcdet").warning(
+                f"MODEL.POST_PROCESSING: {type(self).__name__} does not read {', '.join(unread)}; its head chooses the "
+                "boxes, by MODEL.DENSE_HEAD.POST_PROCESSING"
+            )
 
     @torch.no_grad()
     def post_processing(self, batch_dict: dict) -> tuple[list[dict], dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,7 @@ class Detector3DTemplate(nn.Module):
         self.post_processing_cfg = parse_node(
             model_cfg.get("POST_PROCESSING"), PostProcessingConfig, path="MODEL.POST_PROCESSING"
         )
-        problems = list(self.post_processing_problems(model_cfg["POST_PROCESSING"]))
-        if problems:
-            raise ConfigError(problems)
         self._build_networks(dataset)
-
-    @classmethod
-    def post_processing_problems(cls, node: Mapping) -> Iterable[str]:
-        """What is wrong with a well-typed ``MODEL.POST_PROCESSING`` for this detector, a sentence each."""
-        return ()
 
     @property
     def module_list(self) -> list[nn.Module]:

@@ -1,8 +1,8 @@
 """Overlap, IoU and non-maximum suppression of rotated boxes [x, y, z, dx, dy, dz, heading], on any device.
 
 The geometry is exact up to rounding, also for touching and identical boxes. None of these functions is differentiable.
-A box with a NaN or infinite entry is a ValueError on the CPU; on the GPU it makes its IoUs NaN (checking would stop the
-stream) and is a ValueError in ``nms_gpu`` and ``kept_counts``.
+A box with an entry that is NaN or beyond 1e12 is a ValueError on the CPU; on the GPU, where checking would stop the
+stream, NaN and infinity make its IoUs NaN, and such a box is a ValueError in ``nms_gpu`` and ``kept_counts``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 
 import pcdet.ops  # noqa: F401  (loads the native library)
 from pcdet.utils.common_utils import check_numpy_to_torch
+
+LARGEST_ENTRY = 1e12  # of a box, as include/pcdet/check.h has it: beyond it a volume leaves float32's range
 
 
 def boxes_overlap_bev(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:

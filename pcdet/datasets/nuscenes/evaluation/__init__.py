@@ -22,6 +22,28 @@ from pcdet.utils.safe_files import WriteError, replacing
 RESULTS_FILE, METRICS_FILE = "results_nusc.json", "metrics_summary.json"
 
 
+def read_labels(root_path: str | Path, version: str, infos: Iterable[Mapping]) -> None:
+    """Reads what ``evaluate_annos`` compares results with, before there are any, and keeps it; nothing without labels.
+
+    Args:
+        root_path: folder that holds the folder of the tables.
+        version: its name.
+        infos: of the frames; with ``gt_boxes`` where there are labels.
+
+    Raises:
+        DataError: the infos have no poses, or the tables are missing, damaged or do not fit them.
+    """
+    frames = Frames.of_infos(infos)
+    if not frames.labelled:
+        return
+    try:
+        _ground_truth_of(Path(root_path), version, frames)
+    except DataError as error:
+        raise DataError(
+            [f"the infos have labels, which the evaluation reads from the tables, but {p}" for p in error.problems]
+        ) from None
+
+
 def evaluate_annos(
     det_annos: Sequence[dict],
     class_names: Sequence[str],

@@ -16,9 +16,9 @@ from pcdet.datasets.nuscenes.evaluation.rules import (
     CLASS_NUMBER,
 )
 from pcdet.datasets.nuscenes.poses import matrices_of, yaw_of
-from pcdet.datasets.nuscenes.tables import Row, Tables
-
-MAX_SECONDS = 1.5  # between two labels of an object from which its velocity is taken
+from pcdet.datasets.nuscenes.table_rows import Row, column
+from pcdet.datasets.nuscenes.tables import Tables
+from pcdet.datasets.nuscenes.velocities import velocities_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +66,14 @@ def read_ground_truth(tables: Tables, tokens: Sequence[str], ego: np.ndarray | N
         ego: (S, 2) places of the vehicle, where they are known; else they are read, from two large tables.
 
     Raises:
-        DataError: a row that another one names is not there, an object has several attributes, or no sample has a label
-            (a test split).
+        DataError: a row is malformed, one that another names is not there, an object has several attributes, or no
+            sample has a label (a test split).
     """
     number = {token: i for i, token in enumerate(tokens)}
     rows = [row for row in tables.rows("sample_annotation") if row["sample_token"] in number]
     if not rows:
         raise DataError(f"{tables.folder}/sample_annotation.json labels none of the {len(number)} samples to evaluate")
-    categories = _categories(tables)
-    category = [categories[row["instance_token"]] for row in rows]
+    category = [tables.category_of(row) for row in rows]
     classes = {name: detection_class(name) for name in set(category)}
     labelled = [(row, classes[name]) for row, name in zip(rows, category, strict=True)]
     objects = [(row, name) for row, name in labelled if name in CLASS_NUMBER]
@@ -86,9 +85,9 @@ def read_ground_truth(tables: Tables, tokens: Sequence[str], ego: np.ndarray | N
         points=np.array([row["num_lidar_pts"] + row["num_radar_pts"] for row, _ in objects], dtype=np.int64),
         racks=Racks(
             sample=np.array([number[row["sample_token"]] for row in racks], dtype=np.int64),
-            center=_column(racks, "translation", 3),
-            size=_column(racks, "size", 3),
-            axes=matrices_of(_column(racks, "rotation", 4)),
+            center=column(racks, "translation", 3),
+            size=column(racks, "size", 3),
+            axes=matrices_of(column(racks, "rotation", 4)),
         ),
     )
 
@@ -102,21 +101,15 @@ def ego_places(tables: Tables, tokens: Sequence[str]) -> np.ndarray:
     return np.array([pose["translation"][:2] for pose in poses], dtype=np.float64).reshape(-1, 2)
 
 
-def _categories(tables: Tables) -> Mapping[str, str]:
-    """Token of an instance -> name of its category."""
-    names = {row["token"]: row["name"] for row in tables.rows("category")}
-    return {row["token"]: names[row["category_token"]] for row in tables.rows("instance")}
-
-
 def _boxes(tables: Tables, objects: Sequence[tuple[Row, str]], number: Mapping[str, int]) -> Boxes:
     rows = [row for row, _ in objects]
     return Boxes(
         sample=np.array([number[row["sample_token"]] for row in rows], dtype=np.int64),
         class_id=np.array([CLASS_NUMBER[name] for _, name in objects], dtype=np.int64),
-        center=_column(rows, "translation", 3),
-        size=_column(rows, "size", 3),
-        yaw=yaw_of(_column(rows, "rotation", 4)),
-        velocity=_velocities(tables, rows),
+        center=column(rows, "translation", 3),
+        size=column(rows, "size", 3),
+        yaw=yaw_of(column(rows, "rotation", 4)),
+        velocity=velocities_of(tables, rows)[:, :2],
         attribute=np.array([_attribute(tables, row) for row in rows], dtype=np.int64),
     )
 
@@ -131,28 +124,3 @@ def _attribute(tables: Tables, row: Row) -> int:
             f"sample_annotation {row['token']} has the attribute {name!r}; there are {', '.join(ATTRIBUTES)}"
         )
     return ATTRIBUTE_NUMBER[name]
-
-
-def _velocities(tables: Tables, rows: Sequence[Row]) -> np.ndarray:
-    """(N, 2) from the labels before and after each, or one of them and its own; NaN where they are too far apart."""
-
-    def neighbour(row: Row, key: str) -> Row:
-        return tables.get("sample_annotation", row[key]) if row[key] else row
-
-    first, last = ([neighbour(row, key) for row in rows] for key in ("prev", "next"))
-    places = [_column(ends, "translation", 3)[:, :2] for ends in (first, last)]
-    times = [1e-6 * np.array([_time(tables, row) for row in ends], dtype=np.float64) for ends in (first, last)]
-    seconds = times[1] - times[0]
-    both = np.array([bool(row["prev"] and row["next"]) for row in rows], dtype=bool)
-    known = (seconds > 0) & (seconds <= np.where(both, 2 * MAX_SECONDS, MAX_SECONDS))
-    velocity = np.full((len(rows), 2), np.nan)
-    velocity[known] = (places[1] - places[0])[known] / seconds[known, None]
-    return velocity
-
-
-def _time(tables: Tables, row: Row) -> int:
-    return tables.get("sample", row["sample_token"])["timestamp"]
-
-
-def _column(rows: Sequence[Row], key: str, width: int) -> np.ndarray:
-    return np.array([row[key] for row in rows], dtype=np.float64).reshape(len(rows), width)

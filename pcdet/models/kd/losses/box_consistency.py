@@ -24,7 +24,7 @@ from torch.nn.functional import smooth_l1_loss
 
 from pcdet.models.kd.losses.base import means_of_frames, zero_of
 from pcdet.models.kd.losses.prediction_loss import HeadOutputs, Places, PredictionLoss
-from pcdet.ops.iou3d_nms.iou3d_nms_utils import boxes_iou_bev
+from pcdet.ops.iou3d_nms.iou3d_nms_utils import LARGEST_ENTRY, boxes_iou_bev
 from pcdet.registry import KD_LOSSES
 
 BOX = 7  # [x, y, z, dx, dy, dz, heading]; further columns are not compared
@@ -108,14 +108,15 @@ class BoxConsistency(PredictionLoss):
     def _candidates(self, side: HeadOutputs, least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, K) anchors of the best scores, (B, K, 7) boxes, (B, K) classes, (B, K) whether they may be in a pair.
 
-        The others, and boxes that are not finite, are boxes of no size, which overlap with nothing.
+        The others, and boxes that are not finite or too large for an overlap, are boxes of no size, which overlap with
+        nothing.
         """
         best = side.best_logits()
         score, anchors = best.topk(min(self.num, best.shape[1]), dim=1)
         where = torch.arange(len(best), device=best.device).repeat_interleave(anchors.shape[1]), anchors.flatten()
         boxes = side.boxes_at(where)[:, :BOX].unflatten(0, anchors.shape)
         classes = side.classes_at(where).argmax(dim=1).view_as(anchors)
-        kept = (score.float().sigmoid() >= least) & boxes.isfinite().all(dim=2)
+        kept = (score.float().sigmoid() >= least) & (boxes.abs() <= LARGEST_ENTRY).all(dim=2)
         return anchors, torch.where(kept[..., None], boxes, 0).contiguous(), classes, kept
 
     def _box_difference(self, ours: Tensor, theirs: Tensor) -> Tensor:

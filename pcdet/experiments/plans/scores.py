@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,34 +55,39 @@ class Scorer:
     def scores(self, result_file: Path) -> dict[str, float]:
         """The data set's flat result dictionary, from a run's ``result.pkl``, which may hold other frames too.
 
-        It is kept in ``scores_<split>.json`` beside the file, and made anew when the file or the split is another one.
+        It is kept in ``scores_<split>.json`` beside the file, and made anew when the file or the split is another one,
+        or when it lacks what METRICS name by now.
+
+        Raises:
+            ConfigError: the evaluation does not give all numbers that the plan's results hold.
         """
         kept = result_file.with_name(f"scores_{self.name}.json")
         made_of = {"result": sha256_of(result_file), "frames": self.digest}
         if kept.is_file():
             content = json.loads(kept.read_text(encoding="utf-8"))
-            if content["made_of"] == made_of:
+            if content["made_of"] == made_of and not self._lacking(content["scores"]):
                 return content["scores"]
         _, result = self.dataset.evaluation(self.detections(result_file), self.classes, eval_metric=self._asked)
         result = {key: float(value) for key, value in result.items()}
+        if lacking := self._lacking(result):
+            raise ConfigError(
+                f"DATA.{self.name.upper()}: {type(self.dataset).__name__}'s evaluation of {result_file} must give each "
+                f"number that its METRICS name, as a finite one, got {result.get(lacking[0], 'none')} for "
+                f"{lacking[0]}; take frames with labels, or correct the evaluation or METRICS"
+            )
         with replacing(kept) as stream:
             stream.write((json.dumps({"made_of": made_of, "scores": result}, indent=1) + "\n").encode())
         return result
 
-    def score(self, result_file: Path, score: Metric | None = None) -> float:
-        """A score of all classes at its main level, as it is shown; by default the main score.
+    def _lacking(self, result: Mapping[str, float]) -> list[str]:
+        """Keys of what the plan's results hold that are missing here or not finite."""
+        wanted = self.metrics.kept_keys(self.classes)
+        return [key for key in wanted if not math.isfinite(result.get(key, math.nan))]
 
-        Raises:
-            ConfigError: the evaluation does not give it.
-        """
+    def score(self, result_file: Path, score: Metric | None = None) -> float:
+        """A score of all classes at its main level, as it is shown; by default the main score."""
         score = score or self.metrics.main
-        value = score.value(self.scores(result_file), self.classes, score.main_level)
-        if value is None:
-            raise ConfigError(
-                f"DATA.{self.name.upper()}: {type(self.dataset).__name__}'s evaluation of {result_file} has no "
-                f"{score.said}, which its METRICS names; take frames with labels, or correct METRICS"
-            )
-        return value
+        return score.value(self.scores(result_file), self.classes, score.main_level)
 
     def frame_scores(self, result_file: Path, score: Metric) -> FrameScores:
         """What each frame adds to a score, for resamples of frames."""

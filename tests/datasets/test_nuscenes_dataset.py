@@ -130,6 +130,13 @@ def test_each_pass_of_a_merged_epoch_draws_sweeps_anew(prepared_release, repo_ro
     assert data[last + frames]["frame_id"] == data[last]["frame_id"]
 
 
+def test_a_class_derived_from_the_data_set_may_change_what_is_loaded(prepared_release, repo_root, monkeypatch):
+    """Its load_frame was passed over where samples were asked for."""
+    load = NuScenesDataset.load_frame
+    monkeypatch.setattr(NuScenesDataset, "load_frame", lambda self, index: load(self, index) | {"frame_id": "own"})
+    assert dataset(repo_root, prepared_release, False)[0]["frame_id"] == "own"
+
+
 def test_sweeps_are_drawn_without_repetition_and_testing_repeats_itself(prepared_release, repo_root):
     rng = np.random.default_rng(0)
     drawn = [choose_sweeps(9, 4, rng) for _ in range(300)]

@@ -65,6 +65,7 @@ class NuScenesDataset(DatasetTemplate):
         root = resolve_data_path(root_path if root_path is not None else dataset_cfg["DATA_PATH"])
         folder = release_folder(root, str(dataset_cfg.get("VERSION", "")))
         self._data_path = root
+        self._pass_start = 0  # of the pass over the frames that is being read, among the samples of a merged epoch
         super().__init__(dataset_cfg, class_names, training, folder, logger)
 
     # ------------------------------------------------------------------------------------------------------ the frames
@@ -153,18 +154,18 @@ class NuScenesDataset(DatasetTemplate):
 
     def __getitem__(self, index: int) -> dict:
         """A sample; where one epoch is several passes over the frames, each pass draws sweeps anew."""
-        return self.prepare_data(self._load(index % self.num_frames(), draw=index), self.sample_rng(index))
+        self._pass_start = index - index % self.num_frames()
+        try:
+            return super().__getitem__(index)
+        finally:
+            self._pass_start = 0
 
     def load_frame(self, index: int) -> dict:
         """A sample: points of its key frame and of sweeps, labels, ``frame_id`` and ``metadata`` with its token."""
-        return self._load(index, draw=index)
-
-    def _load(self, index: int, draw: int) -> dict:
-        """The sample ``index``, with the sweeps that draw number ``draw`` of this epoch chooses."""
         number = int(self.order[index])
         info, unlabelled = self.infos[number], number >= self.num_labelled
         folder = self._unlabelled_folder if unlabelled else self.root_path
-        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, draw)
+        rng = generator_for(SWEEPS, self.seed, self.epoch, self.rank, self._pass_start + index)
         chosen = choose_sweeps(len(info["sweeps"]), self.config.max_sweeps - 1, rng)
         sample: dict[str, Any] = {
             "points": load_sweeps(folder, info["lidar_path"], [info["sweeps"][k] for k in chosen]),

@@ -104,6 +104,8 @@ def test_frames_of_the_test_split_are_read_from_their_own_release(built, root):
     np.testing.assert_array_equal(here[:, :4], np.fromfile(cloud, np.float32).reshape(-1, 5)[:, :4])
     with pytest.raises(DataError, match=rf"{TEST}/more.pkl does not exist.*--version {TEST}"):
         built(split="test")
+    with pytest.raises(DataError, match=r"_test.pkl does not exist.*; frames of v1.0-test need .*unlabelled: test"):
+        built(unlabelled=[info_name("test", SWEEPS)])
 
 
 def test_the_same_frames_with_and_without_labels_are_other_data(built):

@@ -93,14 +93,14 @@ class NuScenesDataset(DatasetTemplate):
             labelled = balanced_frames(present, self.class_names)
         return np.concatenate([labelled, np.arange(self.num_labelled, len(self.infos))])
 
-    def _read_infos(self, names: Sequence[str], folder: Path, version: str) -> list[dict]:
+    def _read_infos(self, names: Sequence[str], folder: Path, version: str, advice: str = "") -> list[dict]:
         infos: list[dict] = []
         for name in names:
             path = folder / name
             if not path.is_file():
                 raise DataError(
                     f"{path} does not exist; make it with `{CREATE_COMMAND} --version {version}` "
-                    f"(DATA_CONFIG.DATA_PATH is {self.config.data_path!r}, VERSION {self.config.version!r})"
+                    f"(DATA_CONFIG.DATA_PATH is {self.config.data_path!r}, VERSION {self.config.version!r}){advice}"
                 )
             self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
             content = read_pickle(path)
@@ -113,7 +113,8 @@ class NuScenesDataset(DatasetTemplate):
         names, split = self.config.info_path.get("unlabelled", []), self.config.data_split.get("unlabelled")
         version = TEST_RELEASE if split == "test" else self.config.version
         self._unlabelled_folder = release_folder(self._data_path, version)
-        infos = self._read_infos(names, self._unlabelled_folder, version)
+        advice = "" if split == "test" else f"; frames of {TEST_RELEASE} need DATA_CONFIG.DATA_SPLIT.unlabelled: test"
+        infos = self._read_infos(names, self._unlabelled_folder, version, advice)
         if names:
             self._info_digests.append(f"unlabelled frames of {version}")
         return [{key: value for key, value in info.items() if key not in LABELS} for info in infos]

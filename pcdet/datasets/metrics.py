@@ -149,6 +149,9 @@ class EvaluationMetrics:
         tables: the further ones.
         by_class: a table of each class's main levels.
         best: name under which a training notes the main score of its best checkpoint.
+
+    Raises:
+        ValueError: there is no score.
     """
 
     evaluation: str
@@ -158,6 +161,13 @@ class EvaluationMetrics:
     by_class: MetricTable
     tables: Sequence[MetricTable] = ()
     best: str
+
+    def __post_init__(self):
+        if not self.scores:
+            raise ValueError(
+                f"metrics: scores of {self.evaluation} evaluation must hold one or more, by the first of which "
+                "detectors are compared, got none; add it"
+            )
 
     @property
     def main(self) -> Metric:

@@ -129,6 +129,8 @@ def test_an_audit_finds_the_frames_and_detections_of_the_report_split(carried_ou
         ({"metric": "mAP"}, "metric: must be the main score of nuScenes' evaluation, 'NDS', got 'mAP'; correct it"),
         ({"metrics": {"scores": []}}, "metrics: not those of an evaluation ('summary'); make the file anew with the "
          "command that wrote it"),
+        ({"metrics": NUSCENES_METRICS.to_json() | {"scores": []}}, "metrics: scores of nuScenes' evaluation must hold "
+         "one or more, by the first of which detectors are compared, got none; add it"),
     ],
 )  # fmt: skip
 def test_metrics_that_do_not_fit_are_named(results, change, sentence):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from pcdet.models.kd.heads.head_outputs import NOT_PREDICTED, HeadOutputs, Places
-from pcdet.utils.transfer import constant, rows_where
+from pcdet.utils.transfer import constant
 
 
 class BranchOutputs(HeadOutputs):
@@ -134,15 +134,23 @@ def _largest(classes: Tensor) -> Tensor:
 
 
 def _read(where: Places, starts: Sequence[int], read: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-    """What ``read`` gives, branch by branch, for the places or cells of a branch, in the order of ``where``.
+    """What ``read`` gives of the branch that each place or cell belongs to.
+
+    Every branch is read for all of them, and what is another branch's is dropped: choosing rows would make the host
+    wait for the GPU. Numbers of other branches wrap around, so that their gradients of zero do not meet in one value.
 
     Args:
         where: (n,) frame and (n,) number among those of all branches.
         starts: the first number of each branch, and behind the last.
-        read: (branch, (m,) frame, (m,) number in the branch) -> (m, ...).
+        read: (branch, (n,) frame, (n,) number in the branch) -> (n, ...).
+
+    Returns:
+        (n, ...)
     """
     frame, number = where
-    branch_of = torch.bucketize(number, constant(starts[1:-1], number.device, torch.int64), right=True)
-    rows = rows_where([branch_of == branch for branch in range(len(starts) - 1)])
-    values = [read(i, frame[own], number[own] - starts[i]) for i, own in enumerate(rows)]
-    return torch.cat(values)[torch.cat(rows).argsort()]
+    found: Tensor | None = None
+    for branch, (first, behind) in enumerate(itertools.pairwise(starts)):
+        values = read(branch, frame, (number - first) % (behind - first))
+        own = (number >= first).view(-1, *[1] * (values.dim() - 1))  # of this branch or a later one
+        found = values if found is None else torch.where(own, values, found)
+    return found

@@ -46,6 +46,7 @@ from pcdet.utils.box_utils import (
     boxes3d_lidar_to_kitti_camera,
 )
 from pcdet.utils.calibration_kitti import Calibration
+from pcdet.utils.safe_files import sha256_of
 
 if TYPE_CHECKING:
     from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores
@@ -118,7 +119,7 @@ class KittiDataset(DatasetTemplate):
                     f"{path} does not exist; make it with `{CREATE_COMMAND}` (DATA_CONFIG.DATA_PATH is "
                     f"{self.config.data_path!r}, which means {self.root_path.absolute()})"
                 )
-            self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            self._info_digests.append(sha256_of(path))
             content = read_pickle(path)
             check_infos(content, path)
             infos += content

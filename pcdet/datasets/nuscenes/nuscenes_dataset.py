@@ -26,6 +26,7 @@ from pcdet.datasets.pickles import read_pickle
 from pcdet.datasets.results import in_frame_order, repeated_frames
 from pcdet.datasets.seeding import SWEEPS, generator_for
 from pcdet.registry import DATASETS
+from pcdet.utils.safe_files import sha256_of
 
 if TYPE_CHECKING:
     from pcdet.datasets.nuscenes.evaluation.by_frame import FrameScores
@@ -102,7 +103,7 @@ class NuScenesDataset(DatasetTemplate):
                     f"{path} does not exist; make it with `{CREATE_COMMAND} --version {version}` "
                     f"(DATA_CONFIG.DATA_PATH is {self.config.data_path!r}, VERSION {self.config.version!r}){advice}"
                 )
-            self._info_digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            self._info_digests.append(sha256_of(path))
             content = read_pickle(path)
             check_infos(content, path, num_sweeps=self.config.max_sweeps - 1, velocity=self.config.pred_velocity)
             infos += content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,6 +17,8 @@ from pcdet.utils.parent_death import die_with_parent
 TIMEOUT = timedelta(minutes=30)
 LAUNCHERS = ("none", "pytorch", "slurm")
 TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"  # in the environment of every process that torchrun starts
+LAST_DROP_S = 0.05  # in which the group's thread gets the interpreter's lock; it needs it for microseconds
+_LEFT: list[dist.ProcessGroup] = []  # groups that this process has left
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,16 @@ def init_dist(
 
 
 def end_dist() -> None:
-    """Leaves the group, if there is one."""
+    """Leaves the group, if there is one.
+
+    The group itself stays until the process ends. Else its last reference may be DistributedDataParallel's, which goes
+    with the interpreter's lock held and waits for the group's own thread; that thread may need the lock to drop the
+    tensors of the last exchange, and both would wait for ever (torch 2.13, gloo).
+    """
     if dist.is_available() and dist.is_initialized():
+        _LEFT.append(dist.group.WORLD)
         dist.destroy_process_group()
+        time.sleep(LAST_DROP_S)
 
 
 def split_batch_size(batch_size: int | None, per_process: int, world_size: int) -> int:

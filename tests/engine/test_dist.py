@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.ranks import free_port
 
+from pcdet.engine import dist as engine_dist
 from pcdet.engine.dist import DistInfo, end_dist, init_dist, split_batch_size
 from pcdet.engine.runtime import parallelize
 from pcdet.registry import ConfigError
@@ -156,6 +157,14 @@ def test_more_processes_than_gpus_are_refused(no_launcher):
     no_launcher.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="there are 1; start fewer processes or add --device cpu"):
         init_dist("pytorch")
+
+
+def test_a_group_that_was_left_is_kept_until_the_process_ends():
+    """What it keeps from happening is a race of two processes, which `make soak` plays (ranks-b21c031a.json)."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    group = torch.distributed.group.WORLD
+    end_dist()
+    assert not torch.distributed.is_initialized() and engine_dist._LEFT[-1] is group
 
 
 def test_the_batch_is_divided_by_the_world_size():

@@ -157,7 +157,7 @@ def warm_up(session: Session, student: nn.Module, trainer: Trainer, batches: Ite
 def labelled_loader(session: Session, trainer: Trainer) -> Any:
     """The training's loader, without the frames that only a teacher labels: alone, a student finds nothing in them."""
     infos = session.cfg.DATA_CONFIG.INFO_PATH
-    if not infos.get("unlabelled"):
+    if not infos.get("unlabelled") or session.cfg.DATA_CONFIG.get("PSEUDO_LABELS") is not None:
         return trainer.loader
     labelled = {**session.cfg.DATA_CONFIG, "INFO_PATH": {k: v for k, v in infos.items() if k != "unlabelled"}}
     plain = replace(session, cfg=EasyDict(session.cfg, DATA_CONFIG=labelled))

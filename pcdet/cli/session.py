@@ -122,7 +122,7 @@ def open_session(args: argparse.Namespace, without_kd: bool = False) -> Session:
     read_config(args, ("CLASS_NAMES", "DATA_CONFIG", "MODEL", "OPTIMIZATION"))
     if getattr(args, "teacher_ckpt", None) and "KD" in cfg:
         cfg.KD.TEACHER = {**(cfg.KD.get("TEACHER") or {}), "CKPT": args.teacher_ckpt}
-    if without_kd:
+    if without_kd and cfg.DATA_CONFIG.get("PSEUDO_LABELS") is None:
         cfg.DATA_CONFIG.INFO_PATH.pop("unlabelled", None)  # nobody labels these frames
     path = find_config_file(args.cfg_file)
     cfg.TAG, cfg.EXP_GROUP_PATH = path.stem, experiment_group(path)

@@ -241,9 +241,10 @@ def _teacher_file_exists(config: Mapping) -> Iterator[str]:
 
 def _somebody_labels_the_frames(config: Mapping) -> Iterator[str]:
     path = "DATA_CONFIG.INFO_PATH.unlabelled"
-    if get(config, path) and get(config, "KD.LABELS") is None:
+    if get(config, path) and get(config, "KD.LABELS") is None and get(config, "DATA_CONFIG.PSEUDO_LABELS") is None:
         yield (
-            f"{path}: these frames get their labels from a teacher; set KD.LABELS (LABELS: {{}}), or remove them from "
+            f"{path}: these frames get their labels from a teacher; set KD.LABELS (LABELS: {{}}), with which it labels "
+            "them in every pass, or DATA_CONFIG.PSEUDO_LABELS for boxes that were found before, or remove them from "
             "the file"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from pcdet.datasets.pseudo_labels import PseudoLabelsConfig
 from pcdet.registry import AUGMENTORS, POINT_ENCODERS, PROCESSORS, ConfigError, check_node
 
 ITEMS = ("points", "images", "calib_matricies", "gt_boxes2d")  # the third is spelt as in OpenPCDet's files
@@ -37,6 +38,7 @@ class DataConfig:
             (nuScenes: in the release v1.0-test).
         info_path: "train" and "test" -> info files, relative to ``data_path``; "unlabelled", if there, those of further
             frames that a student trains on without their labels, if they have any. Its teacher labels them.
+        pseudo_labels: boxes found before the training as their labels; see ``PseudoLabelsConfig``.
         get_item_list: what a sample holds.
         fov_points_only: keep only the points that the camera sees.
         skip_bad_frames: leave out frames whose cloud is damaged, and count them, instead of stopping.
@@ -52,6 +54,7 @@ class DataConfig:
     point_cloud_range: list[float]
     data_split: dict[str, str]
     info_path: dict[str, list[str]]
+    pseudo_labels: PseudoLabelsConfig | None = None
     get_item_list: list[Item] = field(default_factory=lambda: ["points"])
     fov_points_only: bool = False
     skip_bad_frames: bool = False
@@ -77,6 +80,8 @@ class DataConfig:
             for key, entries in (("DATA_SPLIT", self.data_split), ("INFO_PATH", self.info_path))
             if not {"train", "test"} <= set(entries)
         ]
+        if self.pseudo_labels is not None and not self.info_path.get("unlabelled"):
+            problems.append("PSEUDO_LABELS: of no frames; name their info files in INFO_PATH.unlabelled")
         if problems:
             raise ConfigError(problems)
 

@@ -113,3 +113,19 @@ def test_the_same_frames_with_and_without_labels_are_other_data(built):
     some = built(BALANCED_RESAMPLING=False)
     assert list(all_labelled.infos.tokens()) == list(some.infos.tokens())
     assert all_labelled.fingerprint != some.fingerprint
+
+
+@pytest.mark.parametrize("velocity", [True, False])
+def test_boxes_of_a_results_file_are_the_labels_of_frames_without(built, tmp_path, velocity):
+    frame = built(BALANCED_RESAMPLING=False).load_frame(LABELLED)["frame_id"]
+    box = [5.0, 10.0, -1.0, 4.0, 2.0, 1.5, 0.3, 2.0, -1.0]
+    result = {"frame_id": frame, "name": np.array(["car", "truck"]), "score": np.array([0.9, 0.1])}
+    safe_pickle.dump([{**result, "boxes_lidar": np.array([box, box], np.float32)}], tmp_path / "result.pkl")
+    labels = {"FILE": str(tmp_path / "result.pkl"), "SCORE": 0.3}
+    training = built(PRED_VELOCITY=velocity, PSEUDO_LABELS=labels)
+    sample = training.load_frame(int(np.flatnonzero(training.order == LABELLED)[0]))
+    assert sample["gt_names"].tolist() == ["car"] and sample["unlabelled"]
+    np.testing.assert_array_equal(sample["gt_boxes"], np.array([box[: 9 if velocity else 7]], np.float32))
+    assert training.class_counts() == built(unlabelled=()).class_counts(), "the frames' own labels alone are counted"
+    assert training.frame_labels(len(training) - 1) is None, "nobody has labelled it"
+    assert training.fingerprint != built(PRED_VELOCITY=velocity).fingerprint

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -257,6 +258,35 @@ def test_a_distillation_does_not_go_on_from_its_control(trained, cfg_file, tools
     log = run([*command, "--teacher_ckpt", teacher], cwd=tools, code=1)
     assert f"CheckpointError: {teacher} is of a training without a teacher, this is a distillation" in log
     assert "--extra_tag or --output_dir" in log and "Traceback" not in log
+
+
+def test_the_results_of_a_test_are_the_labels_of_a_training_without_a_teacher(trained, cfg_file, tools, tmp_path):
+    """The two validation frames take the place of unlabelled ones; a car is added to what was found in each."""
+    results = pickle.loads((trained[0] / "eval/eval_with_train/epoch_4/val/result.pkl").read_bytes())
+    for result in results:
+        result["name"] = np.append(result["name"], "Car")
+        result["score"] = np.append(result["score"], 0.9)
+        box = np.array([[9.0, 1.0, -1.0, 3.9, 1.6, 1.5, 0.3]], np.float32)
+        result["boxes_lidar"] = np.concatenate([result["boxes_lidar"], box])
+    (tmp_path / "result.pkl").write_bytes(pickle.dumps(results))
+    frames = ["DATA_CONFIG.INFO_PATH.unlabelled", "[kitti_infos_val.pkl]", "DATA_CONFIG.DATA_SPLIT.unlabelled", "val"]
+    command = [
+        "train.py",
+        "--cfg_file",
+        cfg_file,
+        "--output_dir",
+        tmp_path / "out",
+        *FLAGS,
+        "--epochs",
+        1,
+        "--skip_eval",
+    ]
+    log = run([*command, "--set", *frames], cwd=tools, code=1)
+    assert "set KD.LABELS" in log and "PSEUDO_LABELS for boxes that were found before" in log
+    labels = f"{{FILE: {tmp_path / 'result.pkl'}, SCORE: 0.85}}"
+    log = run([*command, "--set", *frames, "DATA_CONFIG.PSEUDO_LABELS", labels], cwd=tools)
+    assert re.search(r"PSEUDO_LABELS: \d+ boxes of \S+ are the labels of 2 frames", log)
+    assert "KITTI train: 6 frames" in log and len(re.findall(r"Train: +1/1 \( *\d+%\) \[ *[123]/3 ", log)) == 3
 
 
 def test_a_checkpoint_of_a_replaced_recipe_names_the_file_to_go_on_with(trained, cfg_file, tools, tmp_path):

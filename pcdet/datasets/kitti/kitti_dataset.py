@@ -39,6 +39,7 @@ from pcdet.datasets.kitti.object_labels import (
 )
 from pcdet.datasets.pickles import read_pickle
 from pcdet.datasets.point_files import read_points
+from pcdet.datasets.pseudo_labels import PseudoLabels
 from pcdet.datasets.results import in_frame_order, repeated_frames
 from pcdet.registry import DATASETS
 from pcdet.utils.box_utils import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KittiDataset", "create_kitti_infos"]
 
+NO_LABELS = np.empty(0, dtype="<U1"), np.zeros((0, 7), np.float32)
 CREATE_COMMAND = "python -m pcdet.datasets.kitti.kitti_dataset create_kitti_infos CFG"
 
 
@@ -65,6 +67,7 @@ class KittiDataset(DatasetTemplate):
             ``unlabelled_split``, the name of its split.
         split: name of the split.
         root_split_path: folder of the split's frames.
+        pseudo_labels: of the frames without labels; None where their teacher labels them in the training.
         bad_frames: frames left out because of SKIP_BAD_FRAMES.
     """
 
@@ -75,6 +78,7 @@ class KittiDataset(DatasetTemplate):
         self.split = self.config.data_split[self.mode]
         self.root_split_path = self._folder_of(self.split)
         self._info_digests: list[str] = []
+        self.pseudo_labels: PseudoLabels | None = None
         self.kitti_infos = self._read_infos(self.config.info_path[self.mode])
         if self.training:
             self.kitti_infos += self._read_unlabelled_infos()
@@ -105,6 +109,11 @@ class KittiDataset(DatasetTemplate):
             )
         if names:
             self._info_digests.append(f"unlabelled frames of {split or self.split}")
+        if self.config.pseudo_labels is not None:
+            frames = [info["point_cloud"]["lidar_idx"] for info in infos]
+            self.pseudo_labels = PseudoLabels(self.config.pseudo_labels, self.class_names, columns=7, frames=frames)
+            self._info_digests.append(self.pseudo_labels.digest)
+            self.logger.info(f"PSEUDO_LABELS: {self.pseudo_labels}")
         return [
             {key: value for key, value in info.items() if key != "annos"} | {"unlabelled_split": split or self.split}
             for info in infos
@@ -226,7 +235,8 @@ class KittiDataset(DatasetTemplate):
         if "annos" in info:
             sample.update(self._labels(info["annos"], calib))
         elif "unlabelled_split" in info:
-            sample.update(gt_boxes=np.zeros((0, 7), np.float32), gt_names=np.empty(0, dtype="<U1"), unlabelled=True)
+            names, boxes = NO_LABELS if self.pseudo_labels is None else self.pseudo_labels[idx]
+            sample.update(gt_boxes=boxes, gt_names=names, unlabelled=True)
         if "gt_boxes" in sample and (plane := self.get_road_plane(idx, *elsewhere)) is not None:
             sample["road_plane"] = plane
         items = self.config.get_item_list

@@ -23,6 +23,7 @@ from pcdet.datasets.nuscenes.object_labels import MOTION, boxes_of_info, frame_n
 from pcdet.datasets.nuscenes.resampling import balanced_frames
 from pcdet.datasets.nuscenes.sweeps import choose_sweeps, load_sweeps
 from pcdet.datasets.pickles import read_pickle
+from pcdet.datasets.pseudo_labels import PseudoLabels
 from pcdet.datasets.results import in_frame_order, repeated_frames
 from pcdet.datasets.seeding import SWEEPS, generator_for
 from pcdet.registry import DATASETS
@@ -81,7 +82,7 @@ class NuScenesDataset(DatasetTemplate):
         self._check_repeated()
         self.order = self._frames_of_an_epoch()
         unlabelled = len(self.infos) - self.num_labelled
-        of_a_teacher = f", {unlabelled} of them without labels" if unlabelled else ""
+        of_a_teacher = f", {unlabelled} of them without labels of their own" if unlabelled else ""
         self.logger.info(
             f"nuScenes {self.split}: {len(self.infos)} frames{of_a_teacher}, {len(self.order)} samples an epoch"
         )
@@ -118,7 +119,17 @@ class NuScenesDataset(DatasetTemplate):
         infos = self._read_infos(names, self._unlabelled_folder, version, advice)
         if names:
             self._info_digests.append(f"unlabelled frames of {version}")
-        return [{key: value for key, value in info.items() if key not in LABELS} for info in infos]
+        infos = [{key: value for key, value in info.items() if key not in LABELS} for info in infos]
+        return infos if self.config.pseudo_labels is None else self._with_pseudo_labels(infos)
+
+    def _with_pseudo_labels(self, infos: list[dict]) -> list[dict]:
+        """These infos with the boxes of PSEUDO_LABELS."""
+        frames = [frame_name(info) for info in infos]
+        found = PseudoLabels(self.config.pseudo_labels, self.class_names, columns=self._box_columns, frames=frames)
+        self._info_digests.append(found.digest)
+        self.logger.info(f"PSEUDO_LABELS: {found}")
+        labels = [dict(zip(("gt_names", "gt_boxes"), found[frame], strict=True)) for frame in frames]
+        return [{**info, **of_frame} for info, of_frame in zip(infos, labels, strict=True)]
 
     def _check_repeated(self) -> None:
         """DataError for a frame that is evaluated twice; a warning for one that is trained on twice."""
@@ -145,10 +156,10 @@ class NuScenesDataset(DatasetTemplate):
 
         Objects that FILTER_MIN_POINTS_IN_GT leaves out are not counted.
         """
-        if not len(self.infos) or "gt_boxes" not in self.infos[0]:
+        if not self.num_labelled or "gt_boxes" not in self.infos[0]:
             return None
         counts: Counter[str] = Counter()
-        for i in range(len(self.infos)):
+        for i in range(self.num_labelled):
             counts.update(self.infos.class_counts(i, self.config.filter_min_points_in_gt))
         return dict(counts.most_common())
 
@@ -177,8 +188,9 @@ class NuScenesDataset(DatasetTemplate):
         if "gt_boxes" in info:
             sample.update(self._labels(info))
         elif unlabelled:
-            boxes = np.zeros((0, self._box_columns), np.float32)
-            sample.update(gt_boxes=boxes, gt_names=np.empty(0, dtype="<U1"), unlabelled=True)
+            sample.update(gt_boxes=np.zeros((0, self._box_columns), np.float32), gt_names=np.empty(0, dtype="<U1"))
+        if unlabelled:
+            sample["unlabelled"] = True  # nothing is pasted into it
         return sample
 
     def _labels(self, info: dict) -> dict:
@@ -200,8 +212,9 @@ class NuScenesDataset(DatasetTemplate):
         return info["num_lidar_pts"] >= least
 
     def frame_labels(self, index: int) -> FrameLabels | None:
-        """The labels of a frame, as ``object_labels.labels_of_info`` makes them; None without."""
-        return labels_of_info(self.infos[int(self.order[index])])
+        """The labels of a frame, as ``object_labels.labels_of_info`` makes them; None without labels of its own."""
+        number = int(self.order[index])
+        return labels_of_info(self.infos[number]) if number < self.num_labelled else None
 
     def matching_rules(self) -> dict[str, MatchingRule]:
         """Class -> centres at most 2 m apart, the distance at which nuScenes' evaluation measures errors."""

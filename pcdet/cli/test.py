@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +15,12 @@ from pcdet.cli.folders import timestamp
 from pcdet.cli.session import Session, open_session
 from pcdet.config import ConfigError
 from pcdet.engine.checkpoint_evaluation import repeat_eval_ckpt
-from pcdet.engine.checkpoint_folder import BEST
 from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
 from pcdet.engine.run_facts import describe_run
 from pcdet.engine.run_record import RunRecord
 from pcdet.engine.runtime import seed_process
 from pcdet.engine.tensorboard import TensorBoard
+from pcdet.utils.checkpoint_names import epoch_id
 from pcdet.utils.commu_utils import call_on_main
 
 TEST_SEED = 1024
@@ -98,14 +96,6 @@ def test(session: Session, split: str, ckpt_dir: Path, eval_dir: Path) -> None:
         max_waiting_mins=args.max_waiting_mins, logger=session.logger,
         tb_log=TensorBoard(eval_dir / f"tensorboard_{split}") if session.dist.is_main else None,
     )  # fmt: skip
-
-
-def epoch_id(ckpt: str | os.PathLike) -> str:
-    """The last run of digits in the checkpoint's path, as in OpenPCDet; that of the best is ``best``."""
-    if Path(ckpt).name == BEST:
-        return "best"
-    numbers = re.findall(r"\d+", str(ckpt))
-    return numbers[-1] if numbers else "no_number"
 
 
 def open_record(session: Session, dataset: Any, eval_dir: Path) -> RunRecord:

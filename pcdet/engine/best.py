@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pcdet.engine.checkpoint import save_checkpoint
-from pcdet.engine.checkpoint_folder import BEST
 from pcdet.engine.run_record import RunRecord, is_best
 from pcdet.registry import ConfigError
 from pcdet.utils import safe_files
+from pcdet.utils.checkpoint_names import BEST
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 
 Headline = Callable[[Mapping[str, float]], "tuple[str, float] | None"]  # results -> the data set's main number

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 from pcdet.utils import safe_files
+from pcdet.utils.checkpoint_names import BEST
 from pcdet.utils.checkpoint_reader import CheckpointError, read_checkpoint
 
 LATEST = "latest_model.pth"
-BEST = "checkpoint_best.pth"
 EPOCH_FILE = re.compile(r"checkpoint_epoch_(\d+)\.pth")
 PUT_ASIDE = re.compile(r".*-old\d+\.pth")
 

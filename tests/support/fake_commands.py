@@ -1,4 +1,4 @@
-"""Commands in place of train.py, train_kd.py and kd_measure.py: their flags and files, in a quarter of a second each.
+"""Commands in place of train.py, train_kd.py, test.py and kd_measure.py: their flags and files, in a moment each.
 
 A detection's place is chance, but how many objects are found is not: a better method, a weight nearer to its best one
 and a longer training find more. ``fake.json`` in the working directory holds `Settings`. What imports little starts
@@ -81,6 +81,21 @@ def training_flags(distil: bool) -> argparse.Namespace:
         parser.add_argument("--teacher_ckpt", required=True)
         parser.add_argument("--pretrained_model")
     return parser.parse_args()
+
+
+def test() -> None:
+    """Evaluates the checkpoint of an epoch."""
+    parser = argparse.ArgumentParser()
+    for name in ("cfg_file", "ckpt", "output_dir", "workers", "threads"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--use_amp", action="store_true")
+    args = parser.parse_args()
+    args.seed = 0
+    tell("starts.txt", args.output_dir)
+    data = yaml.safe_load(Path(args.cfg_file).read_text())["DATA_CONFIG"]
+    epoch = Path(args.ckpt).stem.rpartition("_")[2]
+    found = tuple(json.loads(Path(args.ckpt).read_text())["found"])
+    evaluate(Path(args.output_dir) / "eval" / f"epoch_{epoch}" / "val" / "default", data, args, found)
 
 
 def epochs_done(out: Path) -> int:

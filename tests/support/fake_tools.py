@@ -27,6 +27,7 @@ from support.kitti_files import P2, R0, VELO_TO_CAM
 
 TESTS = Path(__file__).resolve().parents[1]
 COMMANDS = {"train.py": "train(distil=False)", "train_kd.py": "train(distil=True)", "kd_measure.py": "measure()"}
+COMMANDS |= {"test.py": "test()"}
 SCRIPT = """import sys
 
 sys.path.insert(0, {tests!r})

@@ -22,6 +22,7 @@ from pcdet.cli import test, train_kd, training_evaluation
 from pcdet.cli.folders import experiment_group
 from pcdet.engine.precision import Precision
 from pcdet.registry import ConfigError
+from pcdet.utils.checkpoint_names import epoch_id
 from pcdet.utils.folder_lock import FolderLock
 
 FLAGS = ["--workers", "0", "--device", "cpu", "--seed", "3", "--logger_iter_interval", "1", "--ckpt_save_interval", "2"]
@@ -226,7 +227,7 @@ def test_without_a_checkpoint_test_says_what_it_needs(capsys):
     [("a/pointpillar_7728.pth", "7728"), ("a/model.pth", "no_number"), ("run2/checkpoint_best.pth", "best")],
 )
 def test_the_epoch_is_the_last_number_of_the_path(ckpt, number):
-    assert test.epoch_id(ckpt) == number
+    assert epoch_id(ckpt) == number
 
 
 def test_two_processes_distil_and_evaluate(trained, cfg_file, tools, tmp_path):

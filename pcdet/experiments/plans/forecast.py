@@ -50,6 +50,7 @@ def _finals(plan: Plan, student: str) -> float:
 
 FORECASTS: dict[str, Callable[[Plan, str], float]] = {
     "teachers": _no_trainings,
+    "labels": _no_trainings,
     "costs of the methods": _no_trainings,
     "weights": _search,
     "screening": _screening,

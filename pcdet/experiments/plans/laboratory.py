@@ -87,6 +87,7 @@ class Laboratory:
         """All stages, one after the other."""
         self.measure_alone()
         self.train_teachers()
+        self.label_frames()
         self.measure_methods()
         self.search_weights()
         self.screen()
@@ -110,6 +111,12 @@ class Laboratory:
         for name, config in self.plan.teachers.items():
             if config.ckpt is None:
                 self.choices["teachers"][name] = self._choose_teacher(name)
+
+    def label_frames(self) -> None:
+        """The labels that teachers give once, before the trainings of their students."""
+        if self.plan.labelled_once:
+            teachers = {config.teacher: self.teacher_job(name) for name, config in self.plan.students.items()}
+            self._measure("labels", [self.runs.labels_job(name, job) for name, job in teachers.items()])
 
     def measure_methods(self) -> None:
         """What a training step of every method costs, and how strong its losses are."""

@@ -65,10 +65,19 @@ class Measures:
         return found["training_macs_per_sample"]["total"] + teacher
 
     def training_macs(self, run: Run) -> float:
-        """Those of a whole training, which also tell how long it takes against others."""
+        """Those of a whole training, which also tell how long it takes against others.
+
+        Of a method whose frames are labelled once, its teacher's forward pass on each of them is part.
+        """
         split, more = "teacher_train" if run.method == TEACHER else "train", self.plan.sees_unlabelled(run.method)
         samples = run.epochs * self.runs.splits.samples(split, unlabelled=more)
-        return self.macs_per_sample(run.subject, run.method) * samples
+        return self.macs_per_sample(run.subject, run.method) * samples + self._labelling_macs(run)
+
+    def _labelling_macs(self, run: Run) -> float:
+        if run.method not in self.plan.labelled_once:
+            return 0
+        teacher = self.of(self.plan.students[run.subject].teacher, TEACHER)
+        return sum(teacher["macs_by_pass"]["student_forward"].values()) * self.runs.splits.counts["unlabelled"]
 
     def base_weight(self, student: str, method: str, share: float) -> float:
         """``KD.WEIGHT`` at which the gradient of the losses has this share of the detection loss's norm.

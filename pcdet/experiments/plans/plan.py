@@ -206,6 +206,9 @@ class Plan:
         methods: name -> a ``KD`` block without its TEACHER.
         unlabelled: methods that also train on ``DATA.UNLABELLED``, which their teacher labels (``LABELS``). A length
             has as many samples as for all methods, hence fewer epochs.
+        labelled_once: those of them whose teacher labels these frames once, before the training
+            (``DATA_CONFIG.PSEUDO_LABELS``), instead of in every pass. What a teacher adds to labelled frames is left
+            out.
         pairs: two methods each, the first of which is also compared with the second; both go on to the finals.
         titles: method, student or teacher -> its name in tables, where it is another one.
         parts: method -> what of it is on, for ``table: ablation``.
@@ -229,6 +232,7 @@ class Plan:
     students: dict[str, StudentConfig]
     methods: dict[str, dict[str, Any]]
     unlabelled: list[str] = field(default_factory=list)
+    labelled_once: list[str] = field(default_factory=list)
     pairs: list[tuple[str, str]] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
@@ -388,6 +392,18 @@ def _label_problems(plan: Plan) -> list[str]:
     return problems
 
 
+def _labelled_once_problems(plan: Plan) -> list[str]:
+    """Methods whose frames are labelled once that have none, or nothing beside these labels to distil."""
+    problems = []
+    for method in (name for name in plan.labelled_once if name in plan.methods):
+        if method not in plan.unlabelled:
+            problems.append(f"LABELLED_ONCE: {method} has no frames without labels; name it in UNLABELLED too")
+        for student in plan.students:
+            if plan.base_of(student, method) == PLAIN and not plan.has_losses(student, method):
+                problems.append(f"LABELLED_ONCE: {method} of {student} needs INIT or LOSSES beside the labels")
+    return problems
+
+
 def _reference_problems(plan: Plan) -> list[str]:
     """Names that are nowhere else in the plan, and blocks that hold what the plan itself writes."""
     problems = [
@@ -399,6 +415,7 @@ def _reference_problems(plan: Plan) -> list[str]:
     groups = {
         "FINALISTS.ALWAYS": (plan.finalists.always, plan.methods),
         "UNLABELLED": (plan.unlabelled, plan.methods),
+        "LABELLED_ONCE": (plan.labelled_once, plan.methods),
         "PAIRS": ([name for pair in plan.pairs for name in pair], plan.methods),
         "TITLES": (plan.titles, everything),
         "PARTS": (plan.parts, plan.methods),
@@ -412,7 +429,7 @@ def _reference_problems(plan: Plan) -> list[str]:
     problems += [f"PAIRS: {name} is compared with itself; name two methods" for name in same]
     if plan.unlabelled and plan.data.unlabelled is None:
         problems.append("UNLABELLED: DATA.UNLABELLED is missing, the frames that these methods train on")
-    problems += _label_problems(plan)
+    problems += [*_label_problems(plan), *_labelled_once_problems(plan)]
     blocks = {f"METHODS.{name}": block for name, block in plan.methods.items()}
     for name, student in plan.students.items():
         blocks |= {f"STUDENTS.{name}.METHODS.{method}": block for method, block in student.methods.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, TEACHER
 from pcdet.experiments.running.freshness import digest
 from pcdet.experiments.running.jobs import Job
 from pcdet.registry import ConfigError
+from pcdet.utils.checkpoint_names import epoch_id
 from pcdet.utils.cpu_features import mixed_precision, read_processor
 from pcdet.utils.safe_files import replacing, sha256_of
 
@@ -76,7 +77,8 @@ class Runs:
 
     def __init__(self, plan: Plan, splits: Splits, tools: Path, output: Path, *, on_cores: bool = True):
         self.plan, self.splits, self.tools, self.output = plan, splits, tools, output
-        self.flags = [*(CORE_FLAGS if on_cores else []), *TRAINING_FLAGS, *plan.flags]
+        self.core_flags = CORE_FLAGS if on_cores else []
+        self.flags = [*self.core_flags, *TRAINING_FLAGS, *plan.flags]
         # The same seed in another precision gives another result: what --use_amp is on this CPU.
         self.precision = mixed_precision(read_processor()).name if on_cores else "GPU"
         given = {name: config.ckpt for name, config in plan.teachers.items() if config.ckpt is not None}
@@ -97,6 +99,18 @@ class Runs:
             self._jobs[run.id] = self._new_job(run, teacher, work)
         return self._jobs[run.id]
 
+    def labels_job(self, name: str, teacher: Job | None) -> Job:
+        """The job in which a teacher finds the boxes that are the labels of unlabelled frames; always the same object.
+
+        Args:
+            name: of the teacher.
+            teacher: the job that trains it; None where it is given.
+        """
+        key = self._labels_key(name)
+        if key not in self._jobs:
+            self._jobs[key] = self._new_labels_job(name, teacher)
+        return self._jobs[key]
+
     def folder(self, run: Run) -> Path:
         """Where a run lies."""
         return self.output / run.id
@@ -116,12 +130,11 @@ class Runs:
 
     def teacher_flags(self, student: str, teacher: Job | None) -> list[str]:
         """``--teacher_ckpt`` and its value."""
-        config = self.plan.teachers[self.plan.students[student].teacher]
-        return ["--teacher_ckpt", config.ckpt if teacher is None else self.relative(self._checkpoint_of(teacher))]
+        return ["--teacher_ckpt", self._teacher_file(self.plan.students[student].teacher, teacher)]
 
     def teacher_digest(self, student: str, teacher: Job | None) -> str:
         """A text that changes with the weights of a student's teacher."""
-        return self.given[self.plan.students[student].teacher] if teacher is None else digest(teacher.facts)
+        return self._digest_of(self.plan.students[student].teacher, teacher)
 
     def relative(self, path: Path) -> str:
         """A path as a command in ``tools`` names it."""
@@ -141,19 +154,27 @@ class Runs:
         if self.plan.sees_unlabelled(run.method):
             infos["unlabelled"] = self.splits.files["unlabelled"]
         infos["test"] = [*self.splits.files["search"], *self.splits.files["report"]]
-        content = {
-            "_BASE_CONFIG_": base,
-            "DATA_CONFIG": {"DATA_PATH": self.plan.data.path, "INFO_PATH": infos},
-        }
-        if self.plan.data.version is not None:
-            content["DATA_CONFIG"]["VERSION"] = self.plan.data.version
+        content = {"_BASE_CONFIG_": base, "DATA_CONFIG": self._data(infos)}
         name = run.method
         if run.method not in (TEACHER, PLAIN):
             content["KD"] = self._block(run)
+            if run.method in self.plan.labelled_once:
+                content["DATA_CONFIG"]["PSEUDO_LABELS"] = self._pseudo_labels(run.subject, content["KD"]["LABELS"])
+                content["KD"]["LABELS"] = None
             name += "" if run.weight is None else f"@{run.weight:.4g}"  # no name of a method has @
         file = self.output / "cfgs" / run.subject / f"{name}.yaml"
         self._write(file, content)
         return file
+
+    def _data(self, infos: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """What the plan says of a model file's ``DATA_CONFIG``."""
+        data = {"DATA_PATH": self.plan.data.path, "INFO_PATH": infos}
+        return data if self.plan.data.version is None else data | {"VERSION": self.plan.data.version}
+
+    def _pseudo_labels(self, student: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+        """PSEUDO_LABELS of a student. MAX_IOU of ``labels`` plays no part: these frames have no true boxes."""
+        file = self._jobs[self._labels_key(self.plan.students[student].teacher)].product
+        return {"FILE": self.relative(file), **{key: labels[key] for key in labels if key == "SCORE"}}
 
     def _base(self, subject: str, is_teacher: bool) -> str:
         """The student's or teacher's own file, over a ``KD`` block of which another file is laid that has none.
@@ -197,8 +218,12 @@ class Runs:
             command += ["--pretrained_model", self.relative(self._checkpoint_of(teacher))]
         facts = {"model": self.config(file), "epochs": run.epochs, "seed": run.seed, "precision": self.precision}
         facts |= {"flags": self.flags, "frames": self.splits.digests}
+        needs = []
         if distils:
             facts["teacher"] = self.teacher_digest(run.subject, teacher)
+            needs += [] if teacher is None else [teacher]
+            if run.method in self.plan.labelled_once:
+                needs.append(self.labels_job(self.plan.students[run.subject].teacher, teacher))
         return Job(
             name=run.id,
             command=command,
@@ -207,8 +232,39 @@ class Runs:
             product=self.result_file(run),
             facts=facts,
             work=work,
-            needs=[teacher] if distils and teacher is not None else [],
+            needs=needs,
         )
+
+    def _new_labels_job(self, name: str, teacher: Job | None) -> Job:
+        file, folder = self.output / "cfgs" / name / "@labels.yaml", self.output / self._labels_key(name)
+        infos = {"train": self.splits.files["teacher_train"], "test": self.splits.files["unlabelled"]}
+        self._write(file, {"_BASE_CONFIG_": self._base(name, True), "DATA_CONFIG": self._data(infos)})
+        ckpt = self._teacher_file(name, teacher)
+        command = [sys.executable, "test.py", "--cfg_file", self.relative(file), "--ckpt", ckpt]
+        command += ["--output_dir", self.relative(folder), *self.core_flags, "--use_amp"]
+        split = self.config(file).DATA_CONFIG.DATA_SPLIT["test"]
+        facts = {"model": self.config(file), "flags": self.core_flags, "precision": self.precision}
+        facts |= {"frames": self.splits.digests["unlabelled"], "teacher": self._digest_of(name, teacher)}
+        return Job(
+            name=f"labels of {name}",
+            command=command,
+            cwd=self.tools,
+            folder=folder,
+            product=folder / "eval" / f"epoch_{epoch_id(ckpt)}" / split / "default" / "result.pkl",
+            facts=facts,
+            needs=[] if teacher is None else [teacher],
+        )
+
+    @staticmethod
+    def _labels_key(name: str) -> str:
+        return f"labels/{name}"
+
+    def _teacher_file(self, name: str, teacher: Job | None) -> str:
+        """The checkpoint of a teacher, or of the student that teaches, as a command names it."""
+        return self.plan.teachers[name].ckpt if teacher is None else self.relative(self._checkpoint_of(teacher))
+
+    def _digest_of(self, name: str, teacher: Job | None) -> str:
+        return self.given[name] if teacher is None else digest(teacher.facts)
 
     def _checkpoint_of(self, teacher: Job) -> Path:
         epochs = teacher.facts["epochs"]

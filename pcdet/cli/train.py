@@ -124,6 +124,8 @@ def train(session: Session, build_model: BuildModel, distil: bool) -> None:
     if begun_at >= epochs:
         logger.info(f"{resume_from} is already trained {trainer.epoch} epochs; {epochs} were asked for")
     else:
+        if not args.skip_eval or args.eval_interval > 0:
+            evaluation.prepare()
         logger.info(f"**********************Start training {name}**********************")
         forget_evaluations(evaluation.dir, trainer.epoch)
         trainer.run()

@@ -6,20 +6,22 @@ import os
 from pathlib import Path
 
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pcdet import api
 from pcdet.cli.session import Session
+from pcdet.datasets.errors import DataError
 from pcdet.engine.best import BestCheckpoint
 from pcdet.engine.checkpoint import read_checkpoint
 from pcdet.engine.checkpoint_evaluation import evaluated_epochs, list_of_evaluated, mark_evaluated, repeat_eval_ckpt
-from pcdet.engine.evaluate import EvalSettings, eval_one_epoch
+from pcdet.engine.evaluate import EvalSettings, eval_one_epoch, prepare_evaluation
 from pcdet.engine.run_record import RunRecord
 from pcdet.engine.tensorboard import TensorBoard
 from pcdet.utils.commu_utils import call_on_main
 
 
 class Evaluation:
-    """Evaluates the detector that is being trained, on the test split; the data set is opened at the first use.
+    """Evaluates the detector that is being trained, on the test split; the data set is opened at its first use.
 
     Args:
         session: of the training.
@@ -34,6 +36,19 @@ class Evaluation:
         self.session, self.detector, self.record, self.best, self.loader = session, detector, record, best, None
         self.dir = session.output_dir / "eval" / "eval_with_train"
         self.split = session.cfg.DATA_CONFIG.DATA_SPLIT["test"]
+
+    def prepare(self) -> None:
+        """Opens the test split, so that what would keep it from being evaluated is told before hours of training.
+
+        Raises:
+            DataError: the data set's files of the split are missing or wrong.
+        """
+        try:
+            prepare_evaluation(self._open().dataset)
+        except DataError as error:
+            raise DataError(
+                [*error.problems, "this is the test split; --skip_eval trains without an evaluation of it"]
+            ) from error
 
     def of_current_weights(self, epoch: int) -> dict:
         """In the middle of training."""
@@ -72,14 +87,17 @@ class Evaluation:
         call_on_main(keep_best)
         return result
 
-    def _evaluate(self, epoch: int, result_dir: Path) -> dict:
+    def _open(self) -> DataLoader:
         if self.loader is None:
             _, self.loader = self.session.loader(training=False)
+        return self.loader
+
+    def _evaluate(self, epoch: int, result_dir: Path) -> dict:
         settings = EvalSettings.from_cfg(
             self.session.cfg, save_to_file=self.session.args.save_to_file, precision=self.session.precision
         )
         result = eval_one_epoch(
-            self.detector, self.loader, settings, epoch_id=epoch, result_dir=result_dir, device=self.session.device,
+            self.detector, self._open(), settings, epoch_id=epoch, result_dir=result_dir, device=self.session.device,
             logger=self.session.logger,
         )  # fmt: skip
 

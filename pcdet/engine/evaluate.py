@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from pcdet.engine.checkpoint import unwrap
@@ -66,6 +66,12 @@ class _Part:
     forward_ms: list[float] = field(default_factory=list)
 
 
+def prepare_evaluation(dataset: Dataset) -> None:
+    """Lets a data set raise what would keep results from being evaluated; every process calls this."""
+    if hasattr(dataset, "prepare_evaluation"):
+        commu_utils.call_on_main(dataset.prepare_evaluation)
+
+
 def eval_one_epoch(
     model: nn.Module,
     loader: DataLoader,
@@ -103,8 +109,7 @@ def eval_one_epoch(
         text_dir = result_dir / "final_result" / "data"
         text_dir.mkdir(parents=True, exist_ok=True)
     logger.info(f"*************** EPOCH {epoch_id} EVALUATION *****************")
-    if hasattr(loader.dataset, "prepare_evaluation"):
-        commu_utils.call_on_main(loader.dataset.prepare_evaluation)
+    prepare_evaluation(loader.dataset)
     started = time.perf_counter()
     was_training = model.training
     model.eval()

@@ -162,6 +162,15 @@ def test_a_killed_training_leaves_its_folder_free_and_goes_on_from_the_newest_go
     assert "--extra_tag or --output_dir" in log and "Traceback" not in log
 
 
+def test_a_test_split_that_cannot_be_evaluated_is_told_before_the_training(cfg_file, tools, tmp_path):
+    command = ["train.py", "--cfg_file", cfg_file, "--output_dir", tmp_path / "out", *FLAGS, "--epochs", "1"]
+    missing = ["--set", "DATA_CONFIG.INFO_PATH.test", "[nowhere.pkl]"]
+    log = run([*command, *missing], cwd=tools, code=1)
+    assert "nowhere.pkl does not exist" in log and "--skip_eval trains without an evaluation" in log
+    assert "Train:" not in log and "Traceback" not in log
+    assert "Train:" in run([*command, "--skip_eval", *missing], cwd=tools)
+
+
 def test_another_training_in_the_folder_has_results_of_its_own(cfg_file, tools, tmp_path):
     flags = [*FLAGS, "--epochs", "1"]
     for seed in ("3", "4"):

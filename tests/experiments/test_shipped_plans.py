@@ -19,7 +19,11 @@ SPLITS = ("train", "teacher_train", "unlabelled", "search", "report")
 def config_of(path, subject, method, folder):
     """The configuration that is checked as it is loaded."""
     plan, _ = load_plan(path)
-    runs = Runs(plan, SimpleNamespace(files=dict.fromkeys(SPLITS, ["some.pkl"])), TOOLS, folder)
+    runs = Runs(
+        plan, SimpleNamespace(files=dict.fromkeys(SPLITS, ["some.pkl"]), digests={"unlabelled": ""}), TOOLS, folder
+    )
+    for name in plan.teachers if method in plan.labelled_once else ():
+        runs.labels_job(name, SimpleNamespace(facts={"epochs": 1}, folder=folder / name))
     weight = 2.0 if method not in (TEACHER, PLAIN) and plan.has_losses(subject, method) else None
     return runs.config(runs.model_file(Run(subject, method, 1.0, 1, 0, weight)))
 

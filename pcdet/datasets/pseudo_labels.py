@@ -119,11 +119,12 @@ class PseudoLabels:
     def _check_some(self, results: Sequence[Mapping[str, Any]]) -> None:
         if not results or any(len(names) for names, _ in self._of_frame.values()):
             return
-        highest = max((float(np.max(result["score"])) for result in results if len(result["score"])), default=None)
-        found = "it has no box at all" if highest is None else f"the surest has {highest:.3g}"
+        objects = [(s, n) for result in results for s, n in zip(result["score"], result["name"], strict=True)]
+        found = "it has no box at all" if not objects else "the surest is {1} with {0:.3g}".format(*max(objects))
         raise DataError(
             f"{KEY}: of {len(results)} frames, {self.path} has no box of {', '.join(self._thresholds)} with a score "
-            f"above {sorted(set(self._thresholds.values()))}: {found}; lower SCORE, or use a better teacher"
+            f"above {sorted(set(self._thresholds.values()))}: {found}; lower SCORE, or use a better teacher, with the "
+            "same names of classes"
         )
 
 

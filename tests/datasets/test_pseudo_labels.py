@@ -1,6 +1,7 @@
 """Boxes found before a training as the labels of its unlabelled frames: which count, and what is refused."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -81,7 +82,11 @@ BAD = {
     "logits": ([result("a", ("Car", 2.5, CAR))], "scores must lie in .*OUTPUT_RAW_SCORE False"),
     "no number": ([result("a", ("Car", 0.9, [np.nan, *CAR[1:]]))], "frame a: a box is not finite"),
     "no size": ([result("a", ("Car", 0.9, [*CAR[:3], 0.0, *CAR[4:]]))], "or has no size"),
-    "unsure": ([result("a", ("Car", 0.4, CAR))], "the surest has 0.4; lower SCORE"),
+    "unsure": ([result("a", ("Car", 0.3, CAR), ("Cyclist", 0.4, NEAR))], "the surest is Cyclist with 0.4; lower SCORE"),
+    "of other classes": (
+        [result("a", ("car", 0.9, CAR))],
+        "no box of Car, Pedestrian, Cyclist .* the surest is car with 0.9; .* with the same names of classes",
+    ),
     "empty": ([result("a")], "it has no box at all"),
 }  # fmt: skip
 
@@ -147,6 +152,18 @@ def test_a_frame_without_labels_trains_on_the_boxes_of_the_file(built):
     np.testing.assert_allclose(sample["gt_boxes"], np.array([[*CAR, 1.0]]), atol=1e-6)
     assert sample.keys() == data[0].keys()
     np.testing.assert_array_equal(data[3]["gt_boxes"], sample["gt_boxes"])
+
+
+def test_a_bad_frame_that_is_left_out_needs_no_labels(built, root, tmp_path):
+    """A teacher that leaves it out too has no result of it."""
+    twin = shutil.copytree(root, tmp_path / "twin")
+    first, last = (pickle.loads((twin / name).read_bytes())[0] for name in ("labelled.pkl", "more.pkl"))
+    (twin / "more.pkl").write_bytes(pickle.dumps([first, last]))
+    cloud = twin / "training" / "velodyne" / f"{first['point_cloud']['lidar_idx']}.bin"
+    cloud.write_bytes(bytes(17))
+    data = built(("Car", 0.9, CAR), DATA_PATH=str(twin), SKIP_BAD_FRAMES=True)
+    assert len(data.bad_frames) == 2, "the frame, as labelled and as unlabelled"
+    np.testing.assert_allclose(data[len(data) - 1]["gt_boxes"], np.array([[*CAR, 1.0]]), atol=1e-6)
 
 
 def test_another_file_or_another_score_is_other_data(built):

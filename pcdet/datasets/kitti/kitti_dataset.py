@@ -78,7 +78,6 @@ class KittiDataset(DatasetTemplate):
         self.split = self.config.data_split[self.mode]
         self.root_split_path = self._folder_of(self.split)
         self._info_digests: list[str] = []
-        self.pseudo_labels: PseudoLabels | None = None
         self.kitti_infos = self._read_infos(self.config.info_path[self.mode])
         if self.training:
             self.kitti_infos += self._read_unlabelled_infos()
@@ -86,6 +85,7 @@ class KittiDataset(DatasetTemplate):
         self.bad_frames: list[str] = []
         if self.config.skip_bad_frames:
             self._leave_out_bad_frames()
+        self.pseudo_labels = self._read_pseudo_labels() if self.training else None
         self.logger.info(f"KITTI {self.split}: {len(self.kitti_infos)} frames")
         self._tell_missing_planes()
 
@@ -109,15 +109,20 @@ class KittiDataset(DatasetTemplate):
             )
         if names:
             self._info_digests.append(f"unlabelled frames of {split or self.split}")
-        if self.config.pseudo_labels is not None:
-            frames = [info["point_cloud"]["lidar_idx"] for info in infos]
-            self.pseudo_labels = PseudoLabels(self.config.pseudo_labels, self.class_names, columns=7, frames=frames)
-            self._info_digests.append(self.pseudo_labels.digest)
-            self.logger.info(f"PSEUDO_LABELS: {self.pseudo_labels}")
         return [
             {key: value for key, value in info.items() if key != "annos"} | {"unlabelled_split": split or self.split}
             for info in infos
         ]
+
+    def _read_pseudo_labels(self) -> PseudoLabels | None:
+        """Labels of the unlabelled frames that are trained on; None where no file has them."""
+        if self.config.pseudo_labels is None:
+            return None
+        frames = [info["point_cloud"]["lidar_idx"] for info in self.kitti_infos if "unlabelled_split" in info]
+        found = PseudoLabels(self.config.pseudo_labels, self.class_names, columns=7, frames=frames)
+        self._info_digests.append(found.digest)
+        self.logger.info(f"PSEUDO_LABELS: {found}")
+        return found
 
     def _read_infos(self, names: Sequence[str]) -> list[dict]:
         infos: list[dict] = []

@@ -25,7 +25,7 @@ class PseudoLabelsConfig:
     Attributes:
         file: results of these frames, from the working directory: a ``result.pkl`` of ``test.py``, ours or OpenPCDet's.
             Results of other frames may be in it too.
-        score: a box's must exceed it; one for all classes, or one for each.
+        score: a box's must exceed it; one for all classes, or one for each. With 0 a file without a box is taken too.
     """
 
     file: str
@@ -117,7 +117,8 @@ class PseudoLabels:
             )
 
     def _check_some(self, results: Sequence[Mapping[str, Any]]) -> None:
-        if not results or any(len(names) for names, _ in self._of_frame.values()):
+        wanted = any(self._thresholds.values())  # with 0, whatever is there
+        if not results or not wanted or any(len(names) for names, _ in self._of_frame.values()):
             return
         objects = [(s, n) for result in results for s, n in zip(result["score"], result["name"], strict=True)]
         found = "it has no box at all" if not objects else "the surest is {1} with {0:.3g}".format(*max(objects))

@@ -57,6 +57,12 @@ def test_each_class_may_have_its_own_score_and_other_classes_are_left_out(labels
         labels_of([result("a", *objects)], score=[0.7, 0.5])
 
 
+def test_a_score_of_0_takes_what_there_is_and_be_it_nothing(labels_of):
+    assert labels_of([result("a", ("Car", 0.01, CAR))], score=0)["a"][0].tolist() == ["Car"]
+    names, boxes = labels_of([result("a")], score=0)["a"]
+    assert names.tolist() == [] and boxes.shape == (0, 7)
+
+
 def test_a_caller_may_change_what_it_gets(labels_of):
     found = labels_of([result("a", ("Car", 0.9, CAR))])
     found["a"][1][:] = 0

@@ -116,6 +116,14 @@ def test_a_rehearsal_keeps_every_row_and_stage_at_the_least_length(tmp_path):
     assert short.data.report.first == 10, "the splits stay apart"
 
 
+def test_a_rehearsals_teacher_need_not_be_sure_of_its_labels(tmp_path):
+    labels = {"labels": {"score": [0.3, 0.4, 0.5], "MAX_IOU": 0.2}, "LOSSES": []}
+    content = plan_of(tmp_path, ("METHODS", "labels", labels), ("STUDENTS", "4x", "METHODS", {"labels": labels}))
+    short = rehearsal(content)
+    for methods in (short.methods, short.students["4x"].methods):
+        assert methods["labels"] == {"labels": {"MAX_IOU": 0.2, "SCORE": 0.0}, "LOSSES": []}
+
+
 def test_a_rehearsal_takes_a_teacher_that_is_given(tmp_path):
     short = rehearsal(plan_of(tmp_path, ("TEACHERS", "full", {"CFG": "t.yaml", "CKPT": "t.pth"})))
     assert (short.teachers["full"].ckpt, short.teachers["full"].epochs) == ("t.pth", [])

@@ -329,7 +329,7 @@ def rehearsal(plan: Plan) -> Plan:
     """The same plan at the least length: every stage and every row, in minutes, with numbers that say nothing.
 
     One epoch, one seed, two frames a split, one batch to measure costs; two factors and two lengths where the plan has
-    several.
+    several. Labels have a SCORE of 0, since a teacher of one epoch is sure of nothing.
     """
     few = {name: replace(getattr(plan.data, name), frames=FEW) for name in ("train", "search", "report")}
     for name in ("teacher_train", "unlabelled"):
@@ -341,13 +341,28 @@ def rehearsal(plan: Plan) -> Plan:
         name=f"{plan.name}_rehearsal",
         data=replace(plan.data, **few),
         teachers=teachers,
-        students={name: replace(student, epochs=1) for name, student in plan.students.items()},
+        students={
+            name: replace(student, epochs=1, methods=_with_any_labels(student.methods))
+            for name, student in plan.students.items()
+        },
+        methods=_with_any_labels(plan.methods),
         seeds=SeedsConfig(screening=1, finals=1, curves=1),
         cost_batches=1,
         search=plan.search and _short_search(plan.search),
         lengths=[1.0, 2.0] if len(plan.lengths) > 1 else [1.0],
         budget=BudgetConfig(),
     )
+
+
+def _with_any_labels(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """``KD`` blocks whose labels may have any score."""
+    return {name: {key: _any_score(key, value) for key, value in block.items()} for name, block in methods.items()}
+
+
+def _any_score(key: str, value: Any) -> Any:
+    if key.upper() != "LABELS" or not isinstance(value, Mapping):
+        return value
+    return {**{k: v for k, v in value.items() if k.upper() != "SCORE"}, "SCORE": 0.0}
 
 
 def _short_search(search: SearchConfig) -> SearchConfig:

@@ -75,7 +75,7 @@ def experiment(args: argparse.Namespace, tools: Path = TOOLS) -> None:
         plan = rehearsal(plan)
     output = output_of(args, plan)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the jobs are then told to end too
-    advice = "wait for it, or end what is left running (pgrep -af 'experiment.py|train.py|train_kd.py|kd_measure.py')"
+    advice = "wait for it, or end what is left running (pgrep -af 'experiment.py|train(_kd)?.py|test.py|kd_measure.py')"
     held = FolderLock(output, advice=advice, inheritable=True)  # a job outlives a call that is killed
     try:
         places = places_from_flags(args, output)

@@ -116,7 +116,8 @@ class Laboratory:
         """The labels that teachers give once, before the trainings of their students."""
         if self.plan.labelled_once:
             teachers = {config.teacher: self.teacher_job(name) for name, config in self.plan.students.items()}
-            self._measure("labels", [self.runs.labels_job(name, job) for name, job in teachers.items()])
+            work = {name: self.measures.labelling_macs(name) + OVERHEAD for name in teachers}
+            self._measure("labels", [self.runs.labels_job(name, job, work[name]) for name, job in teachers.items()])
 
     def measure_methods(self) -> None:
         """What a training step of every method costs, and how strong its losses are."""

@@ -71,13 +71,14 @@ class Measures:
         """
         split, more = "teacher_train" if run.method == TEACHER else "train", self.plan.sees_unlabelled(run.method)
         samples = run.epochs * self.runs.splits.samples(split, unlabelled=more)
-        return self.macs_per_sample(run.subject, run.method) * samples + self._labelling_macs(run)
+        macs = self.macs_per_sample(run.subject, run.method) * samples
+        once = run.method in self.plan.labelled_once
+        return macs + (self.labelling_macs(self.plan.students[run.subject].teacher) if once else 0)
 
-    def _labelling_macs(self, run: Run) -> float:
-        if run.method not in self.plan.labelled_once:
-            return 0
-        teacher = self.of(self.plan.students[run.subject].teacher, TEACHER)
-        return sum(teacher["macs_by_pass"]["student_forward"].values()) * self.runs.splits.counts["unlabelled"]
+    def labelling_macs(self, teacher: str) -> float:
+        """Those of a teacher that labels the unlabelled frames once: its forward pass on each of them."""
+        passes = self.of(teacher, TEACHER)["macs_by_pass"]
+        return sum(passes["student_forward"].values()) * self.runs.splits.counts["unlabelled"]
 
     def base_weight(self, student: str, method: str, share: float) -> float:
         """``KD.WEIGHT`` at which the gradient of the losses has this share of the detection loss's norm.

@@ -99,16 +99,17 @@ class Runs:
             self._jobs[run.id] = self._new_job(run, teacher, work)
         return self._jobs[run.id]
 
-    def labels_job(self, name: str, teacher: Job | None) -> Job:
+    def labels_job(self, name: str, teacher: Job | None, work: float = 1.0) -> Job:
         """The job in which a teacher finds the boxes that are the labels of unlabelled frames; always the same object.
 
         Args:
             name: of the teacher.
             teacher: the job that trains it; None where it is given.
+            work: how long it takes against others.
         """
         key = self._labels_key(name)
         if key not in self._jobs:
-            self._jobs[key] = self._new_labels_job(name, teacher)
+            self._jobs[key] = self._new_labels_job(name, teacher, work)
         return self._jobs[key]
 
     def folder(self, run: Run) -> Path:
@@ -235,7 +236,7 @@ class Runs:
             needs=needs,
         )
 
-    def _new_labels_job(self, name: str, teacher: Job | None) -> Job:
+    def _new_labels_job(self, name: str, teacher: Job | None, work: float) -> Job:
         file, folder = self.output / "cfgs" / name / "@labels.yaml", self.output / self._labels_key(name)
         infos = {"train": self.splits.files["teacher_train"], "test": self.splits.files["unlabelled"]}
         self._write(file, {"_BASE_CONFIG_": self._base(name, True), "DATA_CONFIG": self._data(infos)})
@@ -252,6 +253,7 @@ class Runs:
             folder=folder,
             product=folder / "eval" / f"epoch_{epoch_id(ckpt)}" / split / "default" / "result.pkl",
             facts=facts,
+            work=work,
             needs=[] if teacher is None else [teacher],
         )
 

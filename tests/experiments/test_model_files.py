@@ -100,3 +100,44 @@ def test_frames_held_to_be_unlabelled_may_not_be_pasted_from_with_their_labels(r
     with pytest.raises(ConfigError, match="STUDENTS.4x.CFG: DATA_AUGMENTOR has gt_sampling, whose database may hold"):
         refused = runs_of(more)
         check_models(refused.plan, refused)
+
+
+def test_frames_that_a_students_file_labels_by_itself_are_refused(runs_of, tmp_path):
+    """The plain student would train on them, and nothing would keep them apart from the reported ones."""
+    file = tmp_path / "labelled.yaml"
+    data = {"INFO_PATH": {"unlabelled": ["report.pkl"]}, "PSEUDO_LABELS": {"FILE": "result.pkl"}}
+    base = str(TOOLS / PLAN["STUDENTS"]["4x"]["CFG"])
+    file.write_text(yaml.safe_dump({"_BASE_CONFIG_": base, "DATA_CONFIG": data}))
+    runs = runs_of({"STUDENTS": {"4x": {**PLAN["STUDENTS"]["4x"], "CFG": str(file)}}})
+    with pytest.raises(ConfigError, match="STUDENTS.4x.CFG: DATA_CONFIG has PSEUDO_LABELS, .* under DATA.UNLABELLED"):
+        check_models(runs.plan, runs)
+
+
+@pytest.fixture
+def given(tmp_path):
+    """Score threshold of its boxes -> a teacher with weights that are given."""
+    (tmp_path / "given.pth").write_bytes(b"weights")
+
+    def make(threshold):
+        file = tmp_path / "given.yaml"
+        model = {"POST_PROCESSING": {"SCORE_THRESH": threshold}}
+        file.write_text(yaml.safe_dump({"_BASE_CONFIG_": str(TOOLS / PLAN["TEACHERS"]["full"]["CFG"]), "MODEL": model}))
+        return {"full": {"CFG": str(file), "CKPT": str(tmp_path / "given.pth")}}
+
+    return make
+
+
+def test_given_weights_with_another_model_file_are_another_teacher(runs_of, given):
+    """What it labels and what it teaches is other, so that what its students have learnt is stale."""
+    first, again, other = (runs_of({"TEACHERS": given(x)}).teacher_digest("4x", None) for x in (0.1, 0.1, 0.3))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("key", ["SCORE", "score"])
+def test_labels_made_once_have_the_score_that_the_method_names(runs_of, given, key):
+    method = {"INIT": {"NAME": "slice"}, "LABELS": {key: 0.3, "MAX_IOU": 0.2}, "LOSSES": []}
+    content = {"DATA": {**PLAN["DATA"], "UNLABELLED": {"INFOS": ["more.pkl"]}}, "TEACHERS": given(0.1)}
+    runs = runs_of({**content, "METHODS": {"once": method}, "UNLABELLED": ["once"], "LABELLED_ONCE": ["once"]})
+    product = runs.labels_job("full", None).product
+    labels = config_of(runs, "once").DATA_CONFIG.PSEUDO_LABELS
+    assert labels == {"FILE": runs.relative(product), "SCORE": 0.3}

@@ -23,11 +23,18 @@ def check_models(plan: Plan, runs: Runs) -> None:
     Raises:
         ConfigError: they have other classes than the first student, so that their scores would be of other things; or a
             student pastes objects, whose labels come from a database of labelled frames, while the plan holds frames
-            to be without labels. Every such file is named.
+            to be without labels; or a file has frames and labels of its own, which the plan neither counts nor keeps
+            apart from those that are reported. Every such file is named.
     """
     students = {f"STUDENTS.{name}.CFG": _config(runs, name, PLAIN) for name in plan.students}
     teachers = {f"TEACHERS.{name}.CFG": _config(runs, name, TEACHER) for name in plan.teachers}
     problems = list(_other_classes({**students, **teachers}))
+    problems += [
+        f"{path}: DATA_CONFIG has PSEUDO_LABELS, labels of frames that the plan does not know; take it out, and name "
+        "the frames under DATA.UNLABELLED, and the methods that train on them under UNLABELLED and LABELLED_ONCE"
+        for path, config in {**students, **teachers}.items()
+        if config["DATA_CONFIG"].get("PSEUDO_LABELS") is not None
+    ]
     if plan.data.unlabelled is not None:
         problems += [
             f"{path}: DATA_AUGMENTOR has {PASTES}, whose database may hold objects of DATA.UNLABELLED with their labels"

@@ -175,7 +175,8 @@ class Runs:
     def _pseudo_labels(self, student: str, labels: Mapping[str, Any]) -> dict[str, Any]:
         """PSEUDO_LABELS of a student. MAX_IOU of ``labels`` plays no part: these frames have no true boxes."""
         file = self._jobs[self._labels_key(self.plan.students[student].teacher)].product
-        return {"FILE": self.relative(file), **{key: labels[key] for key in labels if key == "SCORE"}}
+        score = {key.upper(): value for key, value in labels.items() if key.upper() == "SCORE"}
+        return {"FILE": self.relative(file), **score}
 
     def _base(self, subject: str, is_teacher: bool) -> str:
         """The student's or teacher's own file, over a ``KD`` block of which another file is laid that has none.
@@ -266,7 +267,10 @@ class Runs:
         return self.plan.teachers[name].ckpt if teacher is None else self.relative(self._checkpoint_of(teacher))
 
     def _digest_of(self, name: str, teacher: Job | None) -> str:
-        return self.given[name] if teacher is None else digest(teacher.facts)
+        if teacher is not None:
+            return digest(teacher.facts)
+        model = self.config(find_config_file(self.plan.teachers[name].cfg, self.output / "cfgs"))
+        return digest({"weights": self.given[name], "model": model})
 
     def _checkpoint_of(self, teacher: Job) -> Path:
         epochs = teacher.facts["epochs"]

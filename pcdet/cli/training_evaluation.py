@@ -46,9 +46,9 @@ class Evaluation:
         try:
             prepare_evaluation(self._open().dataset)
         except DataError as error:
-            raise DataError(
-                [*error.problems, "this is the test split; --skip_eval trains without an evaluation of it"]
-            ) from error
+            flags = "--skip_eval, without --eval_interval," if self.session.args.eval_interval else "--skip_eval"
+            advice = f"this is the test split; {flags} trains without an evaluation of it"
+            raise DataError([*error.problems, advice]) from error
 
     def of_current_weights(self, epoch: int) -> dict:
         """In the middle of training."""

@@ -168,6 +168,8 @@ def test_a_test_split_that_cannot_be_evaluated_is_told_before_the_training(cfg_f
     log = run([*command, *missing], cwd=tools, code=1)
     assert "nowhere.pkl does not exist" in log and "--skip_eval trains without an evaluation" in log
     assert "Train:" not in log and "Traceback" not in log
+    log = run([*command, "--skip_eval", "--eval_interval", "1", *missing], cwd=tools, code=1)
+    assert "--skip_eval, without --eval_interval, trains without an evaluation" in log
     assert "Train:" in run([*command, "--skip_eval", *missing], cwd=tools)
 
 

@@ -22,7 +22,7 @@ from pcdet.datasets.kitti.metrics import KITTI_METRICS
 from pcdet.datasets.metrics import EvaluationMetrics
 from pcdet.datasets.processor import DataProcessor
 from pcdet.datasets.seeding import SAMPLE, draw_seed, generator_for
-from pcdet.registry import POINT_ENCODERS, build_from_cfg, parse_node
+from pcdet.registry import POINT_ENCODERS, ConfigError, build_from_cfg, parse_node
 from pcdet.utils.common_utils import limit_period
 from pcdet.utils.places import ROOT
 
@@ -53,11 +53,13 @@ class DatasetTemplate(Dataset):
 
     Attributes:
         SCHEMA: the keys that DATA_CONFIG may have; further ones go into a subclass of ``DataConfig``.
+        UNLABELLED_FRAMES: whether ``find_frames`` reads INFO_PATH.unlabelled and PSEUDO_LABELS, which are refused else.
         LABEL_ATTRIBUTES: what ``frame_labels`` tells of an object beside its box, each with its values in order.
         METRICS: what ``evaluation`` measures: KITTI's, unless a data set says otherwise.
     """
 
     SCHEMA: type = DataConfig
+    UNLABELLED_FRAMES: ClassVar[bool] = False
     LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {}
     METRICS: ClassVar[EvaluationMetrics] = KITTI_METRICS
 
@@ -80,8 +82,17 @@ class DatasetTemplate(Dataset):
         self.seed: int = draw_seed() if training else 0  # tests repeat themselves without being asked to
         self.epoch = self.rank = 0
         self.total_epochs = 1
+        self._check_unlabelled()
         self._build_transforms()
         self.find_frames()
+
+    def _check_unlabelled(self) -> None:
+        """ConfigError where frames without labels are asked for that this data set would leave out unsaid."""
+        if self.training and self.config.info_path.get("unlabelled") and not self.UNLABELLED_FRAMES:
+            raise ConfigError(
+                f"DATA_CONFIG.INFO_PATH.unlabelled: {type(self).__name__} reads no frames without labels; remove it, "
+                "or read them in find_frames and set UNLABELLED_FRAMES = True in the class"
+            )
 
     def find_frames(self) -> None:
         """Finds the frames of the split; called once, at the end of construction."""

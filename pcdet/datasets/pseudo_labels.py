@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,13 @@ class PseudoLabels:
         return names.copy(), boxes.copy()
 
     def __str__(self) -> str:
-        count = sum(len(names) for names, _ in self._of_frame.values())
-        return f"{count} boxes of {self.path} are the labels of {len(self._of_frame)} frames"
+        found = self.class_counts()
+        boxes = ", ".join(f"{name} {found[name]}" for name in self._thresholds)
+        return f"boxes of {self.path} are the labels of {len(self._of_frame)} frames: {boxes}"
+
+    def class_counts(self) -> Counter[str]:
+        """The labels of each class."""
+        return Counter(name for names, _ in self._of_frame.values() for name in names.tolist())
 
     def _labels(self, result: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         names, scores = np.asarray(result["name"], dtype=str), np.asarray(result["score"], dtype=np.float64)

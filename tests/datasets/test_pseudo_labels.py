@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from easydict import EasyDict
 
-from pcdet.config import cfg_from_yaml_file
+from pcdet.config import ConfigError, cfg_from_yaml_file
 from pcdet.config.check import find_problems
-from pcdet.datasets import build_dataset
+from pcdet.datasets import DatasetTemplate, build_dataset
 from pcdet.datasets.errors import DataError
 from pcdet.datasets.kitti.kitti_dataset import create_kitti_infos
 from pcdet.datasets.pseudo_labels import PseudoLabels, PseudoLabelsConfig
@@ -47,7 +47,7 @@ def test_boxes_above_the_score_are_the_labels(labels_of):
     names, boxes = found["a"]
     assert names.tolist() == ["Car", "Pedestrian"], "a score must exceed the threshold"
     np.testing.assert_array_equal(boxes, np.array([CAR, NEAR], np.float32))
-    assert str(found).startswith("2 boxes of") and str(found).endswith("of 1 frames")
+    assert str(found).endswith("are the labels of 1 frames: Car 1, Pedestrian 1, Cyclist 0")
 
 
 def test_each_class_may_have_its_own_score_and_other_classes_are_left_out(labels_of):
@@ -135,11 +135,15 @@ def root(tmp_path_factory, repo_root):
     return root
 
 
+class Mine(DatasetTemplate):
+    """A data set of a user's own."""
+
+
 @pytest.fixture
 def built(repo_root, root, tmp_path):
     """Builds the training data with these objects as the labels of its last frame."""
 
-    def build(*objects, score=0.5, **changes):
+    def build(*objects, score=0.5, cls=None, **changes):
         more = pickle.loads((root / "more.pkl").read_bytes())
         (tmp_path / "result.pkl").write_bytes(pickle.dumps([result(more[0]["point_cloud"]["lidar_idx"], *objects)]))
         cfg = cfg_from_yaml_file(repo_root / "tools/cfgs/dataset_configs/simulated_kitti_dataset.yaml", EasyDict())
@@ -147,7 +151,7 @@ def built(repo_root, root, tmp_path):
         cfg.INFO_PATH = {"train": ["labelled.pkl"], "test": ["kitti_infos_val.pkl"], "unlabelled": ["more.pkl"]}
         cfg.PSEUDO_LABELS = {"FILE": str(tmp_path / "result.pkl"), "SCORE": score}
         cfg.update(changes)
-        return build_dataset(cfg, CLASSES, training=True)
+        return build_dataset(cfg, CLASSES, training=True) if cls is None else cls(cfg, CLASSES)
 
     return build
 
@@ -170,6 +174,16 @@ def test_a_bad_frame_that_is_left_out_needs_no_labels(built, root, tmp_path):
     data = built(("Car", 0.9, CAR), DATA_PATH=str(twin), SKIP_BAD_FRAMES=True)
     assert len(data.bad_frames) == 2, "the frame, as labelled and as unlabelled"
     np.testing.assert_allclose(data[len(data) - 1]["gt_boxes"], np.array([[*CAR, 1.0]]), atol=1e-6)
+
+
+def test_the_boxes_of_the_file_count_as_objects_of_their_class(built):
+    own = built(("Tram", 0.9, CAR), ("Car", 0.9, CAR)).class_counts()
+    assert built(("Car", 0.9, CAR), ("Car", 0.8, NEAR)).class_counts()["Car"] == own["Car"] + 1
+
+
+def test_a_data_set_that_reads_no_frames_without_labels_says_so(built):
+    with pytest.raises(ConfigError, match="INFO_PATH.unlabelled: Mine reads no frames without labels; remove it"):
+        built(("Car", 0.9, CAR), cls=Mine)
 
 
 def test_another_file_or_another_score_is_other_data(built):

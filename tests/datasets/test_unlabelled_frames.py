@@ -53,6 +53,13 @@ def test_a_sample_without_labels_has_the_form_of_the_others(repo_root, root):
     assert np.count_nonzero(batch["gt_boxes"][1]) == 0
 
 
+def test_frames_without_labels_are_refused_beside_boxes_in_the_image(repo_root, root):
+    cfg = data_cfg(repo_root, root)
+    cfg.GET_ITEM_LIST = ["points", "gt_boxes2d"]
+    with pytest.raises(DataError, match="INFO_PATH.unlabelled: .*take gt_boxes2d out of GET_ITEM_LIST"):
+        build_dataset(cfg, CLASSES, training=True)
+
+
 def test_nothing_is_pasted_into_a_frame_without_labels(repo_root, root):
     cfg = data_cfg(repo_root, root)
     paste = {

@@ -56,6 +56,10 @@ def test_a_plan_knows_which_methods_have_a_weight_and_which_begin_with_weights(t
     [
         (("NAME", "a/b"), r"plan.yaml: NAME: becomes part of a folder's name.*'a/b'"),
         (("STUDENTS", "4x", "TEACHER", "ful"), r"STUDENTS.4x.TEACHER: TEACHERS has no 'ful'; did you mean full\?"),
+        (
+            ("STUDENTS", "labels", SMALL["STUDENTS"]["4x"]),
+            "STUDENTS.labels: the plan has a folder of this name; use another one",
+        ),
         (("METHODS", "plain", {}), "METHODS.plain: the plan makes this row itself; use another name"),
         (("METHODS", "self-training", {}), "METHODS.self-training: the plan makes this row itself; use another name"),
         (("METHODS", "fitnet", "WEIGHT", 2), "METHODS.fitnet.WEIGHT: the plan writes this itself; remove it"),

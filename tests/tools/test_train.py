@@ -297,7 +297,7 @@ def test_the_results_of_a_test_are_the_labels_of_a_training_without_a_teacher(tr
     assert "set KD.LABELS" in log and "PSEUDO_LABELS for boxes that were found before" in log
     labels = f"{{FILE: {tmp_path / 'result.pkl'}, SCORE: 0.85}}"
     log = run([*command, "--set", *frames, "DATA_CONFIG.PSEUDO_LABELS", labels], cwd=tools)
-    assert re.search(r"PSEUDO_LABELS: \d+ boxes of \S+ are the labels of 2 frames", log)
+    assert re.search(r"PSEUDO_LABELS: boxes of \S+ are the labels of 2 frames: Car \d+, ", log)
     assert "KITTI train: 6 frames" in log and len(re.findall(r"Train: +1/1 \( *\d+%\) \[ *[123]/3 ", log)) == 3
 
 

@@ -71,6 +71,7 @@ class KittiDataset(DatasetTemplate):
         bad_frames: frames left out because of SKIP_BAD_FRAMES.
     """
 
+    UNLABELLED_FRAMES = True
     LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {"occlusion": OCCLUSION, "difficulty": DIFFICULTY}
 
     def find_frames(self) -> None:
@@ -101,6 +102,10 @@ class KittiDataset(DatasetTemplate):
         """Infos of frames that only a teacher labels. Labels that they have are not looked at."""
         names, split = self.config.info_path.get("unlabelled", []), self.config.data_split.get("unlabelled")
         infos = self._read_infos(names)
+        if infos and "gt_boxes2d" in self.config.get_item_list:
+            raise DataError(
+                "INFO_PATH.unlabelled: these frames have no boxes in the image; take gt_boxes2d out of GET_ITEM_LIST"
+            )
         if split is None and (lacking := [info for info in infos if "annos" not in info]):
             raise DataError(
                 f"INFO_PATH.unlabelled: {len(lacking)} of {len(infos)} frames have no annos, as those of KITTI's test "
@@ -154,11 +159,16 @@ class KittiDataset(DatasetTemplate):
             self.logger.warning(f"INFO_PATH: the {self.split} split holds frames more than once: {repeated}")
 
     def class_counts(self) -> dict[str, int] | None:
-        """Labelled objects of each class, the most frequent first, without DontCare; None without labels."""
+        """Objects of each class, the most frequent first, without DontCare; None without labels.
+
+        Those of PSEUDO_LABELS count too.
+        """
         names = [info["annos"]["name"] for info in self.kitti_infos if "annos" in info]
-        if not names:
+        if not names and self.pseudo_labels is None:
             return None
         counts = Counter(name for of_frame in names for name in of_frame.tolist())
+        if self.pseudo_labels is not None:
+            counts += self.pseudo_labels.class_counts()
         return {name: count for name, count in counts.most_common() if name != "DontCare"}
 
     def _leave_out_bad_frames(self) -> None:

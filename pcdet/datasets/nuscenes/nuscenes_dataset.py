@@ -53,6 +53,7 @@ class NuScenesDataset(DatasetTemplate):
     """
 
     SCHEMA = NuScenesConfig
+    UNLABELLED_FRAMES = True
     LABEL_ATTRIBUTES: ClassVar[Mapping[str, Sequence[str]]] = {"motion": MOTION}
     METRICS = NUSCENES_METRICS
 
@@ -152,14 +153,14 @@ class NuScenesDataset(DatasetTemplate):
         return len(self.order)
 
     def class_counts(self) -> dict[str, int] | None:
-        """Labelled objects of each class in the split, the most frequent first, each counted once; None without labels.
+        """Objects of each class in the split, the most frequent first, each counted once; None without labels.
 
-        Objects that FILTER_MIN_POINTS_IN_GT leaves out are not counted.
+        Those of PSEUDO_LABELS count too; those that FILTER_MIN_POINTS_IN_GT leaves out do not.
         """
-        if not self.num_labelled or "gt_boxes" not in self.infos[0]:
+        if not len(self.infos) or "gt_boxes" not in self.infos[0]:
             return None
         counts: Counter[str] = Counter()
-        for i in range(self.num_labelled):
+        for i in range(len(self.infos)):
             counts.update(self.infos.class_counts(i, self.config.filter_min_points_in_gt))
         return dict(counts.most_common())
 

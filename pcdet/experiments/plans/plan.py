@@ -19,6 +19,7 @@ from pcdet.registry_types import Count, CountOrZero, Positive, nearest_name, par
 
 SLICES_BLOCK = {"INIT": {"NAME": "slice"}, "LOSSES": []}
 FEW = 2  # frames of a rehearsal's splits, and factors of its search
+FOLDERS = ("cfgs", "labels", "measures", "splits", "teachers")  # of a plan, beside one for each student
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")  # of what becomes part of a folder's name
 
 
@@ -377,6 +378,11 @@ def _name_problems(plan: Plan) -> list[str]:
         problems += [f"{key}.{name}: {_not_a_name(name)}" for name in entries if not NAME_RULE.fullmatch(name)]
         if key != "METHODS" and not entries:
             problems.append(f"{key}: must name at least one")
+    problems += [
+        f"STUDENTS.{name}: the plan has a folder of this name; use another one"
+        for name in plan.students
+        if name in FOLDERS
+    ]
     taken = [name for name in (TEACHER, PLAIN, SLICES, *SELF_TRAINED) if name in plan.methods]
     return problems + [f"METHODS.{name}: the plan makes this row itself; use another name" for name in taken]
 

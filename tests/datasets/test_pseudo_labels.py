@@ -11,9 +11,7 @@ from pcdet.config import ConfigError, cfg_from_yaml_file
 from pcdet.config.check import find_problems
 from pcdet.datasets import DatasetTemplate, build_dataset
 from pcdet.datasets.errors import DataError
-from pcdet.datasets.kitti.kitti_dataset import create_kitti_infos
 from pcdet.datasets.pseudo_labels import PseudoLabels, PseudoLabelsConfig
-from pcdet.testing import tiny_kitti
 
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
 CAR, NEAR = [5.0, 1.0, -1.0, 3.9, 1.6, 1.5, 0.3], [8.0, -2.0, -1.0, 0.8, 0.6, 1.7, 0.0]
@@ -123,16 +121,10 @@ def test_a_file_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_pa
 # ------------------------------------------------------------------------------------------------------ in a data set
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory, repo_root):
-    """Six frames: the first three labelled, the fourth in an info file of its own."""
-    root = tiny_kitti(tmp_path_factory.mktemp("pseudo") / "kitti", frames=6)
-    cfg = cfg_from_yaml_file(repo_root / "tools/cfgs/dataset_configs/simulated_kitti_dataset.yaml", EasyDict())
-    create_kitti_infos(cfg, CLASSES, root, root, workers=1)
-    infos = pickle.loads((root / "kitti_infos_train.pkl").read_bytes())
-    (root / "labelled.pkl").write_bytes(pickle.dumps(infos[:3]))
-    (root / "more.pkl").write_bytes(pickle.dumps(infos[3:]))
-    return root
+@pytest.fixture
+def root(partly_labelled_kitti):
+    """Four training frames: the first three labelled, the fourth in an info file of its own."""
+    return partly_labelled_kitti
 
 
 class Mine(DatasetTemplate):

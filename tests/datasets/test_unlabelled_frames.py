@@ -11,22 +11,14 @@ from easydict import EasyDict
 from pcdet.config import ConfigError, cfg_from_yaml_file
 from pcdet.datasets import build_dataset
 from pcdet.datasets.errors import DataError
-from pcdet.datasets.kitti.kitti_dataset import create_kitti_infos
-from pcdet.testing import tiny_kitti
 
 CLASSES = ["Car", "Pedestrian", "Cyclist"]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory, repo_root):
-    """Six frames: the first three labelled, the fourth in an info file of its own."""
-    root = tiny_kitti(tmp_path_factory.mktemp("unlabelled") / "kitti", frames=6)
-    cfg = cfg_from_yaml_file(repo_root / "tools/cfgs/dataset_configs/simulated_kitti_dataset.yaml", EasyDict())
-    create_kitti_infos(cfg, CLASSES, root, root, workers=1)
-    infos = pickle.loads((root / "kitti_infos_train.pkl").read_bytes())
-    (root / "labelled.pkl").write_bytes(pickle.dumps(infos[:3]))
-    (root / "more.pkl").write_bytes(pickle.dumps(infos[3:]))
-    return root
+@pytest.fixture
+def root(partly_labelled_kitti):
+    """Four training frames: the first three labelled, the fourth in an info file of its own."""
+    return partly_labelled_kitti
 
 
 def data_cfg(repo_root, root):

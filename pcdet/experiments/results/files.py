@@ -75,7 +75,7 @@ def write_results(path: str | Path, results: Results | Mapping[str, Any]) -> Non
         OSError: the file cannot be written; an old one stays.
     """
     checked = parse_results(asdict(results) if isinstance(results, Results) else results)
-    text = json.dumps(results_content(checked), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(results_content(checked), indent=1, allow_nan=False) + "\n"
     with replacing(path) as stream:
         stream.write(text.encode())
 

@@ -282,8 +282,8 @@ class SlurmRun:
         state = None if outcome else self.places.state(self.task)
         if state is not None:
             self._gone_since = None
-            if self.job.queued and state == "RUNNING":
-                self.job.queued, self.job.began = False, time.monotonic()
+            if self.job.queued:  # one that ends before it is seen to run has run since it was last seen to wait
+                self.job.queued, self.job.began = state != "RUNNING", time.monotonic()
             return None
         if self.cancelled:
             return 1

@@ -15,6 +15,8 @@ from pcdet.utils import commu_utils
 from pcdet.utils.safe_files import WriteError, put_aside, replacing
 
 NUMBER = (int, float)
+OF_MACHINE = ("git_commit", "versions", "device")  # facts of what computes, not of what is computed
+TOLD = 5  # changes that the log names
 TIMES = [("epoch", int), ("position", NUMBER), ("wall_s", NUMBER), ("cpu_s", NUMBER)]
 SESSION = (  # (name, type) of what a session must have, and of what it may have, null as if it were not there
     [("from_epoch", int)],
@@ -55,6 +57,7 @@ class RunRecord:
             self.content = {"sessions": [], "results": {}}
         self._forget_after(epoch, it / iters_per_epoch)
         changed = differences(self.content, self.facts) if self.content["sessions"] else {}
+        self._tell_of(changed)
         self.describe()
         own = {name: value for name, value in self.facts.items() if name != "config"}
         self.session = {**own, "started": now(), "from_epoch": epoch, "changed": changed, "times": []}
@@ -99,6 +102,14 @@ class RunRecord:
                 f"the run's record {self.path} cannot be written: {error.strerror or error}; make room, and start the "
                 "same command again"
             ) from error
+
+    def _tell_of(self, changed: Mapping[str, Sequence]) -> None:
+        """Warns of what a training goes on with that it did not begin with: its data, its settings, its seed."""
+        other = {name: values for name, values in changed.items() if name.partition(".")[0] not in OF_MACHINE}
+        told = [f"{name}: {before!s:.60}, now {after!s:.60}" for name, (before, after) in other.items()]
+        if told:
+            more = f", and {len(told) - TOLD} more; {self.path} names them all" if len(told) > TOLD else ""
+            self.logger.warning(f"This training goes on with other settings: {'; '.join(told[:TOLD])}{more}")
 
     def _read(self) -> dict[str, Any] | None:
         if not self.path.is_file():

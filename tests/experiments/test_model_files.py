@@ -141,3 +141,19 @@ def test_labels_made_once_have_the_score_that_the_method_names(runs_of, given, k
     product = runs.labels_job("full", None).product
     labels = config_of(runs, "once").DATA_CONFIG.PSEUDO_LABELS
     assert labels == {"FILE": runs.relative(product), "SCORE": 0.3}
+
+
+@pytest.mark.parametrize("flags, taken", [
+    ([], []),
+    (["--batch_size", "16", "--workers=8", "--find_unused_parameters"], ["--batch_size=16", "--workers=8"]),
+    (["--batch", "16"], ["--batch_size=16"]),
+])  # fmt: skip
+def test_labelling_takes_as_much_of_the_machine_as_the_plans_flags_say(runs_of, given, flags, taken):
+    """A teacher that needs a smaller batch in its training needs it when it labels; flags of a training stay there."""
+    content = {"DATA": {**PLAN["DATA"], "UNLABELLED": {"INFOS": ["more.pkl"]}}, "TEACHERS": given(0.1)}
+    method = {"INIT": {"NAME": "slice"}, "LABELS": {}, "LOSSES": []}
+    content |= {"METHODS": {"once": method}, "UNLABELLED": ["once"], "LABELLED_ONCE": ["once"], "FLAGS": flags}
+    job = runs_of(content).labels_job("full", None)
+    without = ["--workers", "0", "--threads", "1"]
+    start = job.command.index("--workers")
+    assert job.command[start:] == [*without, *taken, "--use_amp"] and job.facts["flags"] == [*without, *taken]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from pcdet.datasets.frame_scores import FrameScores
 from pcdet.datasets.kitti.metrics import KITTI_METRICS
@@ -16,6 +18,8 @@ from pcdet.experiments.plans.statistics import Bootstrap, holm, paired_gain
 from pcdet.experiments.results.schema import PLAIN, SLICES, TEACHER, RunFacts
 
 RESAMPLES = 1000
+
+T = TypeVar("T")
 
 
 def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,10 +41,15 @@ def collect(laboratory: Laboratory, plan_content: Mapping[str, Any], facts: Mapp
         "metric": metrics.main.named,
         "metrics": None if metrics == KITTI_METRICS else metrics.to_json(),
         "frames": {name: counts[name] for name in ("train", "search", "report")},
-        "runs": [_run_entry(laboratory, run) for run in laboratory.wanted.values()],
+        "runs": [_run_entry(laboratory, run) for run in _shown(laboratory.wanted.values(), "scoring the runs")],
         "choices": laboratory.choices,
         "comparisons": Comparisons(laboratory).entries(),
     }
+
+
+def _shown(things: Iterable[T], label: str) -> Iterable[T]:
+    """The same, under a bar while they are gone through: hundreds of runs take minutes."""
+    return tqdm(list(things), desc=label, leave=False, dynamic_ncols=True, disable=None)
 
 
 def _run_entry(laboratory: Laboratory, run: Run) -> dict[str, Any]:
@@ -96,8 +105,8 @@ class Comparisons:
 
     def entries(self) -> list[dict[str, Any]]:
         """All of them, with Holm's correction over the finalists of each control and score."""
-        scores = self.laboratory.metrics.scores
-        entries = [entry for case in self._cases() for score in scores if (entry := self._entry(*case, score))]
+        scores, cases = self.laboratory.metrics.scores, _shown(self._cases(), "comparing with controls")
+        entries = [entry for case in cases for score in scores if (entry := self._entry(*case, score))]
         families: dict[tuple, list[dict]] = {}
         for entry in entries:
             if entry["length"] == 1 and entry["method"] in self.laboratory.choices["finalists"][entry["student"]]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pcdet.experiments.plans.runs import Run, Runs
+from pcdet.experiments.plans.runs import Run, Runs, flags_among
 from pcdet.experiments.results.schema import PLAIN, SELF_TRAINED, TEACHER
 from pcdet.experiments.running.jobs import Job
 
 OVERHEAD = 2e11  # multiply-accumulates of a training that takes as long as a process needs to begin and to evaluate
 SEED = 0  # of the batches that are measured, the same for every method
-
-
-def batch_size_of(flags: Sequence[str]) -> str | None:
-    """The ``--batch_size`` among the flags of a training, read as the training reads it."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--batch_size")
-    return parser.parse_known_args(flags)[0].batch_size
 
 
 class Measures:
@@ -104,7 +96,7 @@ class Measures:
         search = self.plan.search
         command = [sys.executable, "kd_measure.py", "--cfg_file", self.runs.relative(model), *teacher_flags]
         command += ["--json", self.runs.relative(file), "--seed", str(SEED), *self._epochs(run)]
-        command += [f"--batch_size={size}"] if (size := batch_size_of(self.plan.flags)) else []
+        command += flags_among(self.plan.flags, ["batch_size"])
         if search is None:
             command += ["--batches", str(self.plan.cost_batches)]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ from pcdet.utils.safe_files import replacing, sha256_of
 CORE_FLAGS = ["--workers", "0", "--threads", "1"]
 TRAINING_FLAGS = ["--use_amp", "--logger_iter_interval", "10", "--ckpt_save_time_interval", "60"]
 TRAINING_FLAGS += ["--max_ckpt_save_num", "1"]
+MACHINE_FLAGS = ["batch_size", "workers"]  # of a training, which test.py has too
 EMPTY_BLOCK = {"INIT": {"NAME": "none"}, "LABELS": None, "PRESET": "default", "WEIGHT": 1.0, "LOSSES": []}
 
 
@@ -243,9 +245,10 @@ class Runs:
         self._write(file, {"_BASE_CONFIG_": self._base(name, True), "DATA_CONFIG": self._data(infos)})
         ckpt = self._teacher_file(name, teacher)
         command = [sys.executable, "test.py", "--cfg_file", self.relative(file), "--ckpt", ckpt]
-        command += ["--output_dir", self.relative(folder), *self.core_flags, "--use_amp"]
+        flags = [*self.core_flags, *flags_among(self.plan.flags, MACHINE_FLAGS)]
+        command += ["--output_dir", self.relative(folder), *flags, "--use_amp"]
         split = self.config(file).DATA_CONFIG.DATA_SPLIT["test"]
-        facts = {"model": self.config(file), "flags": self.core_flags, "precision": self.precision}
+        facts = {"model": self.config(file), "flags": flags, "precision": self.precision}
         facts |= {"frames": self.splits.digests["unlabelled"], "teacher": self._digest_of(name, teacher)}
         return Job(
             name=f"labels of {name}",
@@ -275,6 +278,15 @@ class Runs:
     def _checkpoint_of(self, teacher: Job) -> Path:
         epochs = teacher.facts["epochs"]
         return teacher.folder / "ckpt" / f"checkpoint_epoch_{epochs}.pth"
+
+
+def flags_among(flags: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those flags of a training that have these names, such as "batch_size"; read as the training reads them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for name in names:
+        parser.add_argument(f"--{name}")
+    found = vars(parser.parse_known_args(flags)[0])
+    return [f"--{name}={value}" for name, value in found.items() if value is not None]
 
 
 def _digest_of_given(name: str, file: Path) -> str:

@@ -26,6 +26,10 @@ class FrameScores(Protocol):
     def num_frames(self) -> int:
         """F."""
 
+    @property
+    def blocks(self) -> np.ndarray:
+        """(F,) whole numbers, the same for frames that are much alike, such as those of one scene."""
+
     def resampled(self, copies: np.ndarray) -> np.ndarray:
         """The score of resamples.
 

@@ -182,6 +182,13 @@ def test_counts_of_objects_tell_frames_apart():
     assert 0 < counted < len(truth.boxes)  # those without points and out of range do not count
 
 
+def test_frames_of_one_scene_are_one_block():
+    truth, found = random_set(90)
+    scenes = ["b", "a", "b"] * 10
+    assert frame_scores(truth, found, scenes=scenes).blocks.tolist() == [1, 0, 1] * 10
+    assert frame_scores(truth, found).blocks.tolist() == list(range(30))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -77,6 +77,14 @@ def test_frame_by_frame_it_scores_what_its_evaluation_says(dataset, annos, evalu
     assert scores.resampled([[2, 0], [0, 2]]).min() > 0
 
 
+def test_frames_of_one_scene_are_drawn_together(dataset, annos):
+    rows = json.loads((dataset.root_path / nuscenes_files.VERSION / "sample.json").read_text())
+    scene = {row["token"]: row["scene_token"] for row in rows}
+    first, second = (scene[info["token"]] for info in dataset.infos)
+    blocks = dataset.frame_scores(annos, CLASSES).blocks
+    assert (blocks[0] == blocks[1]) == (first == second)
+
+
 def test_frames_without_labels_cannot_be_scored(dataset, annos, monkeypatch):
     bare = [{key: value for key, value in info.items() if key != "gt_boxes"} for info in dataset.infos]
     monkeypatch.setattr(dataset, "infos", bare)

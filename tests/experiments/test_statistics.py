@@ -11,7 +11,7 @@ from pcdet.datasets.kitti.kitti_object_eval_python.by_frame import FrameScores, 
 from pcdet.datasets.kitti.kitti_object_eval_python.eval import get_official_eval_result
 from pcdet.datasets.kitti.kitti_object_eval_python.matching import Problem
 from pcdet.datasets.kitti.kitti_object_eval_python.overlaps import Pairs
-from pcdet.experiments.plans.statistics import Bootstrap, holm, paired_gain
+from pcdet.experiments.plans.statistics import Bootstrap, draws_of_blocks, holm, paired_gain
 
 # ---- gains over seeds
 
@@ -285,6 +285,51 @@ def test_the_bootstrap_interval_holds_the_true_gain_and_is_as_wide_as_the_gains_
     assert np.mean(means) == pytest.approx(true_gain, abs=1)
     assert 0.8 <= np.mean((low <= true_gain) & (true_gain <= high)) <= 1
     assert 0.65 < np.mean(high - low) / (2 * 1.96 * np.std(means)) < 1.5
+
+
+class InBlocks:
+    """A run whose score is the mean of what is known of each frame."""
+
+    description, objects = ("mean",), {}
+
+    def __init__(self, values, blocks):
+        self.values, self.blocks, self.num_frames = np.asarray(values, dtype=float), np.asarray(blocks), len(values)
+
+    def resampled(self, copies):
+        return copies @ self.values / copies.sum(axis=1)
+
+
+def test_frames_of_one_block_are_drawn_together():
+    """By theory: 40 scenes of 4 equal frames have the spread of 40 frames, which is twice that of 160."""
+    rng = np.random.default_rng(0)
+    values, nothing = np.repeat(rng.normal(size=40), 4), np.zeros(160)
+
+    def spread(blocks):
+        return bootstrap_gains([InBlocks(values, blocks)], [InBlocks(nothing, blocks)], resamples=4000).std()
+
+    assert spread(np.repeat(np.arange(40), 4)) == pytest.approx(values.std() / np.sqrt(40), rel=0.05)
+    assert spread(np.arange(160)) == pytest.approx(values.std() / np.sqrt(160), rel=0.05)
+
+
+def test_blocks_of_different_size_and_in_any_order_are_drawn_whole():
+    blocks = np.random.default_rng(0).integers(0, 12, 60)
+    drawn = draws_of_blocks(np.random.default_rng(1), blocks, 50)
+    for block in range(12):
+        of_block = drawn[:, blocks == block]
+        assert (of_block == of_block[:, :1]).all()
+    assert len(np.unique(drawn, axis=0)) == 50
+
+
+def test_frames_of_few_blocks_are_drawn_singly():
+    """Two scenes have three resamples: an interval of them would say nothing."""
+    few, single = np.repeat(np.arange(9), 5), np.arange(45)
+    drawn = [draws_of_blocks(np.random.default_rng(0), blocks, 20).tolist() for blocks in (few, single)]
+    assert drawn[0] == drawn[1]
+
+
+def test_runs_whose_frames_lie_in_other_blocks_are_refused():
+    with pytest.raises(ValueError, match=r"the same blocks, control\[0\] has others than own\[0\]"):
+        bootstrap_gains([InBlocks([1, 2], [0, 0])], [InBlocks([1, 2], [0, 1])])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pcdet.datasets.frame_scores import FrameScores
 
 CONFIDENCE = 0.95
 NO_SPREAD = 1e-9  # of the largest difference: below it, differences are one number but for rounding
+LEAST_BLOCKS = 10  # with fewer, resamples of whole scenes would hardly differ
 MOST_FLIPS = 9999  # beyond 13 seeds, the permutation test draws this many of all flips of signs
 
 Interval = tuple[float, float]
@@ -116,6 +117,9 @@ class Bootstrap:
     all of its runs, since a test set with harder frames is harder for all of them. All calls draw the same frames, so
     that a run that is compared with many others is scored once.
 
+    Frames that are much alike, those of one block, are drawn together: a scene's key frames, half a second apart, say
+    little more than one of them about other scenes. With fewer blocks than ``LEAST_BLOCKS`` frames are drawn singly.
+
     Args:
         resamples: R, how many to draw.
         seed: of the draws. The same seed gives the same numbers.
@@ -145,7 +149,7 @@ class Bootstrap:
         """
         _check_comparable(own, control)
         rng = np.random.default_rng(self.seed)
-        frames = draws(rng, own[0].num_frames, self.resamples)
+        frames = draws_of_blocks(rng, own[0].blocks, self.resamples)
         pairs = draws(rng, len(own), self.resamples)
         gains = [self._score_of(a, frames) - self._score_of(b, frames) for a, b in zip(own, control, strict=True)]
         return np.sum(pairs * np.transpose(gains), axis=1) / len(own)
@@ -159,6 +163,14 @@ class Bootstrap:
 def draws(rng: np.random.Generator, num: int, resamples: int) -> np.ndarray:
     """(R, num) how often each of ``num`` things is among ``num`` draws with replacement."""
     return rng.multinomial(num, np.full(num, 1 / num), size=resamples)
+
+
+def draws_of_blocks(rng: np.random.Generator, blocks: np.ndarray, resamples: int) -> np.ndarray:
+    """(R, F) how often each of F frames is drawn, with all others of its block (F,), if there are enough blocks."""
+    names, block_of = np.unique(blocks, return_inverse=True)
+    if len(names) < LEAST_BLOCKS:
+        return draws(rng, len(blocks), resamples)
+    return draws(rng, len(names), resamples)[:, block_of]
 
 
 def _numbers(name: str, values: Sequence[float]) -> np.ndarray:
@@ -219,6 +231,8 @@ def _check_same_test(first: FrameScores, run: FrameScores, name: str) -> None:
             f"all runs must have one metric and list of classes, own[0] has {', '.join(first.description)} and {name} "
             f"has {', '.join(run.description)}"
         )
+    if not np.array_equal(run.blocks, first.blocks):
+        raise ValueError(f"all runs must have their frames in the same blocks, {name} has others than own[0]")
     for class_name, objects in run.objects.items():
         if not np.array_equal(objects, first.objects[class_name]):
             raise ValueError(

@@ -106,6 +106,11 @@ class FrameScores:
         """F."""
         return len(next(iter(self.classes.values())).objects)
 
+    @property
+    def blocks(self) -> np.ndarray:
+        """(F,) each frame's own: the object benchmark does not say which frames are of one drive."""
+        return np.arange(self.num_frames)
+
     def resampled(self, copies: np.ndarray) -> np.ndarray:
         """The mean over classes of the AP R40 of resamples.
 

@@ -104,7 +104,8 @@ def frame_scores_of_annos(
     if not frames.labelled:
         raise DataError(f"none of the {len(frames.tokens)} frames has labels, so that nothing can be scored")
     boxes = make_submission(det_annos, frames).boxes
-    return frame_scores(_ground_truth_of(Path(root_path), version, frames), boxes, metric)
+    scenes = _scenes_of(Path(root_path), version, tuple(frames.tokens))
+    return frame_scores(_ground_truth_of(Path(root_path), version, frames), boxes, metric, scenes)
 
 
 def write_metrics(file: str | Path, metrics: Mapping) -> None:
@@ -126,6 +127,13 @@ def _ground_truth_of(root_path: Path, version: str, frames: Frames) -> GroundTru
     stamp = file.stat().st_mtime_ns if file.is_file() else 0
     places = frames.ego()[:, :2]
     return _read_once(root_path, version, stamp, tuple(frames.tokens), tuple(map(tuple, places.tolist())))
+
+
+@lru_cache(maxsize=2)
+def _scenes_of(root_path: Path, version: str, tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """The scene of each sample."""
+    tables = Tables(root_path, version)
+    return tuple(tables.get("sample", token)["scene_token"] for token in tokens)
 
 
 @lru_cache(maxsize=2)  # a plan of experiments evaluates two splits in turn

@@ -194,10 +194,12 @@ class FrameScores:
     Attributes:
         metric: ``NDS`` or ``mAP``.
         matches: by class, of the same F frames; always those of all ten classes.
+        blocks: (F,) number of each frame's scene, or one of its own where scenes are not known.
     """
 
     metric: str
     matches: Mapping[str, ClassMatches]
+    blocks: np.ndarray
 
     @property
     def description(self) -> tuple[str, ...]:
@@ -234,13 +236,16 @@ class FrameScores:
         return PERCENT * detection_score(mean_ap, np.nanmean(errors, axis=0))
 
 
-def frame_scores(truth: GroundTruth, found: Boxes, metric: str = "NDS") -> FrameScores:
+def frame_scores(
+    truth: GroundTruth, found: Boxes, metric: str = "NDS", scenes: Sequence[str] | None = None
+) -> FrameScores:
     """Matches detections once and keeps what each frame counts.
 
     Args:
         truth: the labels of all samples, which are the frames.
         found: the detections in them, as ``metrics.evaluate`` takes them.
         metric: ``NDS`` or ``mAP``.
+        scenes: of the samples, where resamples are to draw whole scenes.
 
     Returns:
         The matches. ``resampled`` of all frames once is 100 times what ``metrics.evaluate`` gives.
@@ -256,7 +261,8 @@ def frame_scores(truth: GroundTruth, found: Boxes, metric: str = "NDS") -> Frame
         own = found[found.class_id == number]
         of_class = objects[objects.class_id == number]
         matches[name] = _class_matches(name, of_class, own[by_score(own)], len(truth.tokens))
-    return FrameScores(metric, matches)
+    blocks = np.arange(len(truth.tokens)) if scenes is None else np.unique(scenes, return_inverse=True)[1]
+    return FrameScores(metric, matches, blocks)
 
 
 def _class_matches(name: str, objects: Boxes, found: Boxes, num_frames: int) -> ClassMatches:

@@ -164,6 +164,37 @@ def shape_of(content):
     return {key: shape_of(content[key]) for key in sorted(content)} if isinstance(content, dict) else None
 
 
+def test_a_plan_on_nuscenes_trains_on_boxes_that_its_teacher_found_once(tmp_path):
+    make_samples(tmp_path / "nuscenes", 2, 3)
+    model = "cfgs/simulated_nuscenes_models/centerpoint_pillar.yaml"
+    small = {"_BASE_CONFIG_": model, "MODEL": {"WIDTH": 0.25}}
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(small))
+    train, val = ["nuscenes_infos_3sweeps_train.pkl"], ["nuscenes_infos_3sweeps_val.pkl"]
+    data = {"PATH": str(tmp_path / "nuscenes"), "VERSION": RELEASE, "SEARCH": {"INFOS": val, "FRAMES": 2}}
+    data |= {"REPORT": {"INFOS": val, "FIRST": 2}, "TRAIN": {"INFOS": train, "FRAMES": 2}}
+    plan = {
+        "NAME": "once",
+        "DATA": {**data, "UNLABELLED": {"INFOS": train, "FIRST": 2}},
+        "TEACHERS": {"full": {"CFG": model, "EPOCHS": [1]}},
+        "STUDENTS": {"4x": {"CFG": str(tmp_path / "student.yaml"), "TEACHER": "full", "EPOCHS": 1}},
+        "METHODS": {"once": {"INIT": {"NAME": "slice"}, "LABELS": {"SCORE": 0.3}, "LOSSES": []}},
+        "UNLABELLED": ["once"],
+        "LABELLED_ONCE": ["once"],
+        "SEEDS": {"SCREENING": 1, "FINALS": 1, "CURVES": 1},
+        "LENGTHS": [1],
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    flags = ["--plan", tmp_path / "plan.yaml", "--rehearse", "--output_dir", tmp_path / "out", "--jobs", "2"]
+    run_tool("experiment.py", *flags)
+    folder = tmp_path / "out_rehearsal"
+    results = read_results(folder / "results.json")
+    (once,) = [run for run in results.runs if run.method == "once" and run.report]
+    assert once.report["NDS"] >= 0 and results.metric == "NDS"
+    found = pickle.loads(next(folder.glob("labels/full/eval/*/val/default/result.pkl")).read_bytes())
+    log = next((folder / once.folder).glob("train*.log")).read_text()
+    assert len(found) == 2 and "are the labels of 2 frames: car" in log
+
+
 # ---------------------------------------------------------------------------------------------------- the paper's plans
 
 
@@ -185,15 +216,20 @@ def few_frames(kitti_real, tmp_path_factory):
     return root
 
 
+def make_samples(root, val_scenes, sweeps):
+    """Writes a simulated nuScenes release of two key frames a scene, prepared for models of so many sweeps."""
+    size = {"train-scenes": 2, "val-scenes": val_scenes, "key-frames": 2, "sweeps": 2, "azimuths": 400, "reach": 22}
+    flags = [part for key, value in size.items() for part in (f"--{key}", str(value))]
+    simulator = ["-m", "pcdet.datasets.simulated", "--out", root, "--format", "nuscenes", "--release", RELEASE]
+    subprocess.run([sys.executable, *simulator, *flags], cwd=TOOLS.parent, check=True)
+    create_nuscenes_infos(root, RELEASE, sweeps, workers=0)
+
+
 @pytest.fixture(scope="module")
 def few_samples(tmp_path_factory):
     """A simulated nuScenes release of a few samples, prepared for the models of ten sweeps."""
     root = tmp_path_factory.mktemp("few_samples")
-    size = {"train-scenes": 2, "val-scenes": 1, "key-frames": 2, "sweeps": 2, "azimuths": 400, "reach": 22}
-    flags = [part for key, value in size.items() for part in (f"--{key}", str(value))]
-    simulator = ["-m", "pcdet.datasets.simulated", "--out", root, "--format", "nuscenes", "--release", RELEASE]
-    subprocess.run([sys.executable, *simulator, *flags], cwd=TOOLS.parent, check=True)
-    create_nuscenes_infos(root, RELEASE, 10, workers=0)
+    make_samples(root, 1, 10)
     return root
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import slurm_stub
@@ -14,7 +15,7 @@ from support.jobs import python_job
 from support.slurm_stub import SlurmStub, wait_until
 
 from pcdet.experiments.running.pool import run_jobs
-from pcdet.experiments.running.slurm import SlurmPlaces
+from pcdet.experiments.running.slurm import SlurmPlaces, SlurmRun
 from pcdet.registry import ConfigError
 
 FAST = {"poll_s": 0.1, "query_s": 0.2, "lag_s": 0.5}
@@ -266,6 +267,28 @@ def test_a_job_in_the_queue_is_not_timed(stub, places, tmp_path):
     (stub.root / "full").unlink()
     wait_until(lambda: job.process.poll() == 0)
     assert job.began >= waited
+
+
+def test_a_job_that_ends_between_two_questions_to_slurm_has_run_since_the_first(stub, places, tmp_path):
+    """It is looked at far more often than Slurm is asked: an answer that is kept does not say that it waits still."""
+    job, plan = python_job(tmp_path, "a"), places(query_s=1000)
+    (stub.root / "full").touch()
+    assert plan.start([job], []) == [job]
+    assert job.process.poll() is None and job.queued
+    asked = time.monotonic()
+    (stub.root / "full").unlink()
+    wait_until(lambda: job.process.poll() == 0)
+    assert job.began <= asked
+
+
+def test_a_task_that_cleans_up_no_longer_waits(tmp_path):
+    """Its state is COMPLETING for a while after its command, whose time is that since it waited."""
+    job, places = python_job(tmp_path, "a"), SimpleNamespace(outcome=lambda task: None)
+    run, job.queued = SlurmRun(places, job, "1"), True
+    for places.answered, state in ((10.0, "PENDING"), (25.0, "CONFIGURING"), (40.0, "COMPLETING")):
+        places.state = {"1": state}.get
+        assert run.poll() is None
+    assert job.began == 25.0
 
 
 def test_without_slurm_it_is_said_where_to_go(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ LARGEST_ARRAY = 1000  # tasks; Slurm's own limit is 1001 unless the cluster sets
 SIGNAL_DELAY_S = 90  # between Slurm's warning and the time limit, for a command to save its state
 TIMEOUTS = 100  # a training that is longer than the time limit goes on in so many turns
 LOST = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # states of a task that the cluster took away and does not begin again
+WAITING = ("PENDING", "CONFIGURING")  # states of a task that has not begun
 RESUBMISSIONS = 5  # of a job that was lost
 SUBMISSION_TRIES = 5  # while other jobs run: a controller that is busy or restarts answers later
 TRY_AGAIN_S = 30.0
@@ -76,7 +77,7 @@ class SlurmPlaces:
         self._record = Record(self.files / "submitted.json")
         self._queue: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        self._asked = self._try_at = float("-inf")
+        self._asked = self._try_at = self.answered = float("-inf")
         self._failures = 0
         problems = [
             f"{name} must be at least {least}, got {getattr(self, name)}"
@@ -242,6 +243,7 @@ class SlurmPlaces:
             logger.warning(f"{said}; its last answer is taken to hold")
             return
         lines = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
+        self.answered = self._asked  # a question that fails leaves it: what is known is as old as the last answer
         self._queue = {task.strip(): state for task, state, _ in lines}
         self._names = {task.strip(): name for task, _, name in lines}
 
@@ -282,8 +284,9 @@ class SlurmRun:
         state = None if outcome else self.places.state(self.task)
         if state is not None:
             self._gone_since = None
-            if self.job.queued:  # one that ends before it is seen to run has run since it was last seen to wait
-                self.job.queued, self.job.began = state != "RUNNING", time.monotonic()
+            if self.job.queued and state in (*WAITING, "RUNNING"):
+                # One that ends before Slurm says that it runs has run since Slurm last said that it waits.
+                self.job.queued, self.job.began = state != "RUNNING", self.places.answered
             return None
         if self.cancelled:
             return 1

@@ -15,7 +15,7 @@ from pcdet.utils import commu_utils
 from pcdet.utils.safe_files import WriteError, put_aside, replacing
 
 NUMBER = (int, float)
-OF_MACHINE = ("git_commit", "versions", "device")  # facts of what computes, not of what is computed
+OF_MACHINE = ("git_commit", "versions", "device", "config.ROOT_DIR")  # of what computes, not of what is computed
 TOLD = 5  # changes that the log names
 TIMES = [("epoch", int), ("position", NUMBER), ("wall_s", NUMBER), ("cpu_s", NUMBER)]
 SESSION = (  # (name, type) of what a session must have, and of what it may have, null as if it were not there
@@ -104,9 +104,12 @@ class RunRecord:
             ) from error
 
     def _tell_of(self, changed: Mapping[str, Sequence]) -> None:
-        """Warns of what a training goes on with that it did not begin with: its data, its settings, its seed."""
-        other = {name: values for name, values in changed.items() if name.partition(".")[0] not in OF_MACHINE}
-        told = [f"{name}: {before!s:.60}, now {after!s:.60}" for name, (before, after) in other.items()]
+        """Warns of what a training goes on with that its last session did not have: data, settings, a seed."""
+        told = [
+            _change(name, *values)
+            for name, values in changed.items()
+            if name not in OF_MACHINE and name.partition(".")[0] not in OF_MACHINE
+        ]
         if told:
             more = f", and {len(told) - TOLD} more; {self.path} names them all" if len(told) > TOLD else ""
             self.logger.warning(f"This training goes on with other settings: {'; '.join(told[:TOLD])}{more}")
@@ -227,6 +230,12 @@ def _has(entry: Any, needed: Sequence[tuple], possible: Sequence[tuple] = ()) ->
         and all(isinstance(entry.get(name), kind) for name, kind in needed)
         and all(isinstance(entry[name], kind) for name, kind in possible if entry.get(name) is not None)
     )
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    """One change for the log, its values cut short; the name alone where they differ only further on."""
+    short_before, short_after = f"{before!s:.60}", f"{after!s:.60}"
+    return name if short_before == short_after else f"{name}: {short_before}, now {short_after}"
 
 
 def _sum_up(session: dict) -> None:

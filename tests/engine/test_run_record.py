@@ -121,12 +121,15 @@ def test_sessions_say_what_they_changed(tmp_path):
 def test_going_on_with_other_data_or_settings_is_warned_of_and_on_another_machine_is_not(tmp_path, caplog):
     path = tmp_path / "run.json"
     first = {"dataset": {"fingerprint": "old"}, "config": {"LR": 0.1}, "device": {"cpu": "a"}, "git_commit": "1"}
+    first["config"]["ROOT_DIR"] = "/home"
     session(path, 1, 0, [1], **first)
-    session(path, 1, 1, [2], **{**first, "device": {"cpu": "b"}, "git_commit": "2"})
+    elsewhere = {"config": {"LR": 0.1, "ROOT_DIR": "/cluster"}, "device": {"cpu": "b"}, "git_commit": "2"}
+    session(path, 1, 1, [2], **{**first, **elsewhere})
     assert not caplog.messages
     session(path, 1, 2, [3], **{**first, "dataset": {"fingerprint": "new"}, "config": {"LR": 0.2}})
     (message,) = caplog.messages
     assert "goes on with other settings: dataset.fingerprint: old, now new; config.LR: 0.1, now 0.2" in message
+    assert "ROOT_DIR" not in message
 
 
 def test_the_warning_of_many_other_settings_names_the_first_ones(tmp_path, caplog):
@@ -135,6 +138,15 @@ def test_the_warning_of_many_other_settings_names_the_first_ones(tmp_path, caplo
     session(path, 1, 1, [2], config={f"KEY{i}": "b" * 1000 for i in range(9)})
     (message,) = caplog.messages
     assert f"and 4 more; {path} names them all" in message and len(message) < 1000
+
+
+def test_long_settings_that_differ_far_into_them_are_warned_of_by_name(tmp_path, caplog):
+    """Two texts that are cut to the same one would look as if nothing had changed."""
+    path = tmp_path / "run.json"
+    session(path, 1, 0, [1], config={"STEPS": ["a" * 60, 1], "LR": 0.1})
+    session(path, 1, 1, [2], config={"STEPS": ["a" * 60, 2], "LR": 0.2})
+    (message,) = caplog.messages
+    assert message.endswith("other settings: config.STEPS; config.LR: 0.1, now 0.2")
 
 
 def test_evaluating_a_finished_training_leaves_its_facts(tmp_path):

@@ -327,6 +327,12 @@ def test_frames_of_few_blocks_are_drawn_singly():
     assert drawn[0] == drawn[1]
 
 
+def test_runs_of_different_numbers_of_frames_are_told_of_their_frames():
+    runs = [frame_scores([anno(["Car"])] * n, [anno(["Car"], scores=[0.5])] * n, ["Car"], "3d") for n in (1, 2)]
+    with pytest.raises(ValueError, match=r"the same frames in the same order, but the frames of control\[0\]"):
+        bootstrap_gains(runs[:1], runs[1:])
+
+
 def test_runs_whose_frames_lie_in_other_blocks_are_refused():
     with pytest.raises(ValueError, match=r"the same blocks, control\[0\] has others than own\[0\]"):
         bootstrap_gains([InBlocks([1, 2], [0, 0])], [InBlocks([1, 2], [0, 1])])

@@ -231,11 +231,11 @@ def _check_same_test(first: FrameScores, run: FrameScores, name: str) -> None:
             f"all runs must have one metric and list of classes, own[0] has {', '.join(first.description)} and {name} "
             f"has {', '.join(run.description)}"
         )
-    if not np.array_equal(run.blocks, first.blocks):
-        raise ValueError(f"all runs must have their frames in the same blocks, {name} has others than own[0]")
     for class_name, objects in run.objects.items():
         if not np.array_equal(objects, first.objects[class_name]):
             raise ValueError(
                 f"all runs must be tested on the same frames in the same order, but the frames of {name} do not hold "
                 f"as many objects of {class_name} as those of own[0]"
             )
+    if not np.array_equal(run.blocks, first.blocks):
+        raise ValueError(f"all runs must have their frames in the same blocks, {name} has others than own[0]")

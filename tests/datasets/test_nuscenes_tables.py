@@ -74,7 +74,10 @@ def test_samples_that_follow_one_another_in_a_circle_are_refused(tmp_path):
     tables = release(
         tmp_path,
         scene=[{"token": "s", "name": "scene-0103", "first_sample_token": "a"}],
-        sample=[{"token": "a", "timestamp": 0, "next": "b"}, {"token": "b", "timestamp": 1, "next": "a"}],
+        sample=[
+            {"token": "a", "scene_token": "s", "timestamp": 0, "next": "b"},
+            {"token": "b", "scene_token": "s", "timestamp": 1, "next": "a"},
+        ],
     )
     with pytest.raises(DataError, match=r"sample\.json: following next from the row 'a' comes back to the row 'a'"):
         samples_of_split(tables, "mini_val")
@@ -97,7 +100,7 @@ LACKING = {  # a field that each table's rows must have, as the schema of nuScen
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("table", "field"), LACKING.items())
+@pytest.mark.parametrize(("table", "field"), [*LACKING.items(), ("sample", "scene_token")])
 def test_a_row_without_a_field_is_named_with_it_by_the_evaluation(tmp_path, table, field):
     write_release(tmp_path, [labelled("car", (9, 0, 1), attribute="vehicle.parked")])
     write_rows(tmp_path, table, lambda rows: rows[0].pop(field))

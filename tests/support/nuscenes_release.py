@@ -39,8 +39,14 @@ def write_release(root: Path, objects: list[dict], seconds: float = 0.5) -> Path
     tables = {
         "scene": [{"token": "scene", "name": "scene-0103", "first_sample_token": SAMPLES[0]}],
         "sample": [
-            {"token": SAMPLES[0], "next": SAMPLES[1], "prev": "", "timestamp": 0},
-            {"token": SAMPLES[1], "next": "", "prev": SAMPLES[0], "timestamp": int(seconds * 1e6)},
+            {"token": SAMPLES[0], "scene_token": "scene", "next": SAMPLES[1], "prev": "", "timestamp": 0},
+            {
+                "token": SAMPLES[1],
+                "scene_token": "scene",
+                "next": "",
+                "prev": SAMPLES[0],
+                "timestamp": int(seconds * 1e6),
+            },
         ],
         "sensor": [{"token": "lidar", "channel": "LIDAR_TOP", "modality": "lidar"}],
         "calibrated_sensor": [

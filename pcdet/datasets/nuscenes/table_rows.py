@@ -84,7 +84,7 @@ FIELDS: dict[str, dict[str, Kind]] = {
     "calibrated_sensor": {"sensor_token": TEXT, "translation": PLACE, "rotation": QUATERNION},
     "ego_pose": {"translation": PLACE, "rotation": QUATERNION},
     "scene": {"name": TEXT, "first_sample_token": TEXT},
-    "sample": {"timestamp": TIME, "next": TEXT},
+    "sample": {"scene_token": TEXT, "timestamp": TIME, "next": TEXT},
     "sample_data": {
         "sample_token": TEXT,
         "ego_pose_token": TEXT,

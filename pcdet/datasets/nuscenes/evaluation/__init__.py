@@ -104,7 +104,8 @@ def frame_scores_of_annos(
     if not frames.labelled:
         raise DataError(f"none of the {len(frames.tokens)} frames has labels, so that nothing can be scored")
     boxes = make_submission(det_annos, frames).boxes
-    scenes = _scenes_of(Path(root_path), version, tuple(frames.tokens))
+    stamp = _stamp(Path(root_path), version, "sample")
+    scenes = _scenes_of(Path(root_path), version, stamp, tuple(frames.tokens))
     return frame_scores(_ground_truth_of(Path(root_path), version, frames), boxes, metric, scenes)
 
 
@@ -123,15 +124,20 @@ def write_metrics(file: str | Path, metrics: Mapping) -> None:
 
 def _ground_truth_of(root_path: Path, version: str, frames: Frames) -> GroundTruth:
     """The labels of the frames, kept for the next evaluation of a training while their table stays as it is."""
-    file = Tables(root_path, version).folder / "sample_annotation.json"
-    stamp = file.stat().st_mtime_ns if file.is_file() else 0
+    stamp = _stamp(root_path, version, "sample_annotation")
     places = frames.ego()[:, :2]
     return _read_once(root_path, version, stamp, tuple(frames.tokens), tuple(map(tuple, places.tolist())))
 
 
+def _stamp(root_path: Path, version: str, table: str) -> int:
+    """When a table was written, in nanoseconds; 0 where it is not there."""
+    file = Tables(root_path, version).folder / f"{table}.json"
+    return file.stat().st_mtime_ns if file.is_file() else 0
+
+
 @lru_cache(maxsize=2)
-def _scenes_of(root_path: Path, version: str, tokens: tuple[str, ...]) -> tuple[str, ...]:
-    """The scene of each sample."""
+def _scenes_of(root_path: Path, version: str, stamp: int, tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """The scene of each sample, kept for the next run of a plan while their table stays as it is."""
     tables = Tables(root_path, version)
     return tuple(tables.get("sample", token)["scene_token"] for token in tokens)
 
